@@ -1,0 +1,2 @@
+//! The API server.
+pub mod store;

@@ -1,0 +1,1 @@
+//! Local clusters: nodes in namespaces, kubeconfig contexts, lifecycle

@@ -1,0 +1,1 @@
+//! Image import, content store and snapshots

@@ -1,0 +1,1 @@
+//! Shared informers, workqueue, expectations, events, leader election

@@ -1,0 +1,1 @@
+//! The kubelet: pod lifecycle, probes, volumes, node status, streaming server

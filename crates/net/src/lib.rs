@@ -1,0 +1,1 @@
+//! Netlink, addresses, routes, IPAM and the nftables encoder

@@ -1,0 +1,1 @@
+//! Kernel mechanisms of containers: namespaces, cgroups, mounts, seccomp, processes

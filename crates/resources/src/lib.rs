@@ -1,0 +1,16 @@
+//! The strategies of the built-in kinds: everything the server knows about one kind and no other.
+//!
+//! A kind is one file with a [`Strategy`] and one row in [`table::ROWS`]. What is fact (scope, verbs,
+//! short names, categories, subresources) comes from `schema`; what is behaviour (defaulting,
+//! preparation, validation, columns, selectable fields) is here. The generic handlers of `apiserver`
+//! call the strategy in this order: default → (mutating admission) → prepare → validate.
+//!
+//! Deliberately absent: IO, clocks, randomness, storage. A [`Ctx`] carries what a strategy may need
+//! to know about the request.
+
+pub mod age;
+pub mod names;
+mod strategy;
+pub mod table;
+
+pub use strategy::*;

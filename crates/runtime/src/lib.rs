@@ -1,0 +1,1 @@
+//! Our container runtime: sandboxes, containers, shims, streams

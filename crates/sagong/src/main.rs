@@ -1,0 +1,2 @@
+//! Sagong.
+fn main() {}

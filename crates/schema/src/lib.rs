@@ -1,0 +1,1 @@
+//! Compact facts about the API: fields, merge keys, defaults, protobuf tags, OpenAPI
