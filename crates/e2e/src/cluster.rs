@@ -1,0 +1,162 @@
+//! A cluster of a test's own, and kubectl on it.
+
+use crate::image;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The program under test: `$SAGONG`, or that of the release profile.
+pub fn sagong() -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/sagong");
+    std::env::var_os("SAGONG").map_or_else(built, PathBuf::from)
+}
+
+/// A running cluster; deleted when dropped.
+pub struct Cluster {
+    dir: TempDir,
+    name: String,
+}
+
+impl Cluster {
+    /// Starts a cluster with the test images.
+    pub fn up(name: &str) -> Result<Self> {
+        let cluster = Self::new(name)?;
+        let archives = tempfile::tempdir()?;
+        for file in image::make(archives.path())? {
+            cluster.run(&["image", "load", &file.to_string_lossy()])?;
+        }
+        cluster.sagong(&["up"])?;
+        Ok(cluster)
+    }
+
+    /// Starts a cluster without images.
+    pub fn bare(name: &str) -> Result<Self> {
+        let cluster = Self::new(name)?;
+        cluster.sagong(&["up"])?;
+        Ok(cluster)
+    }
+
+    fn new(name: &str) -> Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "a cluster makes namespaces and needs root");
+        Ok(Self { dir: tempfile::tempdir()?, name: name.into() })
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The kubeconfig that `sagong up` wrote.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    /// A `sagong` command on this cluster: its name is added.
+    pub fn sagong(&self, args: &[&str]) -> Result<String> {
+        let mut all = args.to_vec();
+        all.push(&self.name);
+        self.run(&all)
+    }
+
+    fn run(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(sagong());
+        command.args(args).env("SAGONG_DATA_DIR", self.data_dir()).env("KUBECONFIG", self.kubeconfig());
+        succeed(command)
+    }
+
+    /// A kubectl command, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(args).env("KUBECONFIG", self.kubeconfig());
+        command
+    }
+
+    /// Runs kubectl; its stdout, or an error with its stderr.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        succeed(self.command(args))
+    }
+
+    /// Runs kubectl whatever its exit code.
+    pub fn try_kubectl(&self, args: &[&str]) -> Result<Output> {
+        Ok(self.command(args).stdin(Stdio::null()).output()?)
+    }
+
+    /// Runs kubectl with `-o json`.
+    pub fn get(&self, args: &[&str]) -> Result<Value> {
+        let mut all = vec!["get", "-o", "json"];
+        all.extend(args);
+        Ok(serde_json::from_str(&self.kubectl(&all)?)?)
+    }
+
+    /// Applies a manifest given as text.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), manifest)?;
+        self.kubectl(&["apply", "-f", &file.path().to_string_lossy()])
+    }
+
+    /// Process ids of the cluster's processes that are the program under test (not those of its containers).
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let program = std::fs::canonicalize(sagong())?;
+        let ours = |pid: &i32| {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let names_us = String::from_utf8_lossy(&arguments).contains(&*self.data_dir().to_string_lossy());
+            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program || exe.to_string_lossy().contains("memfd")) && names_us
+        };
+        let entries = std::fs::read_dir("/proc")?.flatten();
+        Ok(entries.filter_map(|e| e.file_name().to_string_lossy().parse().ok()).filter(ours).collect())
+    }
+
+    /// Process id of the server, as the supervisor recorded it.
+    pub fn server_pid(&self) -> Result<i32> {
+        let path = self.data_dir().join("clusters").join(&self.name).join("run/server.pid");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(text.split(' ').next().unwrap_or("").parse()?)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(log) = self.sagong(&["logs", "--tail", "60"])
+        {
+            eprintln!("--- the cluster's log\n{log}---");
+        }
+        if let Err(error) = self.sagong(&["delete"]) {
+            eprintln!("cannot delete the cluster: {error:#}");
+        }
+    }
+}
+
+fn succeed(mut command: Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {:?}", command.get_program()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{command:?} failed ({}):\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(text)
+}
+
+/// Looks until `look` gives something, for at most `seconds`; then fails naming `what` and the last error.
+pub fn wait<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        let seen = look();
+        match seen {
+            Ok(Some(found)) => return Ok(found),
+            other if Instant::now() > deadline => {
+                let error = other.err().map(|e| format!(": {e:#}")).unwrap_or_default();
+                bail!("waited {seconds} s for {what}{error}");
+            }
+            _ => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
