@@ -207,10 +207,10 @@ mod tests {
         assert_eq!(files.target("x").expect("target"), b);
         fs::write(&a, "current-context: q\n").expect("write");
         assert_eq!(files.target("x").expect("target"), a);
-        fs::write(&b, "contexts: [{name: x, context: {namespace: n}}]\n").expect("write");
+        fs::write(&b, "contexts: [{name: x, context: {namespace: team}}]\n").expect("write");
         assert_eq!(add(&files, "x", &admin()).expect("add"), b);
         let read_at = |p: &Path| read(p).expect("read").expect("some");
-        assert_eq!((selected(&read_at(&a)), &read_at(&b)["contexts"][0]["context"]["namespace"]), ("x", &json!("n")));
+        assert_eq!((selected(&read_at(&a)), &read_at(&b)["contexts"][0]["context"]["namespace"]), ("x", &json!("team")));
         assert_eq!(Files::of_user(None, Path::new("/h")), Files::one(Path::new("/h/.kube/config")));
         fs::write(&a, "[1]").expect("write");
         assert!(add(&Files::one(&a), "x", &admin()).is_err());

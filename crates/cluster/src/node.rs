@@ -83,6 +83,8 @@ impl Supervisor<'_> {
         loop {
             let started = Instant::now();
             let server = self.server()?;
+            // Deprecated for types that may close their descriptor early; an OwnedFd does not.
+            #[allow(deprecated)]
             let handle = AsyncFd::new(server).doing(|| "watch the server".into())?;
             if matches!(self.until_end(&handle, &mut signals).await, Ended::Told) {
                 return stop_server(handle).await;
