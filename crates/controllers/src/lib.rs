@@ -1,1 +1,107 @@
-//! The controllers of the controller manager
+//! The controllers of the controller manager.
+//!
+//! A controller is a file (or folder) and a row in [`table`]: it files keys from shared informers in a
+//! workqueue, and its `reconcile(key)` makes the world match what the object asks for. Each writes with
+//! the client of its own service account, so RBAC says what it may do.
+//!
+//! Invariants: reconciling is idempotent and starts from the informers' present state; nothing runs on a
+//! timer except what the API defines by time (deadlines, schedules, leases).
+//!
+//! Deliberately absent: cloud, attach/detach and autoscaling controllers; periodic resync.
+
+mod cluster_dns;
+mod context;
+mod deployment;
+mod discovery;
+mod endpoints;
+mod endpointslice;
+mod job;
+mod namespace;
+mod node_ipam;
+mod ownership;
+mod pod_control;
+mod pods;
+mod replicaset;
+mod root_ca;
+mod service_endpoints;
+mod serviceaccount;
+mod template;
+
+use context::{Context, Shared};
+use futures::future::BoxFuture;
+use informer::{CancellationToken, InformerFactory};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What the controllers need to know about the cluster.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Pod network of the cluster, `10.244.0.0/16`; empty: node CIDRs are not allocated.
+    pub cluster_cidr: String,
+    /// Prefix length of one node's part of it.
+    pub node_cidr_mask_size: u8,
+    /// PEM of the CA that signed the API server's certificate, published as `kube-root-ca.crt`.
+    pub root_ca: String,
+    /// Address of the cluster's DNS Service; `None`: there is no cluster DNS.
+    pub cluster_dns: Option<IpAddr>,
+    /// Finished pods above this number are deleted, oldest first.
+    pub terminated_pod_gc_threshold: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (cluster_cidr, root_ca) = Default::default();
+        Self { cluster_cidr, node_cidr_mask_size: 24, root_ca, cluster_dns: None, terminated_pod_gc_threshold: 12_500 }
+    }
+}
+
+/// A controller: its name (of its events and its service account) and how it is started.
+struct Row {
+    name: &'static str,
+    account: &'static str,
+    start: fn(Context) -> BoxFuture<'static, ()>,
+}
+
+macro_rules! row {
+    ($name:literal, $account:literal, $start:path) => {
+        Row { name: $name, account: $account, start: |ctx| Box::pin($start(ctx)) }
+    };
+}
+
+/// Every controller; one line each.
+fn table() -> Vec<Row> {
+    vec![
+        row!("namespace-controller", "namespace-controller", namespace::run),
+        row!("service-account-controller", "service-account-controller", serviceaccount::run),
+        row!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::run),
+        row!("deployment-controller", "deployment-controller", deployment::run),
+        row!("replicaset-controller", "replicaset-controller", replicaset::run::<api::k8s::apps::v1::ReplicaSet>),
+        row!("replication-controller", "replication-controller", replicaset::run::<api::k8s::core::v1::ReplicationController>),
+        row!("endpoint-slice-controller", "endpointslice-controller", endpointslice::run),
+        row!("endpoint-controller", "endpoint-controller", endpoints::run),
+        row!("nodeipam", "node-controller", node_ipam::run),
+        row!("job-controller", "job-controller", job::run),
+        row!("cluster-dns", "cluster-dns", cluster_dns::run),
+    ]
+}
+
+/// Runs every controller until `shutdown`. `client_for` gives a client that acts as the named service
+/// account of kube-system.
+pub async fn run(
+    factory: Arc<InformerFactory>,
+    client_for: impl Fn(&str) -> kube::Client,
+    config: Config,
+    shutdown: CancellationToken,
+) {
+    let shared = Arc::new(Shared { factory, config, shutdown });
+    let mut running = tokio::task::JoinSet::new();
+    for row in table() {
+        let ctx = Context::new(shared.clone(), client_for(row.account), row.name);
+        running.spawn((row.start)(ctx));
+    }
+    while let Some(ended) = running.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller ended unexpectedly");
+        }
+    }
+}

@@ -1,1 +1,52 @@
-//! The kubelet: pod lifecycle, probes, volumes, node status, streaming server
+//! The kubelet: it makes the pods that are bound to its node run, and tells the API what became of them.
+//!
+//! The flow: [`kubelet`] registers the node and follows its pods; each pod has one task, its [`worker`], with a
+//! latest-wins [`mailbox`]. A worker reads the runtime's [`state`] of its pod, makes the [`status`] from it and
+//! walks the [`hooks`] — deadline, preparation, volumes, sandbox, ephemeral and init containers, containers,
+//! probes — until nothing is left to do; then it waits. Events of the runtime, changes in the API, changed config
+//! maps and secrets ([`objects`]), probes and timers wake it. [`ending`] is the end of every pod. [`server`] is
+//! the API on port 10250.
+//!
+//! Invariants: a sync depends on the spec and the runtime's state alone, so a restarted kubelet goes on where it
+//! was and never restarts what runs; nothing below [`cri`] is known here; a pod is deleted from the API only when
+//! its processes, volumes and cgroup are gone; no loop wakes without an event, a deadline or a back-off.
+//!
+//! Deliberately absent: static pods, device plugins, CSI, eviction, user namespaces, in-place resize.
+
+pub mod admission;
+pub mod backoff;
+pub mod config;
+pub mod container_config;
+pub mod context;
+pub mod dns;
+pub mod ending;
+pub mod env;
+pub mod events;
+pub mod format;
+mod gc;
+pub mod hooks;
+pub mod hosts;
+pub mod images;
+pub mod kubelet;
+pub mod lifecycle;
+pub mod logs;
+pub mod mailbox;
+pub mod node;
+pub mod objects;
+pub mod pod;
+pub mod probes;
+pub mod qos;
+pub mod sandbox;
+pub mod security_context;
+pub mod server;
+pub mod start;
+pub mod state;
+pub mod status;
+pub mod termination;
+pub mod termination_message;
+pub mod tokens;
+pub mod volumes;
+pub mod worker;
+
+pub use config::{Config, PodCidrHandler, ServerOptions};
+pub use kubelet::Kubelet;

@@ -15,6 +15,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
 
+mod redb;
+pub mod suite;
+
+pub use redb::{Options, RedbKv};
+
 /// A point in the history; 0 is before the first transaction.
 pub type Revision = u64;
 
@@ -40,7 +45,8 @@ pub struct Compare {
     pub mod_revision: Revision,
 }
 
-/// A change.
+/// A change. Of one key's changes within a transaction the last counts; a key that is put and then deleted
+/// gives one event, whose `previous` is the value put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Writes a value.
@@ -59,7 +65,7 @@ pub enum Durability {
     Relaxed,
 }
 
-/// A transaction: all changes, or none when a compare fails.
+/// A transaction: all changes, or none when a compare fails. One that changes nothing takes no revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
     /// Conditions, all of which must hold.

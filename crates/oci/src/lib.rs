@@ -1,1 +1,40 @@
-//! Kernel mechanisms of containers: namespaces, cgroups, mounts, seccomp, processes
+//! Kernel mechanisms of containers: namespaces, cgroups, mounts, seccomp, processes.
+//!
+//! Flow: the caller (a single-threaded shim) fills a [`ContainerSpec`], opens every host resource as
+//! a handle ([`process::create`]), and clones. The child joins its cgroup, attaches the handles below
+//! the new root, pivots, drops its rights and waits; one byte starts it, the closing of its channel
+//! says that `execve` succeeded. [`process::exec`] is the same path with `setns` in place of a new root.
+//!
+//! Invariants:
+//! - No path of a container is resolved while a path of the host is reachable: sources are detached
+//!   mounts opened before, targets are resolved after `pivot_root` with `RESOLVE_IN_ROOT`.
+//! - Every descriptor is close-on-exec; a container's process starts with 0, 1 and 2 only.
+//! - Nothing is mounted in the host's mount namespace; a root file system dies with its namespace.
+//! - `create` and `exec` may only be called by a single-threaded process (they fork without exec).
+//!
+//! Absent: checkpoint/restore, hooks, Intel RDT, AppArmor and SELinux labels, rootless mode.
+
+mod caps;
+pub mod cgroup;
+mod console;
+mod dev;
+mod error;
+mod idmap;
+mod init;
+pub mod mount;
+mod path;
+pub mod process;
+mod rootfs;
+pub mod seccomp;
+mod spec;
+pub mod sys;
+mod user;
+
+pub use caps::{Capabilities, DEFAULT_CAPABILITIES};
+pub use dev::host_devices;
+pub use error::{os_text, Context, Error, Result};
+pub use idmap::IdMap;
+pub use path::Root;
+pub use rootfs::{MASKED_PATHS, READONLY_PATHS};
+pub use spec::*;
+pub use user::{Identity, UserSpec};

@@ -9,8 +9,18 @@
 //! to know about the request.
 
 pub mod age;
+mod apps;
+mod autoscaling;
+mod certificates;
+mod columns;
+pub mod core;
+mod events;
+pub mod field;
+pub mod metadata;
 pub mod names;
+mod plain;
 mod strategy;
 pub mod table;
 
+pub use metadata::{validate_create, validate_status_update, validate_update};
 pub use strategy::*;

@@ -1,5 +1,6 @@
 //! The seam between the generic handlers and a kind.
 
+use crate::columns::NAME;
 use api::table::Column;
 use api::{Cause, Object, Status};
 use jiff::Timestamp;
@@ -16,6 +17,24 @@ pub struct Ctx<'a> {
     pub now: Timestamp,
     /// `dryRun=All`
     pub dry_run: bool,
+}
+
+impl Ctx<'_> {
+    /// The time of the request as objects hold it.
+    pub fn timestamp(&self) -> String {
+        self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+}
+
+/// How upstream's strategy of a kind checks the metadata of an update, beside the checks of the generic code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataChecks {
+    /// As changed metadata.
+    Update,
+    /// As new metadata.
+    Create,
+    /// As both; every error is reported once more.
+    Both,
 }
 
 /// What happens to dependents where a delete does not say.
@@ -70,6 +89,11 @@ pub trait Strategy: Sync + Send {
         self.validate(ctx, new)
     }
 
+    /// How the metadata of an update is checked.
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Update
+    }
+
     /// Errors of a name (`prefix`: of a generateName), texts without the path. Default: DNS-1123 subdomain.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         crate::names::dns1123_subdomain(name, prefix)
@@ -121,14 +145,15 @@ pub trait Strategy: Sync + Send {
         Vec::new()
     }
 
-    /// Printer columns; the default is name and age.
+    /// Printer columns; the default is name and creation time.
     fn columns(&self) -> &'static [Column] {
         DEFAULT_COLUMNS
     }
 
     /// The cells of one row, as many as there are columns.
     fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
-        vec![api::meta::name(obj).into(), crate::age::since_creation(obj, now).into()]
+        let _ = now;
+        vec![api::meta::name(obj).into(), api::meta::string(obj, "creationTimestamp").into()]
     }
 
     /// The object's scale (`autoscaling/v1`), for kinds with that subresource: replicas wanted, replicas
@@ -160,7 +185,10 @@ pub struct Scale {
     pub selector: String,
 }
 
-const DEFAULT_COLUMNS: &[Column] = &[Column::name(), Column::string("Age")];
+const DEFAULT_COLUMNS: &[Column] = &[
+    NAME,
+Column { kind: "date", ..Column::string("Created At") }.describe("CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"),
+];
 
 /// Removes the status.
 pub fn drop_status(obj: &mut Object) {

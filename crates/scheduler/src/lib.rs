@@ -1,1 +1,97 @@
-//! The scheduler: framework, plugins, queue and binding
+//! The scheduler: chooses a node for each pod and binds it.
+//!
+//! One task owns the node cache and the queue, so neither needs a lock: it takes informers' events, then
+//! schedules active pods one by one (filter, score, reserve), assumes each on its node and hands the
+//! binding to a task of its own, whose outcome comes back as one more event. Pods that fit nowhere wait
+//! until an event comes that a plugin which rejected them says may help.
+//!
+//! Invariants: a pod is in exactly one of the queue's places or with a binding task; the cache counts a
+//! pod once, assumed or seen; a decision is made on a state that no event interrupts.
+//!
+//! Deliberately absent: extenders, several profiles, dynamic resources, gang scheduling, sampling of nodes
+//! (every node is looked at).
+
+mod binding;
+mod cache;
+mod events;
+mod framework;
+mod node_info;
+mod plugins;
+mod pod_info;
+mod profile;
+mod queue;
+mod resources;
+mod schedule;
+mod selectors;
+
+use api::k8s::apps::v1::{ReplicaSet, StatefulSet};
+use api::k8s::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service};
+use api::k8s::policy::v1::PodDisruptionBudget;
+use api::k8s::storage::v1::StorageClass;
+use informer::{CancellationToken, EventRecorder, Informer, InformerFactory};
+use std::sync::Arc;
+
+/// The `schedulerName` of pods that are ours, and the component of our events.
+const NAME: &str = "default-scheduler";
+
+/// What plugins and the scheduling loop look things up in and write through.
+pub(crate) struct Handle {
+    pub client: kube::Client,
+    pub recorder: EventRecorder,
+    pub pods: Informer<Pod>,
+    pub nodes: Informer<Node>,
+    pub namespaces: Informer<Namespace>,
+    pub services: Informer<Service>,
+    pub controllers: Informer<ReplicationController>,
+    pub replica_sets: Informer<ReplicaSet>,
+    pub stateful_sets: Informer<StatefulSet>,
+    pub claims: Informer<PersistentVolumeClaim>,
+    pub volumes: Informer<PersistentVolume>,
+    pub classes: Informer<StorageClass>,
+    pub budgets: Informer<PodDisruptionBudget>,
+}
+
+impl Handle {
+    fn new(factory: &InformerFactory, client: kube::Client) -> Arc<Self> {
+        let recorder = EventRecorder::series(client.clone(), NAME, NAME);
+        Arc::new(Self {
+            client,
+            recorder,
+            pods: factory.informer(),
+            nodes: factory.informer(),
+            namespaces: factory.informer(),
+            services: factory.informer(),
+            controllers: factory.informer(),
+            replica_sets: factory.informer(),
+            stateful_sets: factory.informer(),
+            claims: factory.informer(),
+            volumes: factory.informer(),
+            classes: factory.informer(),
+            budgets: factory.informer(),
+        })
+    }
+
+    async fn synced(&self) {
+        self.namespaces.synced().await;
+        self.services.synced().await;
+        self.controllers.synced().await;
+        self.replica_sets.synced().await;
+        self.stateful_sets.synced().await;
+        self.claims.synced().await;
+        self.volumes.synced().await;
+        self.classes.synced().await;
+        self.budgets.synced().await;
+        self.nodes.synced().await;
+        self.pods.synced().await;
+    }
+}
+
+/// Schedules pods until `shutdown`; `client` acts as `system:kube-scheduler`.
+pub async fn run(factory: Arc<InformerFactory>, client: kube::Client, shutdown: CancellationToken) {
+    let handle = Handle::new(&factory, client);
+    tokio::select! {
+        () = handle.synced() => {}
+        () = shutdown.cancelled() => return,
+    }
+    schedule::Scheduler::new(handle).run(shutdown).await;
+}

@@ -1,0 +1,91 @@
+//! `cri::ImageService` on the store.
+
+use crate::error::Error;
+use crate::reference::Reference;
+use crate::store::{Record, Store};
+use async_trait::async_trait;
+use cri::{AuthConfig, Image, ImageService};
+
+impl From<Error> for cri::Error {
+    fn from(error: Error) -> cri::Error {
+        match &error {
+            Error::InvalidName { .. } => cri::Error::Image { reason: "InvalidImageName", message: error.to_string() },
+            Error::NotFound(name) => cri::Error::NotFound(format!("image {name:?}")),
+            _ => cri::Error::Internal(error.chain()),
+        }
+    }
+}
+
+#[async_trait]
+impl ImageService for Store {
+    async fn list_images(&self) -> cri::Result<Vec<Image>> {
+        self.blocking(|store| {
+            let index = store.index()?;
+            index.images.iter().map(|(id, record)| store.describe(id, record)).collect()
+        })
+        .await
+    }
+
+    async fn image_status(&self, image: &str) -> cri::Result<Option<Image>> {
+        let image = image.to_owned();
+        self.blocking(move |store| {
+            let index = store.index()?;
+            let Some(id) = index.find(&image)? else { return Ok(None) };
+            store.describe(&id, &index.images[&id]).map(Some)
+        })
+        .await
+    }
+
+    async fn pull_image(&self, image: &str, _auth: Option<AuthConfig>) -> cri::Result<String> {
+        let reference = Reference::parse(image)?;
+        let message = format!(
+            "failed to pull image {image:?}: {reference} is not on this node, and pulling from registries is not supported yet: \
+             load it with `sagong image load <archive>` (docker save or OCI layout)"
+        );
+        Err(cri::Error::Image { reason: "ErrImagePull", message })
+    }
+
+    async fn remove_image(&self, image: &str) -> cri::Result<()> {
+        let image = image.to_owned();
+        self.blocking(move |store| store.remove(&image)).await
+    }
+
+    async fn image_fs_bytes(&self) -> cri::Result<u64> {
+        self.blocking(|store| {
+            let index = store.index()?;
+            let mut layers: Vec<&String> = index.images.values().flat_map(|image| &image.layers).collect();
+            layers.sort();
+            layers.dedup();
+            let size =
+                |layer: &&String| std::fs::read_to_string(store.layer(layer).join("size")).ok()?.parse::<u64>().ok();
+            Ok(layers.iter().filter_map(size).sum())
+        })
+        .await
+    }
+}
+
+impl Store {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, Error> + Send + 'static,
+    ) -> cri::Result<T> {
+        let store = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        Ok(done.map_err(|e| cri::Error::Internal(e.to_string()))??)
+    }
+
+    fn describe(&self, id: &str, record: &Record) -> Result<Image, Error> {
+        let user = self.config(id)?.image_config().user;
+        let name = user.split(':').next().unwrap_or_default();
+        let uid = name.parse().ok();
+        Ok(Image {
+            id: id.to_owned(),
+            repo_tags: record.names.iter().cloned().collect(),
+            repo_digests: record.digests.iter().cloned().collect(),
+            size: record.size,
+            username: if uid.is_some() { String::new() } else { name.to_owned() },
+            uid,
+            pinned: false,
+        })
+    }
+}

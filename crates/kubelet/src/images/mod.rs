@@ -1,0 +1,128 @@
+//! Images of containers: pull policies, pulls with back-off, credentials.
+
+pub mod pull_secrets;
+pub mod reference;
+
+use crate::backoff::Backoff;
+use crate::events::{EventType, Recorder, reason};
+use crate::format::{duration, quote};
+use crate::pod::PodExt;
+use api::k8s::core::v1::{Container, Pod, Secret};
+use cri::{Image, ImageService};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Why a container has no image: the waiting state's reason and message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageError {
+    /// `ErrImagePull`, `ImagePullBackOff`, …
+    pub reason: &'static str,
+    /// Text for people.
+    pub message: String,
+    /// When to try again, where that is known.
+    pub retry_at: Option<SystemTime>,
+}
+
+/// Sees to it that images are there.
+pub struct ImageManager {
+    service: Arc<dyn ImageService>,
+    recorder: Recorder,
+    backoff: Backoff,
+    last_error: Mutex<HashMap<String, String>>,
+}
+
+impl ImageManager {
+    /// Makes a manager of a node's images.
+    pub fn new(service: Arc<dyn ImageService>, recorder: Recorder) -> Self {
+        Self { service, recorder, backoff: Backoff::default(), last_error: Mutex::default() }
+    }
+
+    /// Makes an image present as its container's pull policy says.
+    pub async fn ensure(&self, pod: &Pod, container: &Container, secrets: &[Arc<Secret>]) -> Result<Image, ImageError> {
+        let image = container.image.as_deref().unwrap_or_default();
+        let warn = |reason: &str, message: &str| self.recorder.container(pod, container, EventType::Warning, reason, message);
+        if let Err(why) = reference::validate(image) {
+            let message = format!("Failed to apply default image tag {}: couldn't parse image name {}: {why}", quote(image), quote(image));
+            warn(reason::INSPECT_FAILED, &message);
+            return Err(ImageError { reason: "InvalidImageName", message, retry_at: None });
+        }
+        let policy = container.image_pull_policy.as_deref().unwrap_or_else(|| reference::default_policy(image));
+        if policy != "Always" {
+            match self.service.image_status(image).await {
+                Ok(Some(found)) => {
+                    let message = format!("Container image {} already present on machine and can be accessed by the pod", quote(image));
+                    self.recorder.container(pod, container, EventType::Normal, reason::PULLED, message);
+                    return Ok(found);
+                }
+                Ok(None) if policy == "Never" => {
+                    let message = format!("Container image {} is not present with pull policy of Never", quote(image));
+                    warn(reason::ERR_IMAGE_NEVER_PULL, &message);
+                    return Err(ImageError { reason: "ErrImageNeverPull", message, retry_at: None });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let message = format!("Failed to inspect image \"\": {error}");
+                    warn(reason::INSPECT_FAILED, &message);
+                    return Err(ImageError { reason: "ImageInspectError", message, retry_at: None });
+                }
+            }
+        }
+        self.pull(pod, container, image, secrets).await
+    }
+
+    async fn pull(&self, pod: &Pod, container: &Container, image: &str, secrets: &[Arc<Secret>]) -> Result<Image, ImageError> {
+        let key = format!("{}_{image}", pod.uid());
+        if let Some((_, retry_at)) = self.backoff.since_update(&key, SystemTime::now()) {
+            let mut message = format!("Back-off pulling image {}", quote(image));
+            self.recorder.container(pod, container, EventType::Normal, reason::BACK_OFF, message.clone());
+            if let Some(last) = self.last_error.lock().get(&key) {
+                message = format!("{message}: {last}");
+            }
+            return Err(ImageError { reason: "ImagePullBackOff", message, retry_at: Some(retry_at) });
+        }
+        self.last_error.lock().remove(&key);
+        self.recorder.container(pod, container, EventType::Normal, reason::PULLING, format!("Pulling image {}", quote(image)));
+        let started = Instant::now();
+        let auth = pull_secrets::find(secrets, reference::registry(image));
+        let pulled = match self.service.pull_image(image, auth).await {
+            Ok(id) => self.service.image_status(&id).await.and_then(|found| found.ok_or(cri::Error::NotFound(id))),
+            Err(error) => Err(error),
+        };
+        match pulled {
+            Ok(found) => {
+                let took = duration(Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)));
+                let message = format!(
+                    "Successfully pulled image {} in {took} ({took} including waiting). Image size: {} bytes.",
+                    quote(image),
+                    found.size
+                );
+                self.recorder.container(pod, container, EventType::Normal, reason::PULLED, message);
+                self.backoff.reset(&key);
+                Ok(found)
+            }
+            Err(error) => {
+                let message = format!("Failed to pull image {}: {error}", quote(image));
+                self.recorder.container(pod, container, EventType::Warning, reason::FAILED, message);
+                let now = SystemTime::now();
+                self.backoff.next(&key, now);
+                let reason = match &error {
+                    cri::Error::Image { reason, .. } => *reason,
+                    _ => "ErrImagePull",
+                };
+                let message = error.to_string();
+                self.last_error.lock().insert(key.clone(), format!("{reason}: {message}"));
+                // The next sync meets the back-off: that turns ErrImagePull into ImagePullBackOff.
+                Err(ImageError { reason, message, retry_at: Some(now + Duration::from_secs(2)) })
+            }
+        }
+    }
+
+    /// Forgets a pod's failures.
+    pub fn release(&self, pod_uid: &str) {
+        let prefix = format!("{pod_uid}_");
+        self.backoff.release(&prefix);
+        self.last_error.lock().retain(|key, _| !key.starts_with(&prefix));
+    }
+}

@@ -1,0 +1,93 @@
+//! Names of images (`distribution/reference`), as far as the kubelet must understand them.
+
+/// Whether a name can be parsed; the error is upstream's text.
+pub fn validate(image: &str) -> Result<(), &'static str> {
+    const INVALID: &str = "invalid reference format";
+    let (name, digest) = match image.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (image, None),
+    };
+    if digest.is_some_and(|d| !valid_digest(d)) {
+        return Err(INVALID);
+    }
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    if tag.is_some_and(|t| !valid_tag(t)) || path.is_empty() {
+        return Err(INVALID);
+    }
+    let (host, rest) = split_host(path);
+    if host.is_some_and(|h| !valid_host(h)) {
+        return Err(INVALID);
+    }
+    if rest.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err("invalid reference format: repository name must be lowercase");
+    }
+    if rest.split('/').all(valid_component) { Ok(()) } else { Err(INVALID) }
+}
+
+/// The registry an image comes from; Docker Hub where none is named.
+pub fn registry(image: &str) -> &str {
+    split_host(image).0.unwrap_or("docker.io")
+}
+
+/// The pull policy of an image without one: Always for `latest`, else IfNotPresent.
+pub fn default_policy(image: &str) -> &'static str {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let latest = !last.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+    if latest { "Always" } else { "IfNotPresent" }
+}
+
+fn split_host(path: &str) -> (Option<&str>, &str) {
+    match path.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), rest),
+        _ => (None, path),
+    }
+}
+
+fn valid_host(host: &str) -> bool {
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    host.starts_with('[') || (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'))
+}
+
+fn valid_component(text: &str) -> bool {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    edge(text.bytes().next()) && edge(text.bytes().last()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+fn valid_tag(tag: &str) -> bool {
+    let first = tag.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    first && tag.len() <= 128 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+fn valid_digest(digest: &str) -> bool {
+    digest.split_once(':').is_some_and(|(algorithm, hex)| {
+        !algorithm.is_empty() && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let digest = format!("a@sha256:{}", "0".repeat(64));
+        for good in ["busybox", "busybox:1.37", "registry.k8s.io/e2e-test-images/agnhost:2.59", "localhost:5000/a/b", digest.as_str()] {
+            assert_eq!(validate(good), Ok(()), "{good}");
+        }
+        for bad in ["", "Foo", "a:", "a b", "a@sha256:1", "a//b", "-a", ":x"] {
+            assert!(validate(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn policies_and_registries() {
+        for (image, want) in [("a", "Always"), ("a:latest", "Always"), ("a:1", "IfNotPresent"), ("h:5000/a", "Always"), ("a@sha256:0", "IfNotPresent")] {
+            assert_eq!(default_policy(image), want, "{image}");
+        }
+        assert_eq!(registry("quay.io/a/b:1"), "quay.io");
+        assert_eq!(registry("a/b"), "docker.io");
+    }
+}

@@ -1,0 +1,122 @@
+//! How a pod's worker is told of news: the latest wins, nothing queues.
+
+use crate::pod::PodExt;
+use api::k8s::core::v1::Pod;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+struct Content {
+    pod: Arc<Pod>,
+    removed: bool,
+    relist: bool,
+    dirty: BTreeSet<String>,
+    admission: Option<(String, String)>,
+}
+
+/// News taken out of a mailbox.
+pub struct News {
+    /// The pod as last seen in the API.
+    pub pod: Arc<Pod>,
+    /// Whether the API has it no more.
+    pub removed: bool,
+    /// Whether events were lost and the runtime must be listed.
+    pub relist: bool,
+    /// Sandboxes and containers to look at.
+    pub dirty: BTreeSet<String>,
+    /// Reason and message, where the pod was not admitted.
+    pub rejected: Option<(String, String)>,
+}
+
+/// One pod's mailbox.
+pub struct Mailbox {
+    content: Mutex<Content>,
+    notify: Notify,
+    /// Fires when the pod is to end: long waits of a sync stop.
+    pub ending: CancellationToken,
+}
+
+impl Mailbox {
+    /// A mailbox that first makes its reader list the runtime; `rejected` pods are never run.
+    pub fn new(pod: Arc<Pod>, rejected: Option<(String, String)>) -> Self {
+        let content = Content { pod, removed: false, relist: true, dirty: BTreeSet::new(), admission: rejected };
+        let mailbox = Self { content: Mutex::new(content), notify: Notify::new(), ending: CancellationToken::new() };
+        mailbox.end_if_due();
+        mailbox
+    }
+
+    fn end_if_due(&self) {
+        let content = self.content.lock();
+        if content.removed || content.pod.is_deleted() || content.pod.is_terminal() {
+            self.ending.cancel();
+        }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Content)) {
+        change(&mut self.content.lock());
+        self.end_if_due();
+        self.notify.notify_one();
+    }
+
+    /// The pod changed in the API.
+    pub fn update(&self, pod: Arc<Pod>) {
+        self.tell(|content| content.pod = pod);
+    }
+
+    /// The pod is gone from the API.
+    pub fn remove(&self) {
+        self.tell(|content| content.removed = true);
+    }
+
+    /// Something happened to a sandbox or container.
+    pub fn touch(&self, id: String) {
+        self.tell(|content| {
+            content.dirty.insert(id);
+        });
+    }
+
+    /// Events of the runtime were lost.
+    pub fn relist(&self) {
+        self.tell(|content| content.relist = true);
+    }
+
+    /// Asks for a sync.
+    pub fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    /// The pod now.
+    pub fn pod(&self) -> Arc<Pod> {
+        self.content.lock().pod.clone()
+    }
+
+    /// Whether the API has the pod no more.
+    pub fn is_removed(&self) -> bool {
+        self.content.lock().removed
+    }
+
+    /// Whether the pod uses the node's resources, as admission counts.
+    pub fn counts(&self) -> bool {
+        let content = self.content.lock();
+        content.admission.is_none() && !content.removed && !content.pod.is_terminal()
+    }
+
+    /// Takes what has come.
+    pub fn take(&self) -> News {
+        let mut content = self.content.lock();
+        News {
+            pod: content.pod.clone(),
+            removed: content.removed,
+            relist: std::mem::take(&mut content.relist),
+            dirty: std::mem::take(&mut content.dirty),
+            rejected: content.admission.clone(),
+        }
+    }
+
+    /// Waits for news; what came since the last wait counts.
+    pub async fn wait(&self) {
+        self.notify.notified().await;
+    }
+}

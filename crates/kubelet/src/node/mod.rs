@@ -1,0 +1,129 @@
+//! The node: registration, status, heartbeat, pod CIDRs.
+//!
+//! Registers as soon as the API answers. The status is written when it changes, and every five minutes; until
+//! the node is ready it is looked at often, because a runtime has no event for readiness.
+
+pub mod lease;
+pub mod machine;
+pub mod status;
+
+use crate::context::{Context, api_message};
+use crate::events::{EventType, reason};
+use api::k8s::core::v1::{Node, NodeCondition, NodeStatus};
+use informer::Informer;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+const NOT_READY_LOOK: Duration = Duration::from_millis(50);
+const READY_LOOK: Duration = Duration::from_secs(10);
+const REPORT: Duration = Duration::from_secs(300);
+const LONGEST_RETRY: Duration = Duration::from_secs(7);
+
+/// Creates the Node object, or brings labels of one that is there up to date. Repeats until the API lets it.
+pub async fn register(ctx: &Context) -> Node {
+    let api: kube::Api<Node> = kube::Api::all(ctx.config.client.clone());
+    let mut retry = Duration::from_millis(20);
+    loop {
+        let wanted = status::object(ctx, status::generate(ctx, &[]).await);
+        let result = match api.create(&PostParams::default(), &wanted).await {
+            Err(kube::Error::Api(answer)) if answer.code == 409 => {
+                let patch = json!({"metadata": {"labels": status::labels(ctx)}});
+                api.patch(&ctx.config.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await
+            }
+            result => result,
+        };
+        match result {
+            Ok(node) => {
+                *ctx.node.write() = Arc::new(node.clone());
+                return node;
+            }
+            Err(error) => {
+                tracing::info!(error = api_message(&error), "cannot register the node yet");
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(LONGEST_RETRY);
+            }
+        }
+    }
+}
+
+/// Follows the Node object: keeps the context's copy, and tells the network of the pod CIDRs.
+pub fn follow(ctx: &Arc<Context>, informer: &Informer<Node>, look: Arc<Notify>) {
+    let (weak, told) = (Arc::downgrade(ctx), parking_lot::Mutex::new(Vec::new()));
+    informer.on_event(move |event| {
+        let Some(ctx) = weak.upgrade() else { return };
+        let node = event.object().clone();
+        *ctx.node.write() = node.clone();
+        let cidrs = node.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default();
+        let mut told = told.lock();
+        if !cidrs.is_empty() && *told != cidrs {
+            told.clone_from(&cidrs);
+            if let Some(handler) = ctx.config.on_pod_cidr.clone() {
+                let look = look.clone();
+                tokio::spawn(async move {
+                    handler(cidrs).await;
+                    look.notify_one();
+                });
+            }
+        }
+    });
+}
+
+/// Writes the status: at once when it changes, else every five minutes.
+pub async fn run(ctx: Arc<Context>, look: Arc<Notify>) {
+    let mut written: Option<(NodeStatus, Instant)> = None;
+    let mut ready = false;
+    loop {
+        let current = ctx.node.read().clone();
+        let old = current.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let fresh = status::generate(&ctx, &old).await;
+        let due = written.as_ref().is_none_or(|(before, at)| at.elapsed() >= REPORT || differs(before, &fresh));
+        if due {
+            match write(&ctx, &fresh).await {
+                Ok(node) => {
+                    announce(&ctx, &node, &mut ready, is_ready(&fresh));
+                    *ctx.node.write() = Arc::new(node);
+                    written = Some((fresh, Instant::now()));
+                }
+                Err(error) => tracing::warn!(error = api_message(&error), "cannot write the node's status"),
+            }
+        }
+        let wait = if ready { READY_LOOK } else { NOT_READY_LOOK };
+        let _ = tokio::time::timeout(wait, look.notified()).await;
+    }
+}
+
+fn announce(ctx: &Context, node: &Node, before: &mut bool, now: bool) {
+    if *before != now {
+        let (name, reason) = (&ctx.config.node_name, if now { reason::NODE_READY } else { reason::NODE_NOT_READY });
+        ctx.recorder.node(node, EventType::Normal, reason, format!("Node {name} status is now: {reason}"));
+    }
+    *before = now;
+}
+
+fn is_ready(status: &NodeStatus) -> bool {
+    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Whether anything but heartbeats differs.
+fn differs(a: &NodeStatus, b: &NodeStatus) -> bool {
+    let still = |status: &NodeStatus| {
+        let mut status = status.clone();
+        status.conditions.iter_mut().flatten().for_each(|c: &mut NodeCondition| c.last_heartbeat_time = None);
+        status
+    };
+    still(a) != still(b)
+}
+
+async fn write(ctx: &Context, status: &NodeStatus) -> kube::Result<Node> {
+    let mut value = serde_json::to_value(status).unwrap_or(Value::Null);
+    // Merged by type: addresses that are no more would stay.
+    if let Some(addresses) = value.get_mut("addresses").and_then(Value::as_array_mut) {
+        addresses.insert(0, json!({"$patch": "replace"}));
+    }
+    let api: kube::Api<Node> = kube::Api::all(ctx.config.client.clone());
+    let patch = Patch::Strategic(json!({"status": value}));
+    api.patch_status(&ctx.config.node_name, &PatchParams::default(), &patch).await
+}

@@ -1,0 +1,56 @@
+//! `emptyDir` volumes: a directory of the pod, or a tmpfs.
+
+use super::{MountedVolume, Request, VolumePlugin, mounts, ownership};
+use api::k8s::core::v1::Volume;
+use api::quantity::Quantity;
+use async_trait::async_trait;
+use std::os::unix::fs::PermissionsExt;
+
+/// The plugin.
+pub struct EmptyDirVolume;
+
+#[async_trait]
+impl VolumePlugin for EmptyDirVolume {
+    fn name(&self) -> &'static str {
+        "kubernetes.io~empty-dir"
+    }
+
+    fn supports(&self, volume: &Volume) -> bool {
+        volume.empty_dir.is_some()
+    }
+
+    async fn set_up(&self, request: &Request<'_>) -> Result<MountedVolume, String> {
+        let source = request.volume.empty_dir.as_ref().ok_or("not an emptyDir volume")?;
+        let mounted = MountedVolume { path: request.dir.clone(), readonly: false, renew_at: None };
+        match source.medium.as_deref().unwrap_or_default() {
+            "" => {
+                if request.dir.is_dir() {
+                    return Ok(mounted);
+                }
+                mounts::make_dir(&request.dir, 0o777).map_err(|e| e.to_string())?;
+            }
+            "Memory" => {
+                let fresh = !request.dir.is_dir() || !mounts::is_mount_point(&request.dir).map_err(|e| e.to_string())?;
+                mounts::ensure_tmpfs(&request.dir, tmpfs_size(request), 0o777).map_err(|e| e.to_string())?;
+                if !fresh {
+                    return Ok(mounted);
+                }
+            }
+            other => return Err(format!("unknown storage medium {}", crate::format::quote(other))),
+        }
+        std::fs::set_permissions(&request.dir, PermissionsExt::from_mode(0o777)).map_err(|e| e.to_string())?;
+        if let Some(group) = request.fs_group() {
+            ownership::set(&request.dir, group, false, false).map_err(|e| e.to_string())?;
+        }
+        Ok(mounted)
+    }
+}
+
+/// The smaller of sizeLimit, the pod's memory limit and the node's allocatable memory.
+fn tmpfs_size(request: &Request<'_>) -> u64 {
+    let limit = request.volume.empty_dir.as_ref().and_then(|s| s.size_limit.as_ref()).and_then(|q| Quantity::parse(&q.0).ok());
+    let limit = limit.filter(|q| q.sign() > 0);
+    let of_pod = crate::qos::pod_limits(request.pod).get("memory").copied();
+    let of_node = request.facts.allocatable.get("memory").copied();
+    limit.into_iter().chain(of_pod).chain(of_node).map(|q| q.value()).min().and_then(|v| u64::try_from(v).ok()).unwrap_or(0)
+}

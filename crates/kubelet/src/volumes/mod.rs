@@ -1,0 +1,121 @@
+//! Volumes of pods.
+//!
+//! A type is one file that implements [`VolumePlugin`] and one line in [`PLUGINS`]. Setting up is idempotent
+//! and repeated by every sync: that is also how changed config maps, secrets and due tokens reach the files.
+
+pub mod atomic_writer;
+mod config_map;
+mod downward_api;
+mod empty_dir;
+mod host_path;
+pub mod mounts;
+pub mod ownership;
+pub mod payload;
+mod persistent_volume_claim;
+mod projected;
+mod secret;
+pub mod subpath;
+
+use crate::context::Context;
+use crate::env::field_ref::Facts;
+use crate::pod::PodExt;
+use api::k8s::core::v1::{Pod, Volume};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// The volume types, asked in this order.
+const PLUGINS: [&dyn VolumePlugin; 7] = [
+    &config_map::ConfigMapVolume,
+    &downward_api::DownwardApiVolume,
+    &empty_dir::EmptyDirVolume,
+    &host_path::HostPathVolume,
+    &persistent_volume_claim::PersistentVolumeClaimVolume,
+    &projected::ProjectedVolume,
+    &secret::SecretVolume,
+];
+
+/// A volume that is ready for containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountedVolume {
+    /// Path on the node.
+    pub path: PathBuf,
+    /// Never writable, whatever the mount says.
+    pub readonly: bool,
+    /// When it has to be set up anew.
+    pub renew_at: Option<Instant>,
+}
+
+/// A pod's volumes by name.
+pub type MountedVolumes = BTreeMap<String, MountedVolume>;
+
+/// What a plugin is given.
+pub struct Request<'a> {
+    /// The kubelet.
+    pub ctx: &'a Context,
+    /// The pod.
+    pub pod: &'a Pod,
+    /// What the downward API shows.
+    pub facts: &'a Facts<'a>,
+    /// The volume.
+    pub volume: &'a Volume,
+    /// Directory of this volume, existing only once a plugin makes it.
+    pub dir: PathBuf,
+}
+
+impl Request<'_> {
+    /// `fsGroup` of the pod.
+    pub fn fs_group(&self) -> Option<u32> {
+        self.pod.spec().security_context.as_ref()?.fs_group.and_then(|g| u32::try_from(g).ok())
+    }
+}
+
+/// One type of volume.
+#[async_trait]
+pub trait VolumePlugin: Send + Sync {
+    /// Name of its directory, `kubernetes.io~configmap`.
+    fn name(&self) -> &'static str;
+    /// Whether a volume is of this type.
+    fn supports(&self, volume: &Volume) -> bool;
+    /// Makes the volume ready or up to date; called at every sync. The error is the event's text.
+    async fn set_up(&self, request: &Request<'_>) -> Result<MountedVolume, String>;
+}
+
+/// Why the volumes of a pod are not ready.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SetUpError {
+    /// Text of the `FailedMount` event.
+    pub message: String,
+}
+
+/// Sets up all volumes of a pod; tries each even where one fails.
+pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<MountedVolumes, Vec<SetUpError>> {
+    let (mut out, mut errors) = (MountedVolumes::new(), Vec::new());
+    for volume in pod.spec().volumes.iter().flatten() {
+        match set_up_one(ctx, pod, facts, volume).await {
+            Ok(mounted) => drop(out.insert(volume.name.clone(), mounted)),
+            Err(why) => {
+                let message = format!("MountVolume.SetUp failed for volume {} : {why}", crate::format::quote(&volume.name));
+                errors.push(SetUpError { message });
+            }
+        }
+    }
+    if errors.is_empty() { Ok(out) } else { Err(errors) }
+}
+
+async fn set_up_one(ctx: &Context, pod: &Pod, facts: &Facts<'_>, volume: &Volume) -> Result<MountedVolume, String> {
+    let plugin = PLUGINS.iter().find(|p| p.supports(volume)).ok_or("no volume plugin matched")?;
+    let dir = ctx.config.pod_dir(pod.uid()).join("volumes").join(plugin.name()).join(&volume.name);
+    plugin.set_up(&Request { ctx, pod, facts, volume, dir }).await
+}
+
+/// Unmounts and removes everything of a pod on this node; idempotent. Nothing is removed while a mount remains.
+pub fn tear_down(ctx: &Context, pod_uid: &str) -> std::io::Result<()> {
+    let dir = ctx.config.pod_dir(pod_uid);
+    mounts::unmount_below(&dir)?;
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,77 @@
+//! Mounts the kubelet itself makes: tmpfs volumes and subPath binds.
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Makes a directory and its parents with a mode that the umask does not narrow.
+pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+}
+
+/// Whether something is mounted at a path.
+pub fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let Some(parent) = path.parent() else { return Ok(true) };
+    Ok(std::fs::metadata(path)?.dev() != std::fs::metadata(parent)?.dev())
+}
+
+/// Sees to it that a tmpfs is mounted at a path. Zero bytes: no limit of its own.
+pub fn ensure_tmpfs(path: &Path, bytes: u64, mode: u32) -> io::Result<()> {
+    make_dir(path, mode)?;
+    if is_mount_point(path)? {
+        return Ok(());
+    }
+    let size = if bytes > 0 { format!(",size={bytes}") } else { String::new() };
+    // Swap would put secrets on disk; the kernels that know noswap are asked first.
+    let mount_with = |options: String| {
+        let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+        mount("tmpfs", path, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(options.as_c_str())).map_err(io::Error::from)
+    };
+    mount_with(format!("mode={mode:o}{size},noswap")).or_else(|_| mount_with(format!("mode={mode:o}{size}")))
+}
+
+/// Unmounts everything at and below a directory, the deepest first.
+pub fn unmount_below(dir: &Path) -> io::Result<()> {
+    let mut points = mount_points(dir)?;
+    points.sort_by_key(|p| std::cmp::Reverse(p.as_os_str().len()));
+    for point in points {
+        unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    }
+    let left = mount_points(dir)?;
+    if left.is_empty() { Ok(()) } else { Err(io::Error::other(format!("still mounted: {left:?}"))) }
+}
+
+fn mount_points(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    Ok(points.filter(|p| p.starts_with(&dir)).collect())
+}
+
+/// Undoes mountinfo's octal escapes (`\040` for a space).
+fn unescape(text: &str) -> PathBuf {
+    let (bytes, mut out, mut i) = (text.as_bytes(), Vec::new(), 0);
+    while i < bytes.len() {
+        let octal = text.get(i + 1..i + 4).filter(|_| bytes[i] == b'\\').and_then(|d| u8::from_str_radix(d, 8).ok());
+        out.push(octal.unwrap_or(bytes[i]));
+        i += if octal.is_some() { 4 } else { 1 };
+    }
+    std::ffi::OsString::from_vec(out).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octal_escapes_are_undone() {
+        assert_eq!(unescape("/a\\040b\\134"), Path::new("/a b\\"));
+        assert_eq!(unescape("/a\\9"), Path::new("/a\\9"));
+    }
+}

@@ -1,0 +1,27 @@
+//! CPU and memory node lists.
+
+use super::{write, Resources};
+use crate::error::Result;
+use std::path::Path;
+
+pub(super) fn apply(dir: &Path, r: &Resources) -> Result<()> {
+    if !r.cpuset_cpus.is_empty() {
+        write(dir, "cpuset.cpus", &r.cpuset_cpus)?;
+    }
+    if !r.cpuset_mems.is_empty() {
+        write(dir, "cpuset.mems", &r.cpuset_mems)?;
+    }
+    Ok(())
+}
+
+/// A new v1 cpuset is empty and takes no process: it starts as its parent is.
+pub(super) fn inherit_v1(dir: &Path) -> Result<()> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let read = |dir: &Path| std::fs::read_to_string(dir.join(file)).map(|s| s.trim().to_string()).unwrap_or_default();
+        if read(dir).is_empty() {
+            write(dir, file, read(parent))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Memory and swap.
+
+use super::{read_key, read_number, write, write_if_present, Counters, Resources};
+use crate::error::Result;
+use std::path::Path;
+
+pub(super) fn v1(dir: &Path, r: &Resources) -> Result<()> {
+    const MEMORY: &str = "memory.limit_in_bytes";
+    const SWAP: &str = "memory.memsw.limit_in_bytes";
+    // memsw may never be below memory: raising needs memsw first, lowering memory first.
+    let raises = r.memory_limit > 0 && read_number(dir, SWAP).is_some_and(|now| r.memory_limit as u64 > now);
+    if raises && r.memory_swap != 0 {
+        write_if_present(dir, SWAP, r.memory_swap)?;
+    }
+    if r.memory_limit != 0 {
+        write(dir, MEMORY, r.memory_limit)?;
+    }
+    if r.memory_swap != 0 && !raises {
+        write_if_present(dir, SWAP, r.memory_swap)?;
+    }
+    Ok(())
+}
+
+pub(super) fn v2(dir: &Path, r: &Resources) -> Result<()> {
+    if let Some(swap) = swap_v2(r) {
+        write_if_present(dir, "memory.swap.max", limit(swap))?;
+    }
+    if r.memory_limit != 0 {
+        write(dir, "memory.max", limit(r.memory_limit))?;
+    }
+    Ok(())
+}
+
+/// v2 counts swap alone. A total equal to the memory limit means none at all, not "unset".
+fn swap_v2(r: &Resources) -> Option<i64> {
+    match (r.memory_swap, r.memory_limit) {
+        (0, _) => None,
+        (-1, _) => Some(-1),
+        (total, memory) => Some((total - memory.max(0)).max(0)),
+    }
+}
+
+fn limit(value: i64) -> String {
+    if value < 0 { "max".into() } else { value.to_string() }
+}
+
+pub(super) fn v1_counters(dir: &Path, counters: &mut Counters) {
+    let stat = |key| read_key(dir, "memory.stat", key).unwrap_or(0);
+    counters.memory = read_number(dir, "memory.usage_in_bytes").unwrap_or(0);
+    counters.inactive_file = stat("total_inactive_file");
+    counters.anon = stat("total_rss");
+    counters.faults = stat("total_pgfault");
+    counters.major_faults = stat("total_pgmajfault");
+}
+
+pub(super) fn v2_counters(dir: &Path, counters: &mut Counters) {
+    let stat = |key| read_key(dir, "memory.stat", key).unwrap_or(0);
+    counters.inactive_file = stat("inactive_file");
+    counters.anon = stat("anon");
+    counters.faults = stat("pgfault");
+    counters.major_faults = stat("pgmajfault");
+    // The root cgroup has no memory.current.
+    counters.memory = read_number(dir, "memory.current").unwrap_or_else(|| counters.anon + stat("file") + stat("kernel"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_of_v2() {
+        for (memory, total, expect) in [(0, 0, None), (100, 100, Some(0)), (100, 150, Some(50)), (100, -1, Some(-1)), (100, 0, None)] {
+            let r = Resources { memory_limit: memory, memory_swap: total, ..Resources::default() };
+            assert_eq!(swap_v2(&r), expect, "{memory} {total}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Detached mounts: made or cloned as handles, changed, and attached in one step.
+
+use crate::error::{Context, Result};
+use crate::sys::{mount_setattr, MountAttr};
+use rustix::fs::CWD;
+use rustix::mount::{
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, FsMountFlags, FsOpenFlags,
+    MountAttrFlags, MoveMountFlags, OpenTreeFlags,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// `MOUNT_ATTR_RDONLY`
+pub const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+/// `MOUNT_ATTR_NOSUID`
+pub const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+/// `MOUNT_ATTR_NODEV`
+pub const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+/// `MOUNT_ATTR_NOEXEC`
+pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+/// Makes a new file system instance; an option without a value is a flag.
+pub fn new(fstype: &str, options: &[(&str, Option<&str>)], attrs: u64) -> Result<OwnedFd> {
+    let fs = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).context(|| format!("fsopen {fstype}"))?;
+    for (key, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(&fs, *key, *value),
+            None => fsconfig_set_flag(&fs, *key),
+        }
+        .context(|| format!("{fstype} option {key}"))?;
+    }
+    fsconfig_create(&fs).context(|| format!("create {fstype}"))?;
+    let attrs = MountAttrFlags::from_bits_retain(attrs as u32);
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs).context(|| format!("fsmount {fstype}"))
+}
+
+/// An overlay of read-only layers (top first) and a writable one.
+pub fn overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<OwnedFd> {
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context(|| "fsopen overlay")?;
+    // `lowerdir+` (6.5) takes one layer at a time, so neither a page of options nor a colon in a path limits us.
+    let one_by_one = lower.iter().try_for_each(|layer| fsconfig_set_string(&fs, "lowerdir+", layer.as_ref()));
+    if one_by_one.is_err() {
+        let joined = lower.iter().map(|l| l.as_ref().display().to_string().replace(':', "\\:")).collect::<Vec<_>>().join(":");
+        fsconfig_set_string(&fs, "lowerdir", joined.as_str()).context(|| "overlay lowerdir")?;
+    }
+    fsconfig_set_string(&fs, "upperdir", upper).context(|| format!("overlay upperdir {}", upper.display()))?;
+    fsconfig_set_string(&fs, "workdir", work).context(|| format!("overlay workdir {}", work.display()))?;
+    fsconfig_create(&fs).context(|| "create overlay")?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).context(|| "fsmount overlay")
+}
+
+/// Clones the mount tree at a path of ours into a detached one.
+pub fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    open_tree(CWD, path, clone_flags(recursive)).context(|| format!("open_tree {}", path.display()))
+}
+
+/// Clones the mount that a handle stands on.
+pub fn clone_fd(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    open_tree(fd, "", clone_flags(false) | OpenTreeFlags::AT_EMPTY_PATH).context(|| "open_tree")
+}
+
+fn clone_flags(recursive: bool) -> OpenTreeFlags {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
+}
+
+/// Sets attributes of a mount.
+pub fn set_attrs(fd: BorrowedFd<'_>, recursive: bool, set: u64) -> Result<()> {
+    mount_setattr(fd, recursive, MountAttr { set, ..MountAttr::default() }).context(|| "mount_setattr")
+}
+
+/// Sets the propagation of a mount tree.
+pub fn set_propagation(fd: BorrowedFd<'_>, propagation: u64) -> Result<()> {
+    mount_setattr(fd, true, MountAttr { propagation, ..MountAttr::default() }).context(|| "mount_setattr propagation")
+}
+
+/// Attaches a detached mount on the directory or file behind a handle.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags).context(|| "move_mount")
+}
+
+/// Attaches a detached mount on a path of ours.
+pub fn attach_at(mount: &OwnedFd, target: &Path) -> Result<()> {
+    move_mount(mount.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .context(|| format!("mount on {}", target.display()))
+}
+
+/// Detaches what is mounted on a path of ours; not being a mount (or not being) is fine.
+pub fn detach(path: &Path) -> Result<()> {
+    use rustix::io::Errno;
+    match rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).context(|| format!("unmount {}", path.display())),
+    }
+}

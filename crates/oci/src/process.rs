@@ -1,0 +1,163 @@
+//! The parent's side: opening handles, cloning, and the talk with the child.
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Result};
+use crate::init::{self, Child};
+use crate::rootfs::Handles;
+use crate::spec::{ContainerSpec, PidNamespace, ProcessSpec};
+use crate::sys::{self, Forked};
+use crate::user::Identity;
+use rustix::net::{
+    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Longest message of a child; longer error texts are cut.
+const MAX_REPORT: usize = 16 << 10;
+
+/// The child's stdin, stdout and stderr.
+pub struct Stdio(pub [OwnedFd; 3]);
+
+impl Stdio {
+    /// Puts them in place, owned by the process's user (a program may open /dev/stdout anew).
+    pub(crate) fn install(&self, uid: u32) -> Result<()> {
+        for (number, fd) in self.0.iter().enumerate() {
+            // /dev/null stays root's: it is the node's.
+            if rustix::fs::fstat(fd).is_ok_and(|s| s.st_rdev == 0) {
+                let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None);
+            }
+            sys::dup_to(fd.as_fd(), number as i32).context(|| "dup stdio")?;
+        }
+        Ok(())
+    }
+}
+
+/// A cloned process that waits for its start.
+pub struct Prepared {
+    /// Pid on the node.
+    pub pid: i32,
+    /// Handle of it.
+    pub pidfd: OwnedFd,
+    /// Tells [`Report`]s; closes at `execve`. Readable through [`Report::receive`].
+    pub channel: OwnedFd,
+}
+
+/// What a child says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// Everything but the start is done. Carries the terminal's master where there is one.
+    Ready(Identity),
+    /// It gave up, for this reason.
+    Failed(String),
+}
+
+impl Report {
+    pub(crate) fn send(&self, channel: BorrowedFd<'_>, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(self)?;
+        if bytes.len() > MAX_REPORT {
+            bytes = serde_json::to_vec(&Self::Failed("an error too long to report".into()))?;
+        }
+        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        sendmsg(channel, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Receives one report with its descriptor; `None` at the end: `execve` succeeded or the child died.
+    pub fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<(Self, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; MAX_REPORT];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let got = match recvmsg(channel, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            // A child that died with our start unread resets the channel.
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            got => got?,
+        };
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        if got.bytes == 0 {
+            return Ok(None);
+        }
+        Ok(Some((serde_json::from_slice(&bytes[..got.bytes])?, fd)))
+    }
+}
+
+/// Tells a ready child to go on to `execve`.
+pub fn start(channel: BorrowedFd<'_>) -> Result<()> {
+    rustix::net::send(channel, &[1], SendFlags::NOSIGNAL).context(|| "start").map(drop)
+}
+
+/// Clones a container's first process in its cgroup; `pid_namespace` is the shared one to join, if any.
+pub fn create(spec: &ContainerSpec, stdio: Option<Stdio>, cgroup: &Cgroup, pid_namespace: Option<BorrowedFd<'_>>) -> Result<Prepared> {
+    let handles = Handles::open(spec, cgroup.mounts())?;
+    let join = cgroup.join()?;
+    let (ours, theirs) = channel()?;
+    let mut flags = libc::CLONE_NEWNS as u64;
+    if spec.pid == PidNamespace::Own {
+        flags |= libc::CLONE_NEWPID as u64;
+    }
+    if spec.idmap.is_some() {
+        flags |= libc::CLONE_NEWUSER as u64;
+    }
+    match within(pid_namespace, || sys::clone3(flags, join.clone_into()))? {
+        Forked::Child => {
+            let child = Child { channel: &theirs, stdio: stdio.as_ref(), join: &join };
+            child.run(&handles.raw_fds(), || init::container(spec, &handles, &child))
+        }
+        Forked::Parent(pid, pidfd) => {
+            let prepared = Prepared { pid, pidfd, channel: ours };
+            if let Some(map) = &spec.idmap {
+                map.write(pid).and_then(|()| start(prepared.channel.as_fd())).inspect_err(|_| discard(&prepared))?;
+            }
+            Ok(prepared)
+        }
+    }
+}
+
+/// Clones a process into a running container.
+pub fn exec(process: &ProcessSpec, target: BorrowedFd<'_>, userns: bool, stdio: Option<Stdio>, cgroup: &Cgroup) -> Result<Prepared> {
+    let join = cgroup.join()?;
+    let (ours, theirs) = channel()?;
+    let shared = libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
+    let namespaces = if userns { shared | libc::CLONE_NEWUSER } else { shared };
+    match within(Some(target), || sys::clone3(0, join.clone_into()))? {
+        Forked::Child => {
+            let child = Child { channel: &theirs, stdio: stdio.as_ref(), join: &join };
+            child.run(&[target.as_raw_fd()], || init::exec(process, target, namespaces, &child))
+        }
+        Forked::Parent(pid, pidfd) => Ok(Prepared { pid, pidfd, channel: ours }),
+    }
+}
+
+/// Kills a child that is not wanted any more.
+pub fn discard(prepared: &Prepared) {
+    // It may be gone already; the shim reaps it either way.
+    let _ = sys::pidfd_signal(prepared.pidfd.as_fd(), libc::SIGKILL);
+}
+
+fn channel() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).context(|| "socketpair")
+}
+
+/// Makes children of `clone` be born in a PID namespace, given as its file or as a process in it.
+fn within(namespace: Option<BorrowedFd<'_>>, clone: impl FnOnce() -> io::Result<Forked>) -> Result<Forked> {
+    let Some(namespace) = namespace else { return clone().context(|| "clone3") };
+    let own = std::fs::File::open("/proc/self/ns/pid").context(|| "open own PID namespace")?;
+    sys::setns(namespace, libc::CLONE_NEWPID).context(|| "join PID namespace")?;
+    let cloned = clone().context(|| "clone3");
+    if !matches!(cloned, Ok(Forked::Child)) {
+        sys::setns(own.as_fd(), libc::CLONE_NEWPID).context(|| "return to own PID namespace")?;
+    }
+    cloned
+}

@@ -1,0 +1,70 @@
+//! Controller revisions.
+
+use crate::age;
+use crate::columns::{AGE, NAME};
+use crate::field::{Errors, Fields, Path};
+use crate::{Ctx, Strategy};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Controller revisions.
+pub struct ControllerRevision;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::string("Controller").describe("Controller of the object"),
+Column::string("Revision").describe("Revision indicates the revision of the state represented by Data."),
+AGE,
+];
+
+impl Strategy for ControllerRevision {
+    fn default(&self, obj: &mut Object) {
+        if !obj.has("revision") {
+            obj["revision"] = 0.into();
+        }
+    }
+
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        if !obj.has("data") {
+            errors.required(&Path::root("data"), "data is mandatory");
+        }
+        errors.non_negative(&Path::root("revision"), obj.int("revision").unwrap_or(0));
+        errors.0
+    }
+
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
+        errors.immutable(&Path::root("data"), new.at("data"), old.at("data"));
+        errors.0
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let owners = obj.at("metadata").list("ownerReferences");
+        let controller = owners.iter().find(|o| o.flag("controller")).map_or_else(
+            || "<none>".to_owned(),
+            |o| {
+                let group = o.text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+                let kind = o.text("kind").to_lowercase();
+                let kind = if group.is_empty() { kind } else { format!("{kind}.{group}") };
+                format!("{kind}/{}", o.text("name"))
+            },
+        );
+        vec![
+            api::meta::name(obj).into(),
+            controller.into(),
+            obj.int("revision").unwrap_or(0).into(),
+            age::since_creation(obj, now).into(),
+        ]
+    }
+}

@@ -1,0 +1,168 @@
+//! Daemon sets.
+
+use crate::age;
+use crate::apps::{self, SPEC};
+use crate::columns::{AGE, NAME, or_none};
+use crate::core::pod::{defaults, template};
+use crate::field::{Errors, Fields, Path, go_struct, map_mut, same, set_default};
+use crate::{Ctx, Strategy, copy_field, metadata};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Daemon sets.
+pub struct DaemonSet;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::integer("Desired").describe("The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod). More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/"),
+Column::integer("Current").describe("The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod. More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/"),
+Column::integer("Ready").describe("numberReady is the number of nodes that should be running the daemon pod and have one or more of the daemon pod running with a Ready Condition."),
+Column::integer("Up-to-date").describe("The total number of nodes that are running updated daemon pod"),
+Column::integer("Available").describe("The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available (ready for at least spec.minReadySeconds)"),
+Column::string("Node Selector").describe("NodeSelector is a selector which must be true for the pod to fit on a node. Selector which must match a node's labels for the pod to be scheduled on that node. More info: https://kubernetes.io/docs/concepts/configuration/assign-pod-node/"),
+AGE,
+Column::string("Containers").wide().describe("Names of each container in the template."),
+Column::string("Images").wide().describe("Images referenced by each container in the template."),
+Column::string("Selector").wide().describe("A label query over pods that are managed by the daemon set. Must match in order to be controlled. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
+];
+const COUNTS: [&str; 4] = ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"];
+const GENERATION: &str = "deprecated.daemonset.template.generation";
+
+impl Strategy for DaemonSet {
+    fn default(&self, obj: &mut Object) {
+        if let Some(spec) = map_mut(obj, "spec") {
+            set_default(spec, "revisionHistoryLimit", 10);
+            if let Some(strategy) = map_mut(spec, "updateStrategy") {
+                set_default(strategy, "type", "RollingUpdate");
+                if strategy.text("type") == "RollingUpdate" {
+                    if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
+                        set_default(rolling, "maxUnavailable", 1);
+                        set_default(rolling, "maxSurge", 0);
+                    }
+                }
+            }
+            map_mut(spec, "template").into_iter().for_each(defaults::template);
+        }
+        apps::zero_counts(obj, &COUNTS);
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        obj["status"] = json!({});
+        apps::zero_counts(obj, &COUNTS);
+        api::meta::set_annotation(obj, GENERATION, "1");
+    }
+
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "status");
+        let was: i64 = api::meta::annotation(old, GENERATION).and_then(|t| t.parse().ok()).unwrap_or(0);
+        let changed = !same(new.at("spec").at("template"), old.at("spec").at("template"));
+        api::meta::set_annotation(new, GENERATION, &(was + i64::from(changed)).to_string());
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
+        let (selector, of) = (spec.at("selector"), spec.at("template"));
+        let path = SPEC.field("template");
+        metadata::label_selector(&mut errors, selector, &SPEC.field("selector"));
+        if metadata::selector_matches(selector, of.at("metadata").at("labels")) == Some(false) {
+            template::labels_mismatch(&mut errors, of, &path);
+        }
+        if !selector.is_null() && metadata::selector_is_empty(selector) {
+            errors.invalid_printed(&SPEC.field("selector"), "{}", "empty selector is invalid for daemonset");
+        }
+        template::validate(&mut errors, of, &path);
+        template::restart_always(&mut errors, of, "DaemonSet", &path);
+        errors.non_negative(&SPEC.field("minReadySeconds"), spec.int("minReadySeconds").unwrap_or(0));
+        strategy(&mut errors, spec.at("updateStrategy"), &SPEC.field("updateStrategy"));
+        errors.non_negative(&SPEC.field("revisionHistoryLimit"), spec.int("revisionHistoryLimit").unwrap_or(0));
+        errors.0
+    }
+
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        apps::fixed_selector(&mut errors, new.at("spec"), old.at("spec"));
+        errors.0.extend(self.validate(ctx, new));
+        errors.0
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        apps::template_warnings(obj)
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "spec");
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
+        for field in [
+            "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady", "observedGeneration",
+            "updatedNumberScheduled", "numberAvailable", "numberUnavailable", "collisionCount",
+        ] {
+            errors.non_negative(&path.field(field), status.int(field).unwrap_or(0));
+        }
+        let collisions = status.int("collisionCount").unwrap_or(0);
+        if collisions < old.at("status").int("collisionCount").unwrap_or(0) {
+            errors.invalid(&path.field("collisionCount"), collisions, "cannot be decremented");
+        }
+        errors.0
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (obj.at("spec"), obj.at("status"));
+        let of = |field: &str| Value::from(status.int(field).unwrap_or(0));
+        let (names, images) = apps::containers(spec.at("template"));
+        let nodes = metadata::format_labels(spec.at("template").at("spec").at("nodeSelector"));
+        vec![
+            api::meta::name(obj).into(),
+            of("desiredNumberScheduled"),
+            of("currentNumberScheduled"),
+            of("numberReady"),
+            of("updatedNumberScheduled"),
+            of("numberAvailable"),
+            or_none(&nodes),
+            age::since_creation(obj, now).into(),
+            names.into(),
+            images.into(),
+            metadata::format_selector(spec.at("selector")).into(),
+        ]
+    }
+}
+
+fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
+    let (rolling, path_of) = (strategy.at("rollingUpdate"), path.field("rollingUpdate"));
+    match strategy.text("type") {
+        "OnDelete" => {}
+        "RollingUpdate" if rolling.is_null() => errors.required(&path_of, ""),
+        "RollingUpdate" => rolling_update(errors, rolling, &path_of),
+        other => {
+            let printed = go_struct(&[("Type", other.into()), ("RollingUpdate", rolling.clone())]);
+            let message = format!("Unsupported value: {printed}: supported values: \"RollingUpdate\", \"OnDelete\"");
+            errors.0.push(Cause { kind: api::CauseType::FieldValueNotSupported, field: path.to_string(), message });
+        }
+    }
+}
+
+fn rolling_update(errors: &mut Errors, rolling: &Value, path: &Path<'_>) {
+    let fields = ["maxUnavailable", "maxSurge"];
+    fields.iter().for_each(|f| apps::int_or_percent(errors, rolling.at(f), &path.field(f)));
+    fields.iter().for_each(|f| apps::at_most_all(errors, rolling.at(f), &path.field(f)));
+    match fields.map(|f| apps::number(rolling.at(f)) != 0) {
+        [true, true] => {
+            let text = "may not be set when maxUnavailable is non-zero";
+            errors.invalid(&path.field("maxSurge"), rolling.at("maxSurge").clone(), text);
+        }
+        [false, false] => errors.required(&path.field("maxUnavailable"), "cannot be 0 when maxSurge is 0"),
+        _ => {}
+    }
+}

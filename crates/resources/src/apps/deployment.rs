@@ -1,0 +1,163 @@
+//! Deployments.
+
+use crate::age;
+use crate::apps::{self, SPEC};
+use crate::columns::{AGE, NAME};
+use crate::core::pod::defaults;
+use crate::field::{Errors, Fields, Path, map_mut, set_default};
+use crate::{Ctx, Scale, Strategy, copy_field, metadata};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Deployments.
+pub struct Deployment;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::string("Ready").describe("Number of the pod with ready state"),
+Column::string("Up-to-date").describe("Total number of non-terminating pods targeted by this deployment that have the desired template spec."),
+Column::string("Available").describe("Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment."),
+AGE,
+Column::string("Containers").wide().describe("Names of each container in the template."),
+Column::string("Images").wide().describe("Images referenced by each container in the template."),
+Column::string("Selector").wide().describe("Label selector for pods. Existing ReplicaSets whose pods are selected by this will be the ones affected by this deployment. It must match the pod template's labels."),
+];
+
+impl Strategy for Deployment {
+    fn default(&self, obj: &mut Object) {
+        if let Some(spec) = map_mut(obj, "spec") {
+            set_default(spec, "replicas", 1);
+            set_default(spec, "revisionHistoryLimit", 10);
+            set_default(spec, "progressDeadlineSeconds", 600);
+            if let Some(strategy) = map_mut(spec, "strategy") {
+                set_default(strategy, "type", "RollingUpdate");
+                if strategy.text("type") == "RollingUpdate" {
+                    if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
+                        set_default(rolling, "maxUnavailable", "25%");
+                        set_default(rolling, "maxSurge", "25%");
+                    }
+                }
+            }
+            map_mut(spec, "template").into_iter().for_each(defaults::template);
+        }
+        map_mut(obj, "status");
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        obj["status"] = json!({});
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn generation_changes(&self, new: &Object, old: &Object) -> bool {
+        new.get("spec") != old.get("spec") || new.at("metadata").at("annotations") != old.at("metadata").at("annotations")
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
+        errors.non_negative(&SPEC.field("replicas"), spec.int("replicas").unwrap_or(0));
+        apps::selector_and_template(&mut errors, spec, "deployment", "ReplicaSet");
+        strategy(&mut errors, spec.at("strategy"), &SPEC.field("strategy"));
+        let ready = spec.int("minReadySeconds").unwrap_or(0);
+        errors.non_negative(&SPEC.field("minReadySeconds"), ready);
+        errors.non_negative(&SPEC.field("revisionHistoryLimit"), spec.int("revisionHistoryLimit").unwrap_or(0));
+        if let Some(deadline) = spec.int("progressDeadlineSeconds") {
+            let path = SPEC.field("progressDeadlineSeconds");
+            errors.non_negative(&path, deadline);
+            if deadline <= ready {
+                errors.invalid(&path, deadline, "must be greater than minReadySeconds");
+            }
+        }
+        errors.0
+    }
+
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
+        apps::fixed_selector(&mut errors, new.at("spec"), old.at("spec"));
+        errors.0
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        apps::template_warnings(obj)
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "spec");
+        api::meta::set(new, "labels", old.at("metadata").at("labels").clone());
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
+        let of = |field: &str| status.int(field).unwrap_or(0);
+        for field in [
+            "observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas",
+            "unavailableReplicas", "terminatingReplicas", "collisionCount",
+        ] {
+            errors.non_negative(&path.field(field), of(field));
+        }
+        for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
+            if of(field) > of("replicas") {
+                errors.invalid(&path.field(field), of(field), "cannot be greater than status.replicas");
+            }
+        }
+        if of("availableReplicas") > of("readyReplicas") {
+            let text = "cannot be greater than readyReplicas";
+            errors.invalid(&path.field("availableReplicas"), of("availableReplicas"), text);
+        }
+        if of("collisionCount") < old.at("status").int("collisionCount").unwrap_or(0) {
+            errors.invalid(&path.field("collisionCount"), of("collisionCount"), "cannot be decremented");
+        }
+        errors.0
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (obj.at("spec"), obj.at("status"));
+        let of = |field: &str| status.int(field).unwrap_or(0);
+        let (names, images) = apps::containers(spec.at("template"));
+        vec![
+            api::meta::name(obj).into(),
+            format!("{}/{}", of("readyReplicas"), spec.int("replicas").unwrap_or(0)).into(),
+            of("updatedReplicas").into(),
+            of("availableReplicas").into(),
+            age::since_creation(obj, now).into(),
+            names.into(),
+            images.into(),
+            metadata::format_selector(spec.at("selector")).into(),
+        ]
+    }
+
+    fn scale(&self, obj: &Object) -> Option<Scale> {
+        apps::scale(obj)
+    }
+}
+
+fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
+    let (rolling, path_of) = (strategy.at("rollingUpdate"), path.field("rollingUpdate"));
+    match strategy.text("type") {
+        "Recreate" if !rolling.is_null() => {
+            errors.forbidden(&path_of, "may not be specified when strategy `type` is 'Recreate'");
+        }
+        "Recreate" => {}
+        "RollingUpdate" if rolling.is_null() => errors.required(&path_of, "this should be defaulted and never be nil"),
+        "RollingUpdate" => rolling_update(errors, rolling, &path_of),
+        other => errors.not_supported(path, json!({"Type": other}), &["Recreate", "RollingUpdate"]),
+    }
+}
+
+fn rolling_update(errors: &mut Errors, rolling: &Value, path: &Path<'_>) {
+    let (unavailable, surge) = (rolling.at("maxUnavailable"), rolling.at("maxSurge"));
+    apps::int_or_percent(errors, unavailable, &path.field("maxUnavailable"));
+    apps::int_or_percent(errors, surge, &path.field("maxSurge"));
+    if apps::number(unavailable) == 0 && apps::number(surge) == 0 {
+        errors.invalid(&path.field("maxUnavailable"), unavailable.clone(), "may not be 0 when `maxSurge` is 0");
+    }
+    apps::at_most_all(errors, unavailable, &path.field("maxUnavailable"));
+}

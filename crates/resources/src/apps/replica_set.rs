@@ -1,0 +1,98 @@
+//! Replica sets.
+
+use crate::age;
+use crate::apps::{self, SPEC};
+use crate::columns::{AGE, NAME};
+use crate::core::pod::defaults;
+use crate::field::{Errors, Fields, map_mut, set_default};
+use crate::{Ctx, Scale, Strategy, copy_field, metadata};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Replica sets.
+pub struct ReplicaSet;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::integer("Desired").describe("Replicas is the number of desired pods. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset"),
+Column::integer("Current").describe("Replicas is the most recently observed number of non-terminating pods. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset"),
+Column::integer("Ready").describe("The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition."),
+AGE,
+Column::string("Containers").wide().describe("Names of each container in the template."),
+Column::string("Images").wide().describe("Images referenced by each container in the template."),
+Column::string("Selector").wide().describe("Selector is a label query over pods that should match the replica count. Label keys and values that must match in order to be controlled by this replica set. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
+];
+
+impl Strategy for ReplicaSet {
+    fn default(&self, obj: &mut Object) {
+        if let Some(spec) = map_mut(obj, "spec") {
+            set_default(spec, "replicas", 1);
+            map_mut(spec, "template").into_iter().for_each(defaults::template);
+        }
+        apps::zero_counts(obj, &["replicas"]);
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        obj["status"] = json!({"replicas": 0});
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
+        for field in ["replicas", "minReadySeconds"] {
+            errors.non_negative(&SPEC.field(field), spec.int(field).unwrap_or(0));
+        }
+        apps::selector_and_template(&mut errors, spec, "deployment", "ReplicaSet");
+        errors.0
+    }
+
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
+        apps::fixed_selector(&mut errors, new.at("spec"), old.at("spec"));
+        errors.0
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        apps::template_warnings(obj)
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "spec");
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+        apps::replica_counts(new)
+    }
+
+    fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
+        vec![("status.replicas", obj.at("status").int("replicas").unwrap_or(0).to_string())]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (obj.at("spec"), obj.at("status"));
+        let (names, images) = apps::containers(spec.at("template"));
+        vec![
+            api::meta::name(obj).into(),
+            spec.int("replicas").unwrap_or(0).into(),
+            status.int("replicas").unwrap_or(0).into(),
+            status.int("readyReplicas").unwrap_or(0).into(),
+            age::since_creation(obj, now).into(),
+            names.into(),
+            images.into(),
+            metadata::format_selector(spec.at("selector")).into(),
+        ]
+    }
+
+    fn scale(&self, obj: &Object) -> Option<Scale> {
+        apps::scale(obj)
+    }
+}

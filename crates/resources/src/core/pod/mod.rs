@@ -1,0 +1,308 @@
+//! Pods.
+
+mod affinity;
+mod container;
+pub mod defaults;
+mod env;
+mod probe;
+mod projected;
+mod qos_and_mutation;
+pub mod resources;
+mod security;
+mod spec;
+mod table;
+pub mod template;
+mod update;
+mod volume;
+pub mod volume_sources;
+pub mod warnings;
+
+pub use affinity::{node_selector, taint_effect};
+pub use probe::port_number_or_name;
+pub use spec::{Scope, ip, pod_spec};
+pub use update::difference;
+
+use crate::field::{Errors, Fields, Path};
+use crate::{Ctx, Strategy, copy_field};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Pods.
+pub struct Pod;
+
+impl Strategy for Pod {
+    fn default(&self, obj: &mut Object) {
+        defaults::pod(obj);
+    }
+
+    fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {
+        defaults::service_account(&mut obj["spec"]);
+        qos_and_mutation::merge_label_keys(obj);
+        obj["status"] = qos_and_mutation::initial_status(ctx, obj);
+    }
+
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        defaults::service_account(&mut new["spec"]);
+        copy_field(new, old, "status");
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        whole(&mut errors, obj);
+        let (spec, path) = (obj.at("spec"), Path::root("spec"));
+        if !spec.list("ephemeralContainers").is_empty() {
+            errors.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
+        }
+        if !spec.text("nodeName").is_empty() && !spec.list("schedulingGates").is_empty() {
+            let text = "cannot be set until all schedulingGates have been cleared";
+            errors.forbidden(&path.field("nodeName"), text);
+        }
+        errors.0
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        whole(&mut errors, new);
+        update::spec(&mut errors, new.at("spec"), old.at("spec"));
+        errors.0
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        warnings::pod_spec(obj.at("spec"), obj.at("metadata"), &Path::root("spec"))
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "spec");
+        for field in ["ownerReferences", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+            api::meta::set(new, field, old.at("metadata").at(field).clone());
+        }
+        if new.at("status").text("qosClass").is_empty() {
+            let class = old.at("status").at("qosClass").clone();
+            api::meta::field_mut(new, "status").insert("qosClass".into(), class);
+        }
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        update::status(new, old)
+    }
+
+    fn grace_period(&self, obj: &Object, requested: Option<i64>) -> Option<i64> {
+        let spec = obj.at("spec");
+        let period = requested.or(spec.int("terminationGracePeriodSeconds")).unwrap_or(30);
+        let finished = ["Succeeded", "Failed"].contains(&obj.at("status").text("phase"));
+        // nothing runs, so nothing needs time to end
+        if spec.text("nodeName").is_empty() || finished {
+            return Some(0);
+        }
+        Some(if period < 0 { 1 } else { period })
+    }
+
+    fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
+        let (spec, status) = (obj.at("spec"), obj.at("status"));
+        let ip = status.list("podIPs").first().map_or("", |ip| ip.text("ip"));
+        vec![
+            ("spec.nodeName", spec.text("nodeName").into()),
+            ("spec.restartPolicy", spec.text("restartPolicy").into()),
+            ("spec.schedulerName", spec.text("schedulerName").into()),
+            ("spec.serviceAccountName", spec.text("serviceAccountName").into()),
+            ("spec.hostNetwork", spec.flag("hostNetwork").to_string()),
+            ("status.phase", status.text("phase").into()),
+            ("status.podIP", if ip.is_empty() { status.text("podIP") } else { ip }.into()),
+            ("status.nominatedNodeName", status.text("nominatedNodeName").into()),
+        ]
+    }
+
+    fn metadata_on_update(&self) -> crate::MetadataChecks {
+        crate::MetadataChecks::Both
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        table::COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        table::row(obj, now)
+    }
+
+    fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
+        match name {
+            "ephemeralcontainers" => Some(&EphemeralContainers),
+            "resize" => Some(&Resize),
+            _ => None,
+        }
+    }
+}
+
+/// Errors of metadata and spec that create and update share.
+fn whole(errors: &mut Errors, obj: &Object) {
+    let (spec, path) = (obj.at("spec"), Path::root("spec"));
+    pod_spec(errors, spec, obj.at("metadata"), true, &path);
+    if spec.text("serviceAccountName").is_empty() {
+        let volumes = path.field("volumes");
+        for (i, volume) in spec.list("volumes").iter().enumerate() {
+            let item = volumes.index(i);
+            let sources = item.field("projected.sources");
+            for (j, source) in volume.at("projected").list("sources").iter().enumerate() {
+                if source.has("serviceAccountToken") {
+                    let text = "must not be specified when serviceAccountName is not set";
+                    errors.forbidden(&sources.index(j).field("serviceAccountToken"), text);
+                }
+            }
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        let list_path = path.field(list);
+        for (i, c) in spec.list(list).iter().enumerate() {
+            container::image_spaces(errors, c, &list_path.index(i));
+        }
+    }
+}
+
+/// `pods/ephemeralcontainers`: only the ephemeral containers change.
+struct EphemeralContainers;
+
+impl Strategy for EphemeralContainers {
+    fn metadata_on_update(&self) -> crate::MetadataChecks {
+        crate::MetadataChecks::Both
+    }
+
+    fn default(&self, obj: &mut Object) {
+        defaults::pod(obj);
+    }
+
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        let containers = new.at("spec").at("ephemeralContainers").clone();
+        keep_spec(new, old);
+        if !containers.is_null() {
+            new["spec"]["ephemeralContainers"] = containers;
+        } else if let Some(spec) = new["spec"].as_object_mut() {
+            spec.remove("ephemeralContainers");
+        }
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        whole(&mut errors, new);
+        update::ephemeral_containers(&mut errors, new, old);
+        errors.0
+    }
+}
+
+/// `pods/resize`: only the resources of containers change.
+struct Resize;
+
+impl Strategy for Resize {
+    fn metadata_on_update(&self) -> crate::MetadataChecks {
+        crate::MetadataChecks::Both
+    }
+
+    fn default(&self, obj: &mut Object) {
+        defaults::pod(obj);
+    }
+
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        let wanted = new.at("spec").clone();
+        keep_spec(new, old);
+        for list in ["containers", "initContainers"] {
+            for c in crate::field::items_mut(&mut new["spec"], list) {
+                let same = |w: &&Value| w.text("name") == c.text("name");
+                if let Some(wanted) = wanted.list(list).iter().find(same) {
+                    c["resources"] = wanted.at("resources").clone();
+                    if wanted.has("resizePolicy") {
+                        c["resizePolicy"] = wanted.at("resizePolicy").clone();
+                    }
+                }
+            }
+        }
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        whole(&mut errors, new);
+        update::resize(&mut errors, new, old);
+        errors.0
+    }
+}
+
+/// Keeps everything of `old` but the resource version and field managers that the request brought.
+fn keep_spec(new: &mut Object, old: &Object) {
+    let meta = new.at("metadata");
+    let (rv, managed) = (meta.at("resourceVersion").clone(), meta.at("managedFields").clone());
+    *new = old.clone();
+    api::meta::set(new, "resourceVersion", rv);
+    api::meta::set(new, "managedFields", managed);
+}
+
+/// The errors of a `Binding`.
+pub fn validate_binding(binding: &Object) -> Vec<Cause> {
+    let (mut errors, path, target) = (Errors::default(), Path::root("target"), binding.at("target"));
+    if !["", "Node"].contains(&target.text("kind")) {
+        errors.not_supported(&path.field("kind"), target.text("kind"), &["Node", "<empty>"]);
+    }
+    if target.text("name").is_empty() {
+        errors.required(&path.field("name"), "");
+    }
+    errors.0
+}
+
+/// Binds a pod to a node: sets the node's name, takes over the binding's labels and annotations, and says so in
+/// the conditions. Fails with the text of the conflict when the pod is bound, gated or being deleted.
+pub fn bind(pod: &mut Object, binding: &Object, now: &str) -> Result<(), String> {
+    let (name, node) = (api::meta::name(pod).to_owned(), binding.at("target").text("name").to_owned());
+    if api::meta::is_deleting(pod) {
+        return Err(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    let bound = pod.at("spec").text("nodeName");
+    if !bound.is_empty() {
+        return Err(format!("pod {name} is already assigned to node {bound:?}"));
+    }
+    if !pod.at("spec").list("schedulingGates").is_empty() {
+        return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    pod["spec"]["nodeName"] = node.into();
+    for map in ["annotations", "labels"] {
+        let entries = binding.at("metadata").at(map).clone();
+        if let (Value::Object(entries), Some(target)) = (entries, crate::field::map_mut(&mut pod["metadata"], map)) {
+            entries.into_iter().for_each(|(key, value)| target[key] = value);
+        }
+        crate::field::drop_empty(&mut pod["metadata"], map);
+    }
+    let generation = api::meta::generation(pod);
+    let mut condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    if generation > 0 {
+        condition["observedGeneration"] = generation.into();
+    }
+    set_condition(pod, condition);
+    Ok(())
+}
+
+/// Sets a condition of a pod; one of the same status keeps the time of its transition.
+pub fn set_condition(pod: &mut Object, mut condition: Value) {
+    if pod.at("status").at("conditions").as_array().is_none() {
+        api::meta::field_mut(pod, "status").insert("conditions".into(), Value::Array(Vec::new()));
+    }
+    let Some(list) = pod["status"]["conditions"].as_array_mut() else { return };
+    match list.iter_mut().find(|c| c.text("type") == condition.text("type")) {
+        Some(had) => {
+            if had.text("status") == condition.text("status") {
+                condition["lastTransitionTime"] = had.at("lastTransitionTime").clone();
+            }
+            *had = condition;
+        }
+        None => list.push(condition),
+    }
+}

@@ -1,0 +1,36 @@
+//! Pod templates, as all workloads hold them.
+
+use super::pod_spec;
+use crate::field::{Errors, Fields, Path};
+use crate::metadata;
+use serde_json::Value;
+
+/// Errors of a `PodTemplateSpec`.
+pub fn validate(errors: &mut Errors, template: &Value, path: &Path<'_>) {
+    let (meta, spec) = (template.at("metadata"), template.at("spec"));
+    metadata::labels(errors, meta.at("labels"), &path.field("labels"));
+    metadata::annotations(errors, meta.at("annotations"), &path.field("annotations"));
+    pod_spec(errors, spec, &Value::Null, false, &path.field("spec"));
+    if !spec.list("ephemeralContainers").is_empty() {
+        errors.forbidden(&path.field("spec.ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    }
+}
+
+/// The error of a template that the selector does not match.
+pub fn labels_mismatch(errors: &mut Errors, template: &Value, path: &Path<'_>) {
+    let labels = template.at("metadata").at("labels");
+    let labels = if labels.is_null() { Value::Null } else { labels.clone() };
+    errors.invalid(&path.field("metadata.labels"), labels, "`selector` does not match template `labels`");
+}
+
+/// Errors when pods do not restart always, or end by themselves.
+pub fn restart_always(errors: &mut Errors, template: &Value, kind: &str, path: &Path<'_>) {
+    let spec = template.at("spec");
+    if spec.text("restartPolicy") != "Always" {
+        errors.not_supported(&path.field("spec.restartPolicy"), spec.text("restartPolicy"), &["Always"]);
+    }
+    if spec.has("activeDeadlineSeconds") {
+        let text = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(&path.field("spec.activeDeadlineSeconds"), &text);
+    }
+}

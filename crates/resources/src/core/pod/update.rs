@@ -1,0 +1,336 @@
+//! What may change of a pod.
+
+use super::affinity;
+use crate::core::quantities;
+use crate::field::{Errors, Fields, Path, same};
+use crate::names;
+use api::{Cause, Object};
+use serde_json::Value;
+
+const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+const SPEC: Path<'_> = Path::root("spec");
+const NO_RESTART: &str = "may not be transitioned to non-terminated state";
+
+/// Errors of a changed spec.
+pub fn spec(errors: &mut Errors, new: &Value, old: &Value) {
+    for list in ["containers", "initContainers"] {
+        let path = SPEC.field(list);
+        if new.list(list).len() != old.list(list).len() {
+            return errors.forbidden(&path, "pod updates may not add or remove containers");
+        }
+        for (i, c) in new.list(list).iter().enumerate() {
+            let path = path.index(i);
+            if c.text("image").is_empty() {
+                errors.required(&path.field("image"), "");
+            }
+            super::container::image_spaces(errors, c, &path);
+        }
+    }
+    if !deadline(errors, new, old) {
+        return;
+    }
+    tolerations(errors, new, old);
+    gates(errors, new, old);
+    if same(new, old) {
+        return;
+    }
+    let mut rest = new.clone();
+    for list in ["containers", "initContainers"] {
+        for (c, was) in crate::field::items_mut(&mut rest, list).zip(old.list(list)) {
+            crate::copy_field(c, was, "image");
+        }
+    }
+    for field in ["activeDeadlineSeconds", "schedulingGates", "tolerations"] {
+        crate::copy_field(&mut rest, old, field);
+    }
+    if !old.list("schedulingGates").is_empty() {
+        gated(errors, &mut rest, old);
+    }
+    if !same(&rest, old) {
+        errors.forbidden(&SPEC, &format!("{FIXED}\n{}", difference(old, &rest)));
+    }
+}
+
+/// Whether to go on.
+fn deadline(errors: &mut Errors, new: &Value, old: &Value) -> bool {
+    let path = SPEC.field("activeDeadlineSeconds");
+    match (new.int("activeDeadlineSeconds"), old.int("activeDeadlineSeconds")) {
+        (Some(seconds), _) if !(0..=i64::from(i32::MAX)).contains(&seconds) => {
+            errors.invalid(&path, seconds, "must be between 0 and 2147483647, inclusive");
+            false
+        }
+        (Some(seconds), Some(was)) if was < seconds => {
+            errors.invalid(&path, seconds, "must be less than or equal to previous value");
+            false
+        }
+        (None, Some(_)) => {
+            errors.invalid(&path, Value::Null, "must not update from a positive integer to nil value");
+            true
+        }
+        _ => true,
+    }
+}
+
+fn tolerations(errors: &mut Errors, new: &Value, old: &Value) {
+    let path = SPEC.field("tolerations");
+    let fields = ["key", "operator", "value", "effect"];
+    for was in old.list("tolerations") {
+        let kept = |t: &Value| fields.iter().all(|f| t.text(f) == was.text(f));
+        if !new.list("tolerations").iter().any(kept) {
+            return errors.forbidden(&path, "existing toleration can not be modified except its tolerationSeconds");
+        }
+    }
+    affinity::tolerations(errors, new.list("tolerations"), &path);
+}
+
+fn gates(errors: &mut Errors, new: &Value, old: &Value) {
+    let path = SPEC.field("schedulingGates");
+    for (i, gate) in new.list("schedulingGates").iter().enumerate() {
+        let name = gate.text("name");
+        if !old.list("schedulingGates").iter().any(|g| g.text("name") == name) {
+            let text = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            errors.forbidden(&path.index(i).field("name"), &text);
+        }
+    }
+}
+
+/// A pod that waits for its gates may still be directed to fewer nodes.
+fn gated(errors: &mut Errors, rest: &mut Value, old: &Value) {
+    let selector = rest.at("nodeSelector").clone();
+    if old.entries("nodeSelector").any(|(key, value)| selector.get(key) != Some(value)) {
+        let text = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.invalid(&SPEC.field("nodeSelector"), selector, text);
+    }
+    crate::copy_field(rest, old, "nodeSelector");
+    node_affinity(errors, rest, old);
+    let was = old.at("affinity").at("nodeAffinity").clone();
+    match (rest.get_mut("affinity").and_then(Value::as_object_mut), was.is_null()) {
+        (Some(affinity), true) => drop(affinity.remove("nodeAffinity")),
+        (Some(affinity), false) => drop(affinity.insert("nodeAffinity".into(), was)),
+        (None, true) => {}
+        (None, false) => rest["affinity"] = serde_json::json!({"nodeAffinity": was}),
+    }
+}
+
+fn node_affinity(errors: &mut Errors, rest: &Value, old: &Value) {
+    let terms = |spec: &Value| {
+        let required = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+        spec.pointer(required).and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    let (now, was) = (terms(rest), terms(old));
+    let path = SPEC.field("affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
+    if was.is_empty() {
+        return;
+    }
+    if now.len() != was.len() {
+        let text = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        return errors.invalid(&path, now, text);
+    }
+    for (i, (now, was)) in now.iter().zip(&was).enumerate() {
+        let grown = |field: &str| {
+            let (now, was) = (now.list(field), was.list(field));
+            now.len() >= was.len() && was.iter().zip(now).all(|(a, b)| same(a, b))
+        };
+        let empty = was.list("matchExpressions").is_empty() && was.list("matchFields").is_empty();
+        if (empty && !same(now, was)) || !grown("matchExpressions") || !grown("matchFields") {
+            errors.invalid(&path.index(i), now.clone(), "only additions are allowed (no mutations or deletions)");
+        }
+    }
+}
+
+/// Errors of changed ephemeral containers: they can only be added.
+pub fn ephemeral_containers(errors: &mut Errors, new: &Object, old: &Object) {
+    if api::meta::annotation(old, "kubernetes.io/config.mirror").is_some() {
+        *errors = Errors::default();
+        return errors.forbidden(&Path::root(""), "static pods do not support ephemeral containers");
+    }
+    let (path, list) = (SPEC.field("ephemeralContainers"), "ephemeralContainers");
+    for was in old.at("spec").list(list) {
+        let name = was.text("name");
+        match new.at("spec").list(list).iter().find(|c| c.text("name") == name) {
+            None => errors.forbidden(&path, &format!("existing ephemeral containers {name:?} may not be removed\n")),
+            Some(now) if !same(now, was) => {
+                let text = format!("existing ephemeral containers {name:?} may not be changed\n{}", difference(was, now));
+                errors.forbidden(&path, &text);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Errors of a resize: only CPU and memory change, and the quality-of-service class does not.
+pub fn resize(errors: &mut Errors, new: &Object, old: &Object) {
+    for (refused, text) in [
+        (api::meta::annotation(old, "kubernetes.io/config.mirror").is_some(), "static pods cannot be resized"),
+        (old.at("spec").at("os").text("name") == "windows", "windows pods cannot be resized"),
+    ] {
+        if refused {
+            *errors = Errors::default();
+            return errors.forbidden(&Path::root(""), text);
+        }
+    }
+    let (now, was) = (new.at("spec"), old.at("spec"));
+    if super::resources::qos_class(now) != super::resources::qos_class(was) {
+        let class = new.at("status").text("qosClass");
+        errors.invalid(&SPEC, class, "Pod QOS Class may not change as a result of resizing");
+    }
+    for list in ["initContainers", "containers"] {
+        let path = SPEC.field(list);
+        for (i, (c, before)) in now.list(list).iter().zip(was.list(list)).enumerate() {
+            let path = path.index(i);
+            removed(errors, c.at("resources"), before.at("resources"), &path.field("resources"));
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        for (c, before) in now.list(list).iter().zip(was.list(list)) {
+            let (mut c, mut before) = (c.clone(), before.clone());
+            [&mut c, &mut before].into_iter().for_each(drop_compute);
+            if !same(&c, &before) {
+                errors.forbidden(&SPEC, "only cpu and memory resources are mutable");
+            }
+        }
+    }
+}
+
+fn removed(errors: &mut Errors, now: &Value, was: &Value, path: &Path<'_>) {
+    for list in ["requests", "limits"] {
+        for name in ["cpu", "memory"] {
+            if was.at(list).has(name) && !now.at(list).has(name) {
+                errors.forbidden(&path.field(list), &format!("resource {list} cannot be removed"));
+            }
+        }
+    }
+}
+
+fn drop_compute(c: &mut Value) {
+    for list in ["requests", "limits"] {
+        if let Some(map) = c.pointer_mut(&format!("/resources/{list}")).and_then(Value::as_object_mut) {
+            map.remove("cpu");
+            map.remove("memory");
+        }
+    }
+}
+
+/// Errors of a changed status.
+pub fn status(new: &Object, old: &Object) -> Vec<Cause> {
+    let (mut errors, path) = (Errors::default(), Path::root("status"));
+    let (now, was) = (new.at("status"), old.at("status"));
+    let conditions = path.field("conditions");
+    for (i, condition) in now.list("conditions").iter().enumerate() {
+        let kind = condition.text("type");
+        if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
+            errors.invalid_each(&conditions.index(i).field("Type"), kind, names::qualified_name(kind));
+        }
+    }
+    let nominated = now.text("nominatedNodeName");
+    if nominated != was.text("nominatedNodeName") && !nominated.is_empty() {
+        let path = path.field("nominatedNodeName");
+        errors.invalid_each(&path, nominated, names::dns1123_subdomain(nominated, false));
+        if !old.at("spec").text("nodeName").is_empty() {
+            errors.forbidden(&path, "may not be set on pods that are already bound to a node");
+        }
+    }
+    if let Some(generation) = now.int("observedGeneration").filter(|g| *g < 0) {
+        errors.invalid(&path.field("observedGeneration"), generation, "must be a non-negative integer");
+    }
+    errors.immutable(&path.field("qosClass"), now.at("qosClass"), was.at("qosClass"));
+    for (list, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
+        transitions(&mut errors, now.list(list), was.list(list), old.at("spec"), containers, &path.field(list));
+    }
+    for (field, first) in [("podIPs", "podIP"), ("hostIPs", "hostIP")] {
+        addresses(&mut errors, now, field, first, &path.field(field));
+    }
+    errors.0
+}
+
+fn transitions(errors: &mut Errors, now: &[Value], was: &[Value], spec: &Value, containers: &str, path: &Path<'_>) {
+    for (i, before) in was.iter().enumerate() {
+        let (ended, name) = (before.at("state").at("terminated"), before.text("name"));
+        let runs_again = now.iter().any(|c| c.text("name") == name && !c.at("state").has("terminated"));
+        if !ended.is_null() && runs_again && !may_restart(spec, containers, name, ended.int("exitCode").unwrap_or(0)) {
+            errors.forbidden(&path.index(i).field("state"), NO_RESTART);
+        }
+    }
+}
+
+fn may_restart(spec: &Value, containers: &str, name: &str, exit_code: i64) -> bool {
+    let Some(c) = spec.list(containers).iter().find(|c| c.text("name") == name) else { return false };
+    for rule in c.list("restartPolicyRules") {
+        let codes = rule.at("exitCodes");
+        let listed = codes.list("values").iter().any(|v| v.as_i64() == Some(exit_code));
+        if listed == (codes.text("operator") == "In") {
+            return true;
+        }
+    }
+    let own = c.text("restartPolicy");
+    match if own.is_empty() { spec.text("restartPolicy") } else { own } {
+        "Always" => true,
+        "OnFailure" => exit_code != 0,
+        // init containers of such a pod are retried by the pod's policy only
+        _ => false,
+    }
+}
+
+fn addresses(errors: &mut Errors, status: &Value, field: &str, first: &str, path: &Path<'_>) {
+    let list = status.list(field);
+    let ips: Vec<&str> = list.iter().map(|ip| ip.text("ip")).collect();
+    if first == "hostIP" && ips.first().is_some_and(|ip| *ip != status.text(first)) {
+        errors.invalid(&path.index(0).field("ip"), ips[0], "must be equal to `hostIP`");
+    }
+    for (i, ip) in ips.iter().enumerate() {
+        super::ip(errors, ip, &path.index(i));
+    }
+    let families: Vec<bool> = ips.iter().filter_map(|ip| names::parse_ip(ip)).map(|ip| ip.is_ipv4()).collect();
+    if list.len() > 2 || (families.len() == 2 && families[0] == families[1]) {
+        let printed: Vec<String> = ips.iter().map(|ip| format!("{{\"IP\":{ip:?}}}")).collect();
+        let text = "may specify no more than one IP for each IP family";
+        errors.invalid_printed(path, &format!("[{}]", printed.join(",")), text);
+    }
+}
+
+/// The lines that differ, as a unified diff with three lines around them.
+pub fn difference(old: &Value, new: &Value) -> String {
+    let print = |v: &Value| serde_json::to_string_pretty(v).unwrap_or_default();
+    let (a, b) = (print(old), print(new));
+    let (a, b): (Vec<&str>, Vec<&str>) = (a.lines().collect(), b.lines().collect());
+    let head = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+    let room = a.len().min(b.len()) - head;
+    let tail = a.iter().rev().zip(b.iter().rev()).take(room).take_while(|(x, y)| x == y).count();
+    let (start, before, after) = (head.saturating_sub(3), a.len() - tail, b.len() - tail);
+    let end = (before + 3).min(a.len());
+    let mut out = format!("@@ -{},{} +{},{} @@\n", start + 1, end - start, start + 1, end - start + after - before);
+    let mut push = |mark: char, lines: &[&str]| lines.iter().for_each(|line| out.push_str(&format!("{mark}{line}\n")));
+    push(' ', &a[start..head]);
+    push('-', &a[head..before]);
+    push('+', &b[head..after]);
+    push(' ', &a[before..end]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(new: Value, want: &[&str]) {
+        let old = json!({"containers": [{"name": "c", "image": "a"}], "activeDeadlineSeconds": 5, "nodeName": "n"});
+        let mut errors = Errors::default();
+        let mut merged = old.clone();
+        new.as_object().into_iter().flatten().for_each(|(k, v)| merged[k] = v.clone());
+        spec(&mut errors, &merged, &old);
+        let got: Vec<String> = errors.0.iter().map(|c| format!("{}: {}", c.field, c.message.lines().next().unwrap_or(""))).collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn little_may_change() {
+        check(json!({"containers": [{"name": "c", "image": "b"}]}), &[]);
+        check(json!({"activeDeadlineSeconds": 4}), &[]);
+        check(
+            json!({"activeDeadlineSeconds": 6}),
+            &["spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value"],
+        );
+        check(json!({"containers": []}), &["spec.containers: Forbidden: pod updates may not add or remove containers"]);
+        check(json!({"nodeName": "m"}), &[&format!("spec: Forbidden: {FIXED}")]);
+    }
+}

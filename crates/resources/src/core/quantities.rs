@@ -1,0 +1,221 @@
+//! Resource names and amounts (`ResourceList`), shared by pods, nodes, quotas and claims.
+
+use crate::field::{Errors, Fields, NOT_NEGATIVE, Path};
+use crate::names;
+use api::quantity::Quantity;
+use serde_json::Value;
+
+const CONTAINER: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+const STANDARD: [&str; 22] = [
+    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
+    "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services",
+    "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims", "storage", "requests.storage",
+    "services.nodeports", "services.loadbalancers", "count/pods", "count/services",
+];
+const INTEGERS: [&str; 9] = [
+    "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps",
+    "persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
+];
+
+/// The detail of an amount that must be whole.
+pub const NOT_INTEGER: &str = "must be an integer";
+
+/// A quantity field; zero when absent or malformed.
+pub fn quantity(value: &Value) -> Quantity {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => "0".into(),
+    };
+    Quantity::parse(&text).unwrap_or_else(|_| Quantity::from_milli(0))
+}
+
+/// Whether a resource is a size of huge pages.
+pub fn is_huge_page(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+/// Whether a name belongs to Kubernetes itself.
+pub fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+/// Whether a name may be used for an extended resource.
+pub fn is_extended(name: &str) -> bool {
+    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// Whether requests may be lower than limits.
+pub fn may_overcommit(name: &str) -> bool {
+    is_native(name) && !is_huge_page(name)
+}
+
+/// Whether amounts must be whole.
+pub fn is_integer(name: &str) -> bool {
+    INTEGERS.contains(&name) || is_extended(name)
+}
+
+/// Whether the name is one Kubernetes knows.
+pub fn is_standard(name: &str) -> bool {
+    STANDARD.contains(&name) || is_huge_page(name) || name.starts_with("requests.hugepages-")
+}
+
+/// Whether the name is one Kubernetes knows for containers.
+pub fn is_container(name: &str) -> bool {
+    CONTAINER.contains(&name) || is_huge_page(name)
+}
+
+/// Errors of any resource name.
+pub fn resource_name(errors: &mut Errors, name: &str, path: &Path<'_>) -> bool {
+    let wrong = names::qualified_name(name);
+    let before = errors.0.len();
+    if !wrong.is_empty() {
+        errors.invalid_each(path, name, wrong);
+    } else if !name.contains('/') && !is_standard(name) {
+        errors.invalid(path, name, "must be a standard resource type or fully qualified");
+    }
+    errors.0.len() == before
+}
+
+/// Errors of the name of a container's resource.
+pub fn container_resource_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
+    resource_name(errors, name, path);
+    if !name.contains('/') {
+        if !is_container(name) {
+            errors.invalid(path, name, "must be a standard resource for containers");
+        }
+    } else if !is_native(name) && !is_extended(name) {
+        errors.invalid(path, name, "doesn't follow extended resource name standard");
+    }
+}
+
+/// Errors of an amount: not negative, whole where the resource is.
+pub fn amount(errors: &mut Errors, name: &str, value: &Value, path: &Path<'_>) {
+    let parsed = quantity(value);
+    if parsed.sign() < 0 {
+        errors.invalid(path, parsed.to_string(), NOT_NEGATIVE);
+    }
+    if is_integer(name) && !parsed.is_whole() {
+        errors.invalid(path, parsed.to_string(), NOT_INTEGER);
+    }
+}
+
+/// Errors of limits and requests.
+pub fn requirements(errors: &mut Errors, resources: &Value, claims: &[&str], path: &Path<'_>, name_rule: NameRule) {
+    let (limits, requests) = (path.field("limits"), path.field("requests"));
+    for (name, value) in resources.entries("limits") {
+        let path = limits.key(name);
+        name_rule(errors, name, &path);
+        amount(errors, name, value, &path);
+    }
+    for (name, value) in resources.entries("requests") {
+        let path = requests.key(name);
+        name_rule(errors, name, &path);
+        amount(errors, name, value, &path);
+        let request = quantity(value);
+        match resources.at("limits").get(name).map(quantity) {
+            Some(limit) if request != limit && !may_overcommit(name) => {
+                errors.invalid(&requests, request.to_string(), &format!("must be equal to {name} limit of {limit}"));
+            }
+            Some(limit) if request > limit => {
+                let text = format!("must be less than or equal to {name} limit of {limit}");
+                errors.invalid(&requests, request.to_string(), &text);
+            }
+            None if !may_overcommit(name) => {
+                errors.required(&limits, "Limit must be set for non overcommitable resources");
+            }
+            _ => {}
+        }
+    }
+    let all = || resources.entries("limits").chain(resources.entries("requests")).map(|(n, _)| n.as_str());
+    if all().any(is_huge_page) && !all().any(|n| n == "cpu" || n == "memory") {
+        errors.forbidden(path, "HugePages require cpu or memory");
+    }
+    claim_names(errors, resources, claims, &path.field("claims"));
+}
+
+/// A check of one resource name.
+pub type NameRule = fn(&mut Errors, &str, &Path<'_>);
+
+fn claim_names(errors: &mut Errors, resources: &Value, known: &[&str], path: &Path<'_>) {
+    let mut seen: Vec<String> = Vec::new();
+    for (i, claim) in resources.list("claims").iter().enumerate() {
+        let (path, name, request) = (path.index(i), claim.text("name"), claim.text("request"));
+        if name.is_empty() {
+            errors.required(&path, "");
+            continue;
+        }
+        let key = if request.is_empty() { name.to_owned() } else { format!("{name}/{request}") };
+        if seen.iter().any(|s| s == name) {
+            errors.duplicate(&path, name);
+        } else {
+            if !request.is_empty() {
+                errors.invalid_each(&path.field("request"), request, names::dns1123_label(request, false));
+            }
+            let part = |s: &&String| request.is_empty() && s.split('/').next() == Some(name);
+            if seen.contains(&key) || seen.iter().any(|s| part(&s)) {
+                errors.duplicate(&path, key.as_str());
+            }
+            seen.push(key);
+        }
+        if !known.contains(&name) {
+            let list = if known.is_empty() { " which is empty".into() } else { format!(": {}", known.join(", ")) };
+            let mut cause = api::Cause::not_found(path.to_string(), &name.into());
+            cause.message.push_str(&format!(": must be one of the names in pod.spec.resourceClaims{list}"));
+            errors.0.push(cause);
+        }
+    }
+}
+
+/// Rounds every amount of a `ResourceList` up to thousandths and prints it canonically.
+pub fn round_up(list: &mut Value) {
+    for value in list.as_object_mut().into_iter().flatten().map(|(_, v)| v) {
+        let parsed = match value {
+            Value::String(text) => Quantity::parse(text),
+            Value::Number(number) => Quantity::parse(&number.to_string()),
+            _ => continue,
+        };
+        let Ok(parsed) = parsed else { continue };
+        let milli = Quantity::from_milli(parsed.milli_value());
+        // a finer amount is the only one that changes
+        *value = if milli == parsed { parsed.to_string().into() } else { milli.to_string().into() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(resources: Value, want: &[&str]) {
+        let mut errors = Errors::default();
+        requirements(&mut errors, &resources, &[], &Path::root("r"), container_resource_name);
+        let got: Vec<String> = errors.0.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn limits_and_requests() {
+        check(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "500m", "memory": "1Gi"}}), &[]);
+        check(
+            json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}),
+            &["r.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1"],
+        );
+        check(
+            json!({"requests": {"x.test/gpu": "1"}}),
+            &["r.limits: Required value: Limit must be set for non overcommitable resources"],
+        );
+        check(json!({"limits": {"hugepages-2Mi": "2Mi"}}), &["r: Forbidden: HugePages require cpu or memory"]);
+        check(
+            json!({"limits": {"cpu": "-1"}}),
+            &["r.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"],
+        );
+    }
+
+    #[test]
+    fn amounts_round_up() {
+        let mut list = json!({"cpu": "100u", "memory": "1.5Gi"});
+        round_up(&mut list);
+        assert_eq!(list, json!({"cpu": "1m", "memory": "1536Mi"}));
+    }
+}

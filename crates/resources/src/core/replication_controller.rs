@@ -1,0 +1,130 @@
+//! Replication controllers.
+
+use crate::age;
+use crate::columns::{AGE, NAME};
+use crate::core::pod::{defaults, template, warnings};
+use crate::field::{Errors, Fields, Path, field_mut, map_mut};
+use crate::{Ctx, Propagation, Scale, Strategy, metadata};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Replication controllers.
+pub struct ReplicationController;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::integer("Desired").describe("Replicas is the number of desired replicas. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller"),
+Column::integer("Current").describe("Replicas is the most recently observed number of replicas. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller"),
+Column::integer("Ready").describe("The number of ready replicas for this replication controller."),
+AGE,
+Column::string("Containers").wide().describe("Names of each container in the template."),
+Column::string("Images").wide().describe("Images referenced by each container in the template."),
+Column::string("Selector").wide().describe("Selector is a label query over pods that should match the Replicas count. If Selector is empty, it is defaulted to the labels present on the Pod template. Label keys and values that must match in order to be controlled by this replication controller, if empty defaulted to labels on Pod template. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
+];
+const SPEC: Path<'_> = Path::root("spec");
+
+impl Strategy for ReplicationController {
+    fn default(&self, obj: &mut Object) {
+        let labels = obj.at("spec").at("template").at("metadata").at("labels").clone();
+        if let Some(spec) = map_mut(obj, "spec") {
+            if !spec.has("replicas") {
+                spec["replicas"] = 1.into();
+            }
+            if spec.entries("selector").next().is_none() && labels.is_object() {
+                spec["selector"] = labels.clone();
+            }
+            field_mut(spec, "template").into_iter().for_each(defaults::template);
+        }
+        if obj.at("metadata").entries("labels").next().is_none() && labels.is_object() {
+            api::meta::set(obj, "labels", labels);
+        }
+        if let Some(status) = map_mut(obj, "status") {
+            if !status.has("replicas") {
+                status["replicas"] = 0.into();
+            }
+        }
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        obj["status"] = json!({"replicas": 0});
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
+        errors.non_negative(&SPEC.field("minReadySeconds"), spec.int("minReadySeconds").unwrap_or(0));
+        let empty = spec.entries("selector").next().is_none();
+        if empty {
+            errors.required(&SPEC.field("selector"), "");
+        }
+        match spec.int("replicas") {
+            None => errors.required(&SPEC.field("replicas"), ""),
+            Some(count) => errors.non_negative(&SPEC.field("replicas"), count),
+        }
+        let (of, path) = (spec.at("template"), SPEC.field("template"));
+        if of.is_null() {
+            errors.required(&path, "");
+            return errors.0;
+        }
+        let labels = of.at("metadata").at("labels");
+        if !empty && spec.entries("selector").any(|(k, v)| labels.get(k) != Some(v)) {
+            template::labels_mismatch(&mut errors, of, &path);
+        }
+        template::validate(&mut errors, of, &path);
+        template::restart_always(&mut errors, of, "ReplicationController", &path);
+        errors.0
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let template = obj.at("spec").at("template");
+        warnings::pod_spec(template.at("spec"), template.at("metadata"), &SPEC.field("template.spec"))
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+        crate::apps::replica_counts(new)
+    }
+
+    fn default_propagation(&self) -> Propagation {
+        Propagation::Orphan
+    }
+
+    fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
+        vec![("status.replicas", obj.at("status").int("replicas").unwrap_or(0).to_string())]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (obj.at("spec"), obj.at("status"));
+        let (names, images) = crate::apps::containers(spec.at("template"));
+        let count = |of: &Value, field: &str| Value::from(of.int(field).unwrap_or(0));
+        vec![
+            api::meta::name(obj).into(),
+            count(spec, "replicas"),
+            count(status, "replicas"),
+            count(status, "readyReplicas"),
+            age::since_creation(obj, now).into(),
+            names.into(),
+            images.into(),
+            metadata::format_labels(spec.at("selector")).into(),
+        ]
+    }
+
+    fn scale(&self, obj: &Object) -> Option<Scale> {
+        let (spec, status) = (obj.at("spec"), obj.at("status"));
+        let selector: Vec<String> =
+            spec.entries("selector").map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+        Some(Scale {
+            spec_replicas: spec.int("replicas").unwrap_or(0),
+            status_replicas: status.int("replicas").unwrap_or(0),
+            selector: selector.join(","),
+        })
+    }
+}

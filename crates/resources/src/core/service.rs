@@ -1,0 +1,572 @@
+//! Services. Addresses and node ports are given out by the API server between defaulting and validation.
+
+use crate::age;
+use crate::columns::{AGE, NAME, or_none};
+use crate::core::endpoints::endpoint_ip;
+use crate::core::pod::port_number_or_name;
+use crate::field::{Errors, Fields, Path, go_struct, items_mut, map_mut, set_default};
+use crate::{Ctx, Strategy, metadata, names};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Services.
+pub struct Service;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::string("Type").describe("type determines how the Service is exposed. Defaults to ClusterIP. Valid options are ExternalName, ClusterIP, NodePort, and LoadBalancer. \"ClusterIP\" allocates a cluster-internal IP address for load-balancing to endpoints. Endpoints are determined by the selector or if that is not specified, by manual construction of an Endpoints object or EndpointSlice objects. If clusterIP is \"None\", no virtual IP is allocated and the endpoints are published as a set of endpoints rather than a virtual IP. \"NodePort\" builds on ClusterIP and allocates a port on every node which routes to the same endpoints as the clusterIP. \"LoadBalancer\" builds on NodePort and creates an external load-balancer (if supported in the current cloud) which routes to the same endpoints as the clusterIP. \"ExternalName\" aliases this service to the specified externalName. Several other fields do not apply to ExternalName services. More info: https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types"),
+Column::string("Cluster-IP").describe("clusterIP is the IP address of the service and is usually assigned randomly. If an address is specified manually, is in-range (as per system configuration), and is not in use, it will be allocated to the service; otherwise creation of the service will fail. This field may not be changed through updates unless the type field is also being changed to ExternalName (which requires this field to be blank) or the type field is being changed from ExternalName (in which case this field may optionally be specified, as describe above).  Valid values are \"None\", empty string (\"\"), or a valid IP address. Setting this to \"None\" makes a \"headless service\" (no virtual IP), which is useful when direct endpoint connections are preferred and proxying is not required.  Only applies to types ClusterIP, NodePort, and LoadBalancer. If this field is specified when creating a Service of type ExternalName, creation will fail. This field will be wiped when updating a Service to type ExternalName. More info: https://kubernetes.io/docs/concepts/services-networking/service/#virtual-ips-and-service-proxies"),
+Column::string("External-IP").describe("externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service.  These IPs are not managed by Kubernetes.  The user is responsible for ensuring that traffic arrives at a node with this IP.  A common example is external load-balancers that are not part of the Kubernetes system."),
+Column::string("Port(s)").describe("The list of ports that are exposed by this service. More info: https://kubernetes.io/docs/concepts/services-networking/service/#virtual-ips-and-service-proxies"),
+AGE,
+Column::string("Selector").wide().describe("Route service traffic to pods with label keys and values matching this selector. If empty or not present, the service is assumed to have an external process managing its endpoints, which Kubernetes will not modify. Only applies to types ClusterIP, NodePort, and LoadBalancer. Ignored if type is ExternalName. More info: https://kubernetes.io/docs/concepts/services-networking/service/"),
+];
+const SPEC: Path<'_> = Path::root("spec");
+const ONLY_LB: &str = "may only be used when `type` is 'LoadBalancer'";
+const FIXED: &str = "may not change once set";
+
+impl Strategy for Service {
+    fn default(&self, obj: &mut Object) {
+        if let Some(spec) = map_mut(obj, "spec") {
+            spec_defaults(spec);
+        }
+        let balanced = obj.at("spec").text("type") == "LoadBalancer";
+        let Some(balancer) = map_mut(obj, "status").and_then(|s| map_mut(s, "loadBalancer")) else { return };
+        for ingress in items_mut(balancer, "ingress").filter(|i| balanced && !i.text("ip").is_empty()) {
+            set_default(ingress, "ipMode", "VIP");
+        }
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        obj["status"] = json!({"loadBalancer": {}});
+        drop_type_dependent(obj, None);
+    }
+
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        crate::copy_field(new, old, "status");
+        drop_type_dependent(new, Some(old));
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        // relaxed in v1.34+: what a DNS label may be, a service may be named
+        names::dns1123_label(name, prefix)
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        service(&mut errors, obj);
+        errors.0
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        let (now, was) = (new.at("spec"), old.at("spec"));
+        cluster_ips_change(&mut errors, now, was);
+        families_change(&mut errors, now, was);
+        let balanced = |spec: &Value| spec.text("type") == "LoadBalancer";
+        if balanced(now) && balanced(was) && now.at("loadBalancerClass") != was.at("loadBalancerClass") {
+            errors.invalid(&SPEC.field("loadBalancerClass"), now.at("loadBalancerClass").clone(), FIXED);
+        }
+        balancer_class(&mut errors, now);
+        if needs_health_check(now) && needs_health_check(was) && now.int("healthCheckNodePort") != was.int("healthCheckNodePort") {
+            errors.forbidden(&SPEC.field("healthCheckNodePort"), crate::field::IMMUTABLE);
+        }
+        service(&mut errors, new);
+        errors.0
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        crate::copy_field(new, old, "spec");
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+        let (mut errors, path) = (Errors::default(), Path::root("status.loadBalancer.ingress"));
+        let list = new.at("status").at("loadBalancer").list("ingress");
+        if !list.is_empty() && new.at("spec").text("type") != "LoadBalancer" {
+            errors.forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'");
+            return errors.0;
+        }
+        ingress_status(&mut errors, list, &path, true);
+        errors.0
+    }
+
+    fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
+        let spec = obj.at("spec");
+        vec![("spec.clusterIP", spec.text("clusterIP").into()), ("spec.type", spec.text("type").into())]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let spec = obj.at("spec");
+        let cluster_ip = spec.texts("clusterIPs").first().copied().unwrap_or(spec.text("clusterIP"));
+        vec![
+            api::meta::name(obj).into(),
+            spec.text("type").into(),
+            or_none(cluster_ip),
+            external_ip(obj).into(),
+            or_none(&ports_text(spec)),
+            age::since_creation(obj, now).into(),
+            metadata::format_labels(spec.at("selector")).into(),
+        ]
+    }
+}
+
+fn spec_defaults(spec: &mut Value) {
+    set_default(spec, "sessionAffinity", "None");
+    set_default(spec, "type", "ClusterIP");
+    match spec.text("sessionAffinity") {
+        "None" => drop(spec.as_object_mut().map(|map| map.remove("sessionAffinityConfig"))),
+        "ClientIP" if !spec.at("sessionAffinityConfig").at("clientIP").has("timeoutSeconds") => {
+            spec["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": 10_800}});
+        }
+        _ => {}
+    }
+    for port in items_mut(spec, "ports") {
+        set_default(port, "protocol", "TCP");
+        let target = port.at("targetPort");
+        if target.is_null() || target == &json!(0) || target == &json!("") {
+            port["targetPort"] = port.int("port").unwrap_or(0).into();
+        }
+    }
+    if is_external(spec) {
+        set_default(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if ["NodePort", "LoadBalancer", "ClusterIP"].contains(&spec.text("type")) {
+        set_default(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if spec.text("type") == "LoadBalancer" {
+        set_default(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+/// Fields that belonged to the old type and that the writer did not touch are dropped when the type changes.
+fn drop_type_dependent(new: &mut Object, old: Option<&Object>) {
+    let Some(was) = old.map(|o| o.at("spec").clone()) else { return };
+    let Some(spec) = new.get_mut("spec") else { return };
+    let kind = spec.text("type").to_owned();
+    let uses_cluster_ips = |kind: &str| kind != "ExternalName";
+    let node_ports = |spec: &Value| match spec.text("type") {
+        "NodePort" => true,
+        "LoadBalancer" => spec.at("allocateLoadBalancerNodePorts").as_bool() != Some(false),
+        _ => false,
+    };
+    let remove = |spec: &mut Value, field: &str| drop(spec.as_object_mut().map(|map| map.remove(field)));
+    if uses_cluster_ips(was.text("type")) && !uses_cluster_ips(&kind) {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if spec.at(field) == was.at(field) {
+                remove(spec, field);
+            }
+        }
+        if spec.at("clusterIP").is_null() {
+            remove(spec, "clusterIPs");
+        }
+    }
+    if node_ports(&was) && kind != "NodePort" && kind != "LoadBalancer" {
+        let same_ports = |a: &Value, b: &Value| a.int("nodePort") == b.int("nodePort");
+        let before = was.list("ports").to_vec();
+        for port in items_mut(spec, "ports") {
+            if before.iter().any(|b| same_ports(b, port)) {
+                remove(port, "nodePort");
+            }
+        }
+    }
+    if needs_health_check(&was) && !needs_health_check(spec) && spec.at("healthCheckNodePort") == was.at("healthCheckNodePort") {
+        remove(spec, "healthCheckNodePort");
+    }
+    if was.text("type") == "LoadBalancer" && kind != "LoadBalancer" {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if spec.at(field) == was.at(field) {
+                remove(spec, field);
+            }
+        }
+    }
+    if is_external(&was) && !is_external(spec) && spec.at("externalTrafficPolicy") == was.at("externalTrafficPolicy") {
+        remove(spec, "externalTrafficPolicy");
+    }
+}
+
+fn is_headless(spec: &Value) -> bool {
+    spec.texts("clusterIPs") == ["None"] || (spec.list("clusterIPs").is_empty() && spec.text("clusterIP") == "None")
+}
+
+/// Whether traffic reaches the service from outside the cluster.
+fn is_external(spec: &Value) -> bool {
+    match spec.text("type") {
+        "LoadBalancer" | "NodePort" => true,
+        "ClusterIP" => !spec.list("externalIPs").is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether load balancers need a port of their own to ask after the service's health.
+pub fn needs_health_check(spec: &Value) -> bool {
+    spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local"
+}
+
+fn service(errors: &mut Errors, obj: &Object) {
+    let (spec, kind) = (obj.at("spec"), obj.at("spec").text("type"));
+    let ports = spec.list("ports");
+    if ports.is_empty() && !is_headless(spec) && kind != "ExternalName" {
+        errors.required(&SPEC.field("ports"), "");
+    }
+    match kind {
+        "LoadBalancer" | "NodePort" if is_headless(spec) => {
+            let path = SPEC.field("clusterIPs");
+            errors.invalid(&path.index(0), "None", &format!("may not be set to 'None' for {kind} services"));
+        }
+        "ExternalName" => external_name(errors, spec),
+        _ => {}
+    }
+    self::ports(errors, ports);
+    metadata::labels(errors, spec.at("selector"), &SPEC.field("selector"));
+    affinity(errors, spec);
+    if kind != "ExternalName" {
+        addresses(errors, spec);
+    }
+    let external = SPEC.field("externalIPs");
+    for (i, ip) in spec.texts("externalIPs").into_iter().enumerate() {
+        match names::ip(ip) {
+            Some(text) => errors.invalid(&external.index(i), ip, text),
+            None => endpoint_ip(errors, ip, &external.index(i)),
+        }
+    }
+    match kind {
+        "" => errors.required(&SPEC.field("type"), ""),
+        kind => drop(errors.supported(&SPEC.field("type"), kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"])),
+    }
+    port_numbers(errors, ports, kind);
+    balancer(errors, obj);
+    policies(errors, spec);
+}
+
+fn external_name(errors: &mut Errors, spec: &Value) {
+    let text = "may not be set for ExternalName services";
+    for list in ["clusterIPs", "ipFamilies"] {
+        if !spec.list(list).is_empty() {
+            errors.forbidden(&SPEC.field(list), text);
+        }
+    }
+    if spec.has("ipFamilyPolicy") {
+        errors.forbidden(&SPEC.field("ipFamilyPolicy"), text);
+    }
+    let name = spec.text("externalName");
+    match name.strip_suffix('.').unwrap_or(name) {
+        "" => errors.required(&SPEC.field("externalName"), ""),
+        name => errors.invalid_each(&SPEC.field("externalName"), name, names::dns1123_subdomain(name, false)),
+    }
+}
+
+fn ports(errors: &mut Errors, ports: &[Value]) {
+    let list = SPEC.field("ports");
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, port) in ports.iter().enumerate() {
+        let (path, name) = (list.index(i), port.text("name"));
+        if name.is_empty() {
+            if ports.len() > 1 {
+                errors.required(&path.field("name"), "");
+            }
+        } else {
+            errors.invalid_each(&path.field("name"), name, names::dns1123_label(name, false));
+            match seen.contains(&name) {
+                true => errors.duplicate(&path.field("name"), name),
+                false => seen.push(name),
+            }
+        }
+        let number = port.int("port").unwrap_or(0);
+        if let Some(text) = names::port_number(number) {
+            errors.invalid(&path.field("port"), number, text);
+        }
+        match port.text("protocol") {
+            "" => errors.required(&path.field("protocol"), ""),
+            protocol => drop(errors.supported(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"])),
+        }
+        port_number_or_name(errors, port.at("targetPort"), &path.field("targetPort"));
+        if port.has("appProtocol") {
+            let name = port.text("appProtocol");
+            errors.invalid_each(&path.field("appProtocol"), name, names::qualified_name(name));
+        }
+    }
+}
+
+fn port_numbers(errors: &mut Errors, ports: &[Value], kind: &str) {
+    let list = SPEC.field("ports");
+    let node_port = |p: &Value| p.int("nodePort").unwrap_or(0);
+    if kind == "ClusterIP" {
+        for (i, _) in ports.iter().enumerate().filter(|(_, p)| node_port(p) != 0) {
+            errors.forbidden(&list.index(i).field("nodePort"), "may not be used when `type` is 'ClusterIP'");
+        }
+    }
+    for (i, port) in ports.iter().enumerate().filter(|(_, p)| node_port(p) != 0) {
+        let same = |p: &Value| p.text("protocol") == port.text("protocol") && node_port(p) == node_port(port);
+        if ports[..i].iter().any(same) {
+            errors.duplicate(&list.index(i).field("nodePort"), node_port(port));
+        }
+    }
+    for (i, port) in ports.iter().enumerate() {
+        let same = |p: &Value| p.text("protocol") == port.text("protocol") && p.int("port") == port.int("port");
+        if ports[..i].iter().any(same) {
+            let fields = [
+                ("Name", "".into()), ("Protocol", port.at("protocol").clone()), ("AppProtocol", Value::Null),
+                ("Port", port.at("port").clone()), ("TargetPort", 0.into()), ("NodePort", 0.into()),
+            ];
+            errors.duplicate_printed(&list.index(i), &go_struct(&fields));
+        }
+    }
+}
+
+fn affinity(errors: &mut Errors, spec: &Value) {
+    let (kind, path) = (spec.text("sessionAffinity"), SPEC.field("sessionAffinity"));
+    match kind {
+        "" => errors.required(&path, ""),
+        kind => drop(errors.supported(&path, kind, &["ClientIP", "None"])),
+    }
+    let (config, path) = (spec.at("sessionAffinityConfig"), SPEC.field("sessionAffinityConfig"));
+    if kind == "None" && !config.is_null() {
+        errors.forbidden(&path, "must not be set when session affinity is None");
+    }
+    if kind == "ClientIP" {
+        let seconds = config.at("clientIP").int("timeoutSeconds");
+        let path = path.field("clientIP.timeoutSeconds");
+        match seconds {
+            None => errors.required(&path, "must be set when session affinity is ClientIP"),
+            Some(seconds) if !(1..=86_400).contains(&seconds) => {
+                errors.invalid(&path, seconds, "must be greater than 0 and less than 86400");
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Errors of `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy`.
+fn addresses(errors: &mut Errors, spec: &Value) {
+    let (one, many, families) = (spec.text("clusterIP"), spec.texts("clusterIPs"), spec.texts("ipFamilies"));
+    let (path, printed) = (SPEC.field("clusterIPs"), spec.at("clusterIPs").clone());
+    match (one, many.first()) {
+        ("", Some(_)) => errors.invalid(&path, printed.clone(), "must be empty when `clusterIP` is not specified"),
+        ("", None) => {}
+        (_, None) => errors.required(&path, ""),
+        (one, Some(first)) if one != *first => errors.invalid(&path, printed.clone(), "first value must match `clusterIP`"),
+        _ => {}
+    }
+    let family_path = SPEC.field("ipFamilies");
+    for (i, family) in families.iter().enumerate() {
+        errors.supported(&family_path.index(i), family, &["IPv4", "IPv6"]);
+        if families[..i].contains(family) {
+            errors.duplicate(&family_path.index(i), *family);
+        }
+    }
+    if spec.has("ipFamilyPolicy") {
+        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+        errors.supported(&SPEC.field("ipFamilyPolicy"), spec.text("ipFamilyPolicy"), &policies);
+    }
+    let mut bad = false;
+    for (i, ip) in many.iter().enumerate() {
+        if i == 0 && *ip == "None" {
+            if many.len() > 1 {
+                bad = true;
+                errors.invalid(&path, printed.clone(), "'None' must be the first and only value");
+            }
+        } else if let Some(text) = names::ip(ip) {
+            bad = true;
+            errors.invalid(&path.index(i), *ip, text);
+        }
+    }
+    if many.len() > 2 {
+        errors.invalid(&path, printed.clone(), "may only hold up to 2 values");
+    }
+    if bad {
+        return;
+    }
+    let v4: Vec<bool> = many.iter().filter_map(|ip| names::parse_ip(ip)).map(|ip| ip.is_ipv4()).collect();
+    if v4.len() > 1 && v4.windows(2).any(|pair| pair[0] == pair[1]) {
+        errors.invalid(&path, printed, "may specify no more than one IP for each IP family");
+    }
+    for (i, (family, is_v4)) in families.iter().zip(&v4).enumerate().filter(|_| !is_headless(spec)) {
+        if (*family == "IPv4") != *is_v4 && ["IPv4", "IPv6"].contains(family) {
+            errors.invalid(&path.index(i), many[i], &format!("expected an {family} value as indicated by `ipFamilies[{i}]`"));
+        }
+    }
+}
+
+fn balancer(errors: &mut Errors, obj: &Object) {
+    const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let spec = obj.at("spec");
+    let balanced = spec.text("type") == "LoadBalancer";
+    let ranges = spec.texts("loadBalancerSourceRanges");
+    let annotations = Path::root("metadata.annotations");
+    if !ranges.is_empty() {
+        let path = SPEC.field("LoadBalancerSourceRanges");
+        if !balanced {
+            errors.forbidden(&path, ONLY_LB);
+        }
+        for (i, range) in ranges.into_iter().enumerate() {
+            cidr(errors, range.trim(), &path.index(i));
+        }
+    } else if let Some(text) = api::meta::annotation(obj, RANGES) {
+        if !balanced {
+            errors.forbidden(&annotations.key(RANGES), ONLY_LB);
+        }
+        text.split(',').map(str::trim).filter(|t| !t.is_empty()).for_each(|t| cidr(errors, t, &annotations.key(RANGES)));
+    }
+    if spec.has("allocateLoadBalancerNodePorts") && !balanced {
+        errors.forbidden(&SPEC.field("allocateLoadBalancerNodePorts"), ONLY_LB);
+    }
+    balancer_class(errors, spec);
+}
+
+fn balancer_class(errors: &mut Errors, spec: &Value) {
+    if !spec.has("loadBalancerClass") {
+        return;
+    }
+    let (name, path) = (spec.text("loadBalancerClass"), SPEC.field("loadBalancerClass"));
+    match spec.text("type") {
+        "LoadBalancer" => errors.invalid_each(&path, name, names::qualified_name(name)),
+        _ => errors.forbidden(&path, ONLY_LB),
+    }
+}
+
+fn cidr(errors: &mut Errors, text: &str, path: &Path<'_>) {
+    if let Some(wrong) = names::cidr(text) {
+        errors.invalid(path, text, wrong);
+    }
+}
+
+fn policies(errors: &mut Errors, spec: &Value) {
+    let (policy, path) = (spec.text("externalTrafficPolicy"), SPEC.field("externalTrafficPolicy"));
+    match (is_external(spec), policy) {
+        (false, "") => {}
+        (false, policy) => errors.invalid(&path, policy, "may only be set for externally-accessible services"),
+        (true, "") => errors.required(&path, ""),
+        (true, policy) => drop(errors.supported(&path, policy, &["Cluster", "Local"])),
+    }
+    let (port, path) = (spec.int("healthCheckNodePort").unwrap_or(0), SPEC.field("healthCheckNodePort"));
+    match (needs_health_check(spec), port) {
+        (false, 0) => {}
+        (false, port) => {
+            let text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            errors.invalid(&path, port, text);
+        }
+        (true, 0) => errors.required(&path, ""),
+        (true, port) => {
+            if let Some(text) = names::port_number(port) {
+                errors.invalid(&path, port, text);
+            }
+        }
+    }
+    let path = SPEC.field("internalTrafficPolicy");
+    match spec.text("internalTrafficPolicy") {
+        "" if ["NodePort", "LoadBalancer", "ClusterIP"].contains(&spec.text("type")) => errors.required(&path, ""),
+        "" => {}
+        policy => drop(errors.supported(&path, policy, &["Cluster", "Local"])),
+    }
+    if spec.has("trafficDistribution") {
+        let supported = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+        errors.supported(&SPEC.field("trafficDistribution"), spec.text("trafficDistribution"), &supported);
+    }
+}
+
+/// Addresses once given stay, but for services that had or get none.
+fn cluster_ips_change(errors: &mut Errors, now: &Value, was: &Value) {
+    if [now, was].iter().any(|s| s.text("type") == "ExternalName") || (is_headless(now) && is_headless(was)) {
+        return;
+    }
+    let (new, old, path) = (now.texts("clusterIPs"), was.texts("clusterIPs"), SPEC.field("clusterIPs"));
+    let printed = || now.at("clusterIPs").clone();
+    if new.len() == old.len() {
+        for (i, _) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
+            errors.invalid(&path.index(i), printed(), FIXED);
+        }
+        return;
+    }
+    if new.is_empty() {
+        errors.invalid(&path.index(0), Value::Null, "primary clusterIP can not be unset");
+    } else if !old.is_empty() && new[0] != old[0] {
+        errors.invalid(&path.index(0), printed(), FIXED);
+    }
+    if old.len() > new.len() && new.len() == 1 && now.text("ipFamilyPolicy") != "SingleStack" {
+        let text = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+        errors.invalid(&SPEC.field("ipFamilyPolicy"), now.at("ipFamilyPolicy").clone(), text);
+    }
+}
+
+fn families_change(errors: &mut Errors, now: &Value, was: &Value) {
+    if [now, was].iter().any(|s| s.text("type") == "ExternalName") || is_headless(now) != is_headless(was) {
+        return;
+    }
+    let (new, old, path) = (now.texts("ipFamilies"), was.texts("ipFamilies"), SPEC.field("ipFamilies"));
+    let printed = || now.at("ipFamilies").clone();
+    if new.len() == old.len() {
+        for (i, _) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
+            errors.invalid(&path.index(i), printed(), FIXED);
+        }
+    } else if new.is_empty() {
+        errors.invalid(&path.index(0), Value::Null, "primary ipFamily can not be unset");
+    } else if !old.is_empty() && new[0] != old[0] {
+        errors.invalid(&path.index(0), printed(), FIXED);
+    }
+}
+
+/// Errors of where a load balancer is reached, of a service or an ingress.
+pub fn ingress_status(errors: &mut Errors, list: &[Value], path: &Path<'_>, modes: bool) {
+    for (i, ingress) in list.iter().enumerate() {
+        let (item, ip, host) = (path.index(i), ingress.text("ip"), ingress.text("hostname"));
+        if !ip.is_empty() {
+            if let Some(text) = names::ip(ip) {
+                errors.invalid(&item.field("ip"), ip, text);
+            }
+        }
+        let mode = ingress.text("ipMode");
+        if modes && !ip.is_empty() && mode.is_empty() {
+            errors.required(&item.field("ipMode"), "must be specified when `ip` is set");
+        } else if !mode.is_empty() && ip.is_empty() {
+            errors.forbidden(&item.field("ipMode"), "may not be specified when `ip` is not set");
+        } else if !mode.is_empty() {
+            errors.supported(&item.field("ipMode"), mode, &["Proxy", "VIP"]);
+        }
+        if !host.is_empty() {
+            errors.invalid_each(&item.field("hostname"), host, names::dns1123_subdomain(host, false));
+            if names::parse_ip(host).is_some() {
+                errors.invalid(&item.field("hostname"), host, "must be a DNS name, not an IP address");
+            }
+        }
+    }
+}
+
+fn external_ip(obj: &Object) -> String {
+    let spec = obj.at("spec");
+    let external = spec.texts("externalIPs");
+    let list = match spec.text("type") {
+        "LoadBalancer" => {
+            let ingress = obj.at("status").at("loadBalancer").list("ingress").iter();
+            let found = ingress.map(|i| if i.text("ip").is_empty() { i.text("hostname") } else { i.text("ip") });
+            let mut all: Vec<&str> = found.filter(|t| !t.is_empty()).collect();
+            all.sort_unstable();
+            all.dedup();
+            if all.is_empty() && external.is_empty() {
+                return "<pending>".into();
+            }
+            all.extend(external);
+            all
+        }
+        "ExternalName" => return spec.text("externalName").into(),
+        "ClusterIP" | "NodePort" => external,
+        _ => return "<unknown>".into(),
+    };
+    if list.is_empty() { "<none>".into() } else { list.join(",") }
+}
+
+fn ports_text(spec: &Value) -> String {
+    let one = |p: &Value| {
+        let (port, protocol) = (p.int("port").unwrap_or(0), p.text("protocol"));
+        match p.int("nodePort").unwrap_or(0) {
+            0 => format!("{port}/{protocol}"),
+            node => format!("{port}:{node}/{protocol}"),
+        }
+    };
+    spec.list("ports").iter().map(one).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,278 @@
+//! Reading fields of JSON objects, naming their paths, collecting their errors.
+
+use api::{Cause, CauseType};
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// Shorthand reads; a field that is absent, null or of another type reads as empty.
+pub trait Fields {
+    /// A field; `Null` when absent.
+    fn at(&self, field: &str) -> &Value;
+    /// A string field, or empty.
+    fn text(&self, field: &str) -> &str {
+        self.at(field).as_str().unwrap_or("")
+    }
+    /// An integer field.
+    fn int(&self, field: &str) -> Option<i64> {
+        self.at(field).as_i64()
+    }
+    /// A boolean field, or false.
+    fn flag(&self, field: &str) -> bool {
+        self.at(field).as_bool().unwrap_or(false)
+    }
+    /// A list field, or empty.
+    fn list(&self, field: &str) -> &[Value] {
+        self.at(field).as_array().map_or(&[], Vec::as_slice)
+    }
+    /// A map field's entries in order, none when absent.
+    fn entries(&self, field: &str) -> impl Iterator<Item = (&String, &Value)> {
+        self.at(field).as_object().into_iter().flatten()
+    }
+    /// Whether a field is present and not null.
+    fn has(&self, field: &str) -> bool {
+        !self.at(field).is_null()
+    }
+    /// A list of strings.
+    fn texts(&self, field: &str) -> Vec<&str> {
+        self.list(field).iter().filter_map(Value::as_str).collect()
+    }
+}
+
+impl Fields for Value {
+    fn at(&self, field: &str) -> &Value {
+        self.get(field).unwrap_or(&Value::Null)
+    }
+}
+
+/// Sets a field where it is absent, null or an empty string.
+pub fn set_default(obj: &mut Value, field: &str, value: impl Into<Value>) {
+    if let Value::Object(map) = obj {
+        match map.get(field) {
+            None | Some(Value::Null) => drop(map.insert(field.to_owned(), value.into())),
+            Some(Value::String(text)) if text.is_empty() => drop(map.insert(field.to_owned(), value.into())),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Removes a field when it holds nothing: null, an empty string, list or map, zero or false. Go leaves such
+/// fields out when they are marked `omitempty` and no pointers.
+pub fn drop_empty(obj: &mut Value, field: &str) {
+    let empty = match obj.get(field) {
+        None => return,
+        Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(Value::Object(map)) => map.is_empty(),
+        Some(Value::Bool(flag)) => !flag,
+        Some(Value::Number(number)) => number.as_i64() == Some(0),
+    };
+    if let (true, Value::Object(map)) = (empty, obj) {
+        map.remove(field);
+    }
+}
+
+/// A map field, made when absent; `None` when the object or the field is of another type.
+pub fn map_mut<'a>(obj: &'a mut Value, field: &str) -> Option<&'a mut Value> {
+    let map = obj.as_object_mut()?;
+    let entry = map.entry(field).or_insert_with(|| Value::Object(Map::new()));
+    if entry.is_null() {
+        *entry = Value::Object(Map::new());
+    }
+    entry.is_object().then_some(entry)
+}
+
+/// The items of a list field.
+pub fn items_mut<'a>(obj: &'a mut Value, field: &str) -> std::slice::IterMut<'a, Value> {
+    match obj.get_mut(field).and_then(Value::as_array_mut) {
+        Some(list) => list.iter_mut(),
+        None => [].iter_mut(),
+    }
+}
+
+/// A present, non-null field.
+pub fn field_mut<'a>(obj: &'a mut Value, field: &str) -> Option<&'a mut Value> {
+    obj.get_mut(field).filter(|v| !v.is_null())
+}
+
+/// A path, linked to its parent so that naming a field costs nothing until an error prints it.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    segment: Segment<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Segment<'a> {
+    Field(&'a str),
+    Index(usize),
+    Key(&'a str),
+}
+
+impl<'a> Path<'a> {
+    /// A top-level field; dots may join several.
+    pub const fn root(name: &'a str) -> Self {
+        Self { parent: None, segment: Segment::Field(name) }
+    }
+    /// A field below; dots may join several.
+    pub const fn field(&'a self, name: &'a str) -> Path<'a> {
+        Path { parent: Some(self), segment: Segment::Field(name) }
+    }
+    /// An item of a list.
+    pub const fn index(&'a self, index: usize) -> Path<'a> {
+        Path { parent: Some(self), segment: Segment::Index(index) }
+    }
+    /// A value of a map.
+    pub const fn key(&'a self, key: &'a str) -> Path<'a> {
+        Path { parent: Some(self), segment: Segment::Key(key) }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.segment {
+            Segment::Field(name) if self.parent.is_some() && !name.is_empty() => write!(f, ".{name}"),
+            Segment::Field(name) => f.write_str(name),
+            Segment::Index(index) => write!(f, "[{index}]"),
+            Segment::Key(key) => write!(f, "[{key}]"),
+        }
+    }
+}
+
+/// The errors found so far, in upstream's order.
+#[derive(Debug, Default)]
+pub struct Errors(pub Vec<Cause>);
+
+impl Errors {
+    /// `Required value: detail`; an empty detail is left out.
+    pub fn required(&mut self, path: &Path<'_>, detail: &str) {
+        self.0.push(Cause::required(path.to_string(), detail));
+    }
+    /// `Invalid value: <value>: detail`.
+    pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: &str) {
+        self.0.push(Cause::invalid(path.to_string(), &value.into(), detail));
+    }
+    /// `Invalid value` with a value printed in another order or shape than its JSON.
+    pub fn invalid_printed(&mut self, path: &Path<'_>, printed: &str, detail: &str) {
+        let message = format!("Invalid value: {printed}: {detail}");
+        self.0.push(Cause { kind: CauseType::FieldValueInvalid, field: path.to_string(), message });
+    }
+    /// One `Invalid value` per detail.
+    pub fn invalid_each(&mut self, path: &Path<'_>, value: &str, details: Vec<String>) {
+        details.iter().for_each(|detail| self.invalid(path, value, detail));
+    }
+    /// `Unsupported value` unless the value is supported.
+    pub fn supported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) -> bool {
+        let ok = supported.contains(&value);
+        if !ok {
+            self.0.push(Cause::not_supported(path.to_string(), &value.into(), supported));
+        }
+        ok
+    }
+    /// `Unsupported value: <value>` with the supported ones.
+    pub fn not_supported(&mut self, path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) {
+        self.0.push(Cause::not_supported(path.to_string(), &value.into(), supported));
+    }
+    /// `Forbidden: detail`.
+    pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
+        self.0.push(Cause::forbidden(path.to_string(), detail));
+    }
+    /// `Duplicate value: <value>`.
+    pub fn duplicate(&mut self, path: &Path<'_>, value: impl Into<Value>) {
+        self.0.push(Cause::duplicate(path.to_string(), &value.into()));
+    }
+    /// `Duplicate value` with a value printed in another shape than its JSON.
+    pub fn duplicate_printed(&mut self, path: &Path<'_>, printed: &str) {
+        let message = format!("Duplicate value: {printed}");
+        self.0.push(Cause { kind: CauseType::FieldValueDuplicate, field: path.to_string(), message });
+    }
+    /// `Not found: <value>`.
+    pub fn not_found(&mut self, path: &Path<'_>, value: impl Into<Value>) {
+        self.0.push(Cause::not_found(path.to_string(), &value.into()));
+    }
+    /// `Too long: may not be more than N bytes`.
+    pub fn too_long(&mut self, path: &Path<'_>, max: usize) {
+        self.0.push(Cause::too_long(path.to_string(), max));
+    }
+    /// `Too many: N: must have at most M items`.
+    pub fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
+        self.0.push(Cause::too_many(path.to_string(), actual, max));
+    }
+    /// An error when the integer is below zero.
+    pub fn non_negative(&mut self, path: &Path<'_>, value: i64) {
+        if value < 0 {
+            self.invalid(path, value, NOT_NEGATIVE);
+        }
+    }
+    /// An error when the values differ.
+    pub fn immutable(&mut self, path: &Path<'_>, new: &Value, old: &Value) -> bool {
+        let same = same(new, old);
+        if !same {
+            self.invalid(path, new.clone(), IMMUTABLE);
+        }
+        same
+    }
+    /// The errors when there are none yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The detail of a negative number.
+pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+/// The detail of a changed field that may not change.
+pub const IMMUTABLE: &str = "field is immutable";
+
+/// Semantic equality: absent, null and empty lists or maps are the same.
+pub fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            x.iter().all(|(k, v)| same(v, y.get(k).unwrap_or(&Value::Null)))
+                && y.iter().all(|(k, v)| x.contains_key(k) || same(&Value::Null, v))
+        }
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| same(a, b)),
+        (Value::Null, other) | (other, Value::Null) => match other {
+            Value::Null => true,
+            Value::Array(list) => list.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            _ => false,
+        },
+        _ => a == b,
+    }
+}
+
+/// Prints a struct as Go's JSON of a type without tags does: the fields in the order given.
+pub fn go_struct(fields: &[(&str, Value)]) -> String {
+    let body: Vec<String> = fields.iter().map(|(name, value)| format!("{name:?}:{value}")).collect();
+    format!("{{{}}}", body.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn paths_print() {
+        let spec = Path::root("spec");
+        let list = spec.field("containers");
+        assert_eq!(list.index(2).field("ports.x").to_string(), "spec.containers[2].ports.x");
+        assert_eq!(spec.key("a.b/c").to_string(), "spec[a.b/c]");
+    }
+
+    #[test]
+    fn sameness_ignores_emptiness() {
+        for (a, b, want) in [
+            (json!({"a": []}), json!({}), true),
+            (json!({"a": {"b": null}}), json!({"a": {}}), true),
+            (json!({"a": 0}), json!({}), false),
+            (json!([1]), json!([2]), false),
+            (Value::Null, json!({}), true),
+        ] {
+            assert_eq!(same(&a, &b), want, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Container logs in CRI's format: `<time> <stream> <F|P> <line>`.
+
+use super::LogPath;
+use crate::records;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Longest piece of a line; longer lines are written in pieces marked P.
+const MAX_LINE: usize = 16 << 10;
+
+/// A log file.
+pub(super) struct Log {
+    path: LogPath,
+    file: File,
+}
+
+impl Log {
+    pub(super) fn open(path: LogPath) -> io::Result<Self> {
+        Ok(Self { file: open(&path)?, path })
+    }
+
+    /// Opens the path anew, after it was renamed; on failure the old file stays in use.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        self.file = open(&self.path)?;
+        Ok(())
+    }
+
+    /// Writes whole entries. A full disk loses them: the container goes on.
+    fn write(&mut self, entries: &[u8]) {
+        let _ = self.file.write_all(entries);
+    }
+}
+
+fn open(path: &LogPath) -> io::Result<File> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// Cuts one stream into lines.
+pub(super) struct Lines {
+    stream: &'static str,
+    /// The line so far; shorter than [`MAX_LINE`].
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn new(stream: &'static str) -> Self {
+        Self { stream, rest: Vec::new() }
+    }
+
+    /// Logs what has come; an unfinished line waits.
+    pub(super) fn push(&mut self, bytes: &[u8], log: &mut Log) {
+        let entries = self.entries(bytes, &timestamp(records::now()));
+        log.write(&entries);
+    }
+
+    /// Logs an unfinished line at the end of the stream.
+    pub(super) fn finish(&mut self, log: &mut Log) {
+        if !self.rest.is_empty() {
+            self.push(b"\n", log);
+        }
+    }
+
+    fn entries(&mut self, mut bytes: &[u8], time: &str) -> Vec<u8> {
+        let mut entries = Vec::with_capacity(bytes.len() + 64);
+        while !bytes.is_empty() {
+            let room = MAX_LINE - self.rest.len();
+            let (piece, tag, used) = match bytes.iter().take(room + 1).position(|b| *b == b'\n') {
+                Some(end) => (&bytes[..end], "F", end + 1),
+                None if bytes.len() >= room => (&bytes[..room], "P", room),
+                None => {
+                    self.rest.extend_from_slice(bytes);
+                    return entries;
+                }
+            };
+            entries.extend_from_slice(format!("{time} {} {tag} ", self.stream).as_bytes());
+            entries.extend_from_slice(&self.rest);
+            entries.extend_from_slice(piece);
+            entries.push(b'\n');
+            self.rest = Vec::new();
+            bytes = &bytes[used..];
+        }
+        entries
+    }
+}
+
+/// RFC 3339 with nanoseconds, UTC. Days are turned into a date by Hinnant's civil-from-days.
+fn timestamp(nanoseconds: i64) -> String {
+    let (seconds, fraction) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps() {
+        for (nanoseconds, expect) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_782_400_000_000_007, "2000-02-29T00:00:00.000000007Z"),
+            (1_795_238_823_120_000_000, "2026-11-21T05:27:03.120000000Z"),
+        ] {
+            assert_eq!(timestamp(nanoseconds), expect);
+        }
+    }
+
+    #[test]
+    fn lines_and_pieces() {
+        let mut lines = Lines::new("stdout");
+        let mut push = |bytes: &[u8]| String::from_utf8(lines.entries(bytes, "T")).unwrap();
+        assert_eq!(push(b"a\nb"), "T stdout F a\n");
+        assert_eq!(push(b"c\n\n"), "T stdout F bc\nT stdout F \n");
+        let long = vec![b'x'; MAX_LINE];
+        assert_eq!(push(&long), format!("T stdout P {}\n", "x".repeat(MAX_LINE)));
+        assert_eq!(push(b"y\n"), "T stdout F y\n");
+        let exact = [&long[..], b"\n"].concat();
+        assert_eq!(push(&exact), format!("T stdout F {}\n", "x".repeat(MAX_LINE)));
+        assert_eq!(push(b"end"), "");
+        assert_eq!(push(b"\n"), "T stdout F end\n");
+    }
+}

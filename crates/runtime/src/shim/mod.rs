@@ -1,0 +1,81 @@
+//! The shim: one process per pod, parent of its containers.
+//!
+//! It is the same binary as the agent, started anew before any async runtime exists. It makes the pod's
+//! namespaces, then serves requests and watches its children in one thread; when nothing happens it
+//! sleeps. It needs no agent to live.
+
+mod container;
+mod events;
+mod exec;
+mod log;
+mod namespaces;
+mod output;
+mod requests;
+
+use crate::protocol::ShimConfig;
+use crate::records;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Runs a shim until its pod is shut down. `args` follow the word `shim`: the sandbox's directory.
+///
+/// Must be called while the process has one thread.
+pub fn main(args: Vec<OsString>) -> ! {
+    let ready = args.first().ok_or_else(|| "usage: shim DIRECTORY".to_string()).and_then(|dir| prepare(Path::new(dir)));
+    match ready {
+        Ok(mut events) => {
+            report("ok");
+            let code = match events.run() {
+                Ok(()) => 0,
+                Err(_) => 1,
+            };
+            oci::sys::exit_now(code)
+        }
+        Err(error) => {
+            report(&error);
+            oci::sys::exit_now(1)
+        }
+    }
+}
+
+/// Tells the agent how the start went, over stdout, then lets go of stdout and stderr.
+fn report(text: &str) {
+    // Without an agent there is nobody to tell.
+    let _ = std::io::stdout().write_all(format!("{}\n", text.replace('\n', " ")).as_bytes());
+    let _ = std::io::stdout().flush();
+    let_go_of_stdio();
+}
+
+/// Puts /dev/null in the place of stdin, stdout and stderr.
+fn let_go_of_stdio() {
+    if let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        use std::os::fd::AsFd;
+        let _ = (0..3).try_for_each(|fd| oci::sys::dup_to(null.as_fd(), fd));
+    }
+}
+
+fn prepare(dir: &Path) -> Result<events::Events, String> {
+    let config: ShimConfig = records::read(&dir.join("shim.json")).map_err(|e| format!("read shim.json: {e}"))?;
+    // Whatever the agent had open is not ours.
+    oci::sys::close_except(&mut Vec::new()).map_err(|e| format!("close descriptors: {e}"))?;
+    std::env::set_current_dir(dir).map_err(|e| format!("enter {}: {e}", dir.display()))?;
+    rustix::process::setsid().map_err(|e| format!("setsid: {e}"))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|e| format!("become subreaper: {e}"))?;
+    // Needs CAP_SYS_RESOURCE; without it the shim is as mortal as the agent.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-998");
+    let _ = rustix::thread::set_name(c"sagong-shim");
+    let cgroups = oci::cgroup::Cgroups::detect(&config.cgroup_root).map_err(|e| e.to_string())?;
+    let namespaces = namespaces::make(&config)?;
+    events::Events::new(cgroups, namespaces).map_err(|e| format!("listen: {e}"))
+}
+
+/// Name of the socket in the sandbox's directory.
+pub(crate) const SOCKET: &str = "shim.sock";
+/// Bind mount of the network namespace there.
+pub(crate) const NETNS: &str = "netns";
+/// Mount of the pod's shared memory there.
+pub(crate) const SHM: &str = "shm";
+
+/// A container's log, or nothing where the pod has no log directory.
+type LogPath = PathBuf;

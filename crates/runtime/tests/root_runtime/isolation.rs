@@ -1,0 +1,199 @@
+//! What a container can see and do.
+
+use crate::bed::{shell, Bed};
+use cri::*;
+use std::path::Path;
+
+async fn stdout(bed: &Bed, sandbox: &str, config: ContainerConfig) -> Vec<String> {
+    let (_, lines) = bed.script(sandbox, config).await;
+    lines.into_iter().map(|l| l.splitn(3, ' ').nth(2).unwrap_or_default().to_string()).collect()
+}
+
+pub async fn process_is_confined(bed: &mut Bed) {
+    let sandbox = bed.sandbox().await;
+    let lines = stdout(bed, &sandbox, shell("echo $$; ls /proc/$$/fd | tr '\\n' ' '; echo; grep -E 'Seccomp:|CapEff|CapBnd|NoNewPrivs' /proc/self/status")).await;
+    assert_eq!(lines[0], "1");
+    assert_eq!(lines[1].trim(), "0 1 2");
+    let status: Vec<_> = lines[2..].iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(status, ["CapEff: 00000000a80425fb", "CapBnd: 00000000a80425fb", "NoNewPrivs: 0", "Seccomp: 2"]);
+    let mut config = shell("grep -E 'Seccomp:|CapEff|NoNewPrivs' /proc/self/status");
+    config.security_context.no_new_privs = true;
+    config.security_context.drop_capabilities = vec!["ALL".into()];
+    config.security_context.add_capabilities = vec!["NET_ADMIN".into()];
+    let status: Vec<_> = stdout(bed, &sandbox, config).await.iter().map(|l| l.split_whitespace().nth(1).unwrap().to_string()).collect();
+    assert_eq!(status, ["0000000000001000", "1", "2"]);
+    let id = bed.run(&sandbox, shell("sleep 100")).await;
+    let seen = bed.exec(&id, "ls /proc/$$/fd | tr '\\n' ' '; grep -E 'Seccomp:|CapEff' /proc/self/status | tr '\\t\\n' '  '; mount -t tmpfs t /tmp").await;
+    let text = String::from_utf8(seen.stdout).unwrap();
+    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "CapEff:", "00000000a80425fb", "Seccomp:", "2"]);
+    assert_ne!(seen.exit_code, 0);
+}
+
+pub async fn file_systems(bed: &mut Bed) {
+    let sandbox = bed.sandbox().await;
+    let volume = bed.dir.join("volume");
+    std::fs::create_dir_all(volume.join("sub")).unwrap();
+    std::fs::write(volume.join("file"), "from the node").unwrap();
+    let mount = |container: &str, readonly| Mount {
+        container_path: container.into(),
+        host_path: volume.display().to_string(),
+        readonly,
+        ..Mount::default()
+    };
+    let mut config = shell(
+        "cat /v/sub/deep/file; echo; touch /v/x && echo wrote; touch /ro/y || echo readonly; touch /root-file || echo root readonly; \
+         ls /dev | sort | tr '\\n' ' '; echo; cat /proc/timer_list | wc -c; ls /proc/acpi /sys/firmware | grep -v : | wc -w; \
+         echo 1 > /proc/sys/kernel/panic || echo sys readonly; ls /sys/fs/cgroup | head -1; pwd; cat /var/run/secrets/f",
+    );
+    config.mounts = vec![mount("/v/sub/deep", false), mount("/v", false), mount("/ro", true)];
+    let secret = bed.dir.join("secret");
+    std::fs::create_dir_all(&secret).unwrap();
+    std::fs::write(secret.join("f"), "s").unwrap();
+    config.mounts.push(Mount { container_path: "/var/run/secrets".into(), host_path: secret.display().to_string(), readonly: true, ..Mount::default() });
+    config.security_context.readonly_rootfs = true;
+    config.working_dir = "/made/here".into();
+    let lines = stdout(bed, &sandbox, config).await;
+    let has = |line: &str| assert!(lines.iter().any(|l| l.contains(line)), "{line}: {lines:#?}");
+    for line in ["from the node", "wrote", "readonly", "root readonly", "sys readonly", "/made/here"] {
+        has(line);
+    }
+    has("core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero");
+    assert!(volume.join("x").exists() && !volume.join("y").exists());
+    assert!(!Path::new("/root-file").exists());
+    let counts: Vec<_> = lines.iter().filter(|l| l.as_str() == "0").collect();
+    assert_eq!(counts.len(), 2, "masked paths are empty: {lines:#?}");
+}
+
+pub async fn users(bed: &mut Bed) {
+    let sandbox = bed.sandbox().await;
+    let check = "id -u; id -g; id -G; echo $HOME; cat /proc/self/status | grep CapEff | tr -d '\\t'; echo ok > /dev/stdout";
+    for (set, expect) in [
+        ((|s: &mut LinuxContainerSecurityContext| s.run_as_username = "web".into()) as fn(&mut LinuxContainerSecurityContext), ["33", "34", "34 60", "/srv"]),
+        (|s| (s.run_as_user, s.run_as_group, s.supplemental_groups) = (Some(1000), Some(2000), vec![3000]), ["1000", "2000", "2000 3000", "/"]),
+        (|s| (s.run_as_user, s.supplemental_groups_policy) = (Some(33), SupplementalGroupsPolicy::Strict), ["33", "34", "34", "/srv"]),
+    ] {
+        let mut config = shell(check);
+        set(&mut config.security_context);
+        let lines = stdout(bed, &sandbox, config).await;
+        assert_eq!(lines[..4], expect);
+        assert_eq!(lines[4..], ["CapEff:0000000000000000", "ok"]);
+    }
+}
+
+pub async fn privileged_and_host(bed: &mut Bed) {
+    let mut sandbox_config = bed.sandbox_config();
+    sandbox_config.privileged = true;
+    sandbox_config.namespaces = NamespaceOption { network: NamespaceMode::Node, pid: NamespaceMode::Node, ipc: NamespaceMode::Node, userns: None };
+    let sandbox = bed.service().run_pod_sandbox(sandbox_config.clone()).await.unwrap();
+    let mut config = shell("mount -t tmpfs t /tmp && echo mounted; grep -E 'Seccomp:' /proc/self/status; for n in net pid ipc uts; do readlink /proc/self/ns/$n; done; ls /dev/vda; sleep 100 & echo bg");
+    config.security_context.privileged = true;
+    config.security_context.namespaces = sandbox_config.namespaces;
+    let lines = stdout(bed, &sandbox, config).await;
+    assert_eq!((lines[0].as_str(), lines[1].as_str()), ("mounted", "Seccomp:\t0"));
+    for (line, name) in lines[2..6].iter().zip(["net", "pid", "ipc", "uts"]) {
+        assert_eq!(*line, std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_str().unwrap());
+    }
+    assert_eq!(lines[6], "/dev/vda");
+    // What it left in the background died with it, though its PID namespace is the node's.
+    let sleeping = std::process::Command::new("pgrep").args(["-f", "^sleep 100$"]).output().unwrap();
+    assert!(sleeping.stdout.is_empty(), "{sleeping:?}");
+}
+
+pub async fn seccomp_profiles(bed: &mut Bed) {
+    let sandbox = bed.sandbox().await;
+    let profile = bed.dir.join("profile.json");
+    std::fs::write(&profile, r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#).unwrap();
+    for nnp in [false, true] {
+        let mut config = shell("mkdir /tmp/x || echo refused");
+        config.security_context.seccomp = SeccompProfile::Localhost(profile.display().to_string());
+        config.security_context.no_new_privs = nnp;
+        let lines = stdout(bed, &sandbox, config).await;
+        assert!(lines.contains(&"refused".to_string()), "{lines:?}");
+    }
+    let mut config = shell("grep Seccomp: /proc/self/status");
+    config.security_context.seccomp = SeccompProfile::Unconfined;
+    assert_eq!(stdout(bed, &sandbox, config).await, ["Seccomp:\t0"]);
+    let mut config = shell("true");
+    config.security_context.seccomp = SeccompProfile::Localhost("/nowhere.json".into());
+    let error = bed.service().create_container(&sandbox, config).await.unwrap_err().to_string();
+    assert_eq!(error, "cannot load seccomp profile \"/nowhere.json\": no such file or directory");
+}
+
+/// CVE-2019-5736 and CVE-2024-21626: neither our binary nor the node's directories can be reached.
+pub async fn our_binary_is_safe(bed: &mut Bed) {
+    let sandbox = bed.sandbox().await;
+    let before = std::fs::metadata("/proc/self/exe").unwrap().modified().unwrap();
+    // `#!/proc/self/exe`: the interpreter is whatever binary does the exec.
+    let id = bed.create(&sandbox, ContainerConfig { command: vec!["/bin/loop".into()], ..shell("") }).await;
+    let _ = bed.service().start_container(&id).await;
+    bed.exited(&id).await;
+    assert_eq!(std::fs::metadata("/proc/self/exe").unwrap().modified().unwrap(), before);
+    let mut config = shell("for d in /proc/self/fd/*; do readlink $d; done");
+    for fd in 3..12 {
+        config.working_dir = format!("/proc/self/fd/{fd}");
+        assert!(bed.service().create_container(&sandbox, config.clone()).await.is_err());
+    }
+    // The shim's own view of its binary is a read-only mount.
+    let shim = crate::bed::children()[0].split(' ').next().unwrap().to_string();
+    let error = std::fs::OpenOptions::new().write(true).open(format!("/proc/{shim}/exe")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+}
+
+pub async fn limits_and_stats(bed: &mut Bed) {
+    let sandbox = bed.sandbox().await;
+    let service = bed.service();
+    let pod = LinuxContainerResources { cpu_shares: 512, memory_limit_in_bytes: 256 << 20, ..LinuxContainerResources::default() };
+    service.update_pod_cgroup(crate::bed::CGROUP_PARENT, pod).await.unwrap();
+    let mut config = shell("cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.shares /proc/self/cgroup; sleep 100");
+    config.resources = LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: 50_000,
+        cpu_shares: 128,
+        memory_limit_in_bytes: 64 << 20,
+        pids_limit: 10,
+        oom_score_adj: 500,
+        ..LinuxContainerResources::default()
+    };
+    let id = bed.run(&sandbox, config).await;
+    let seen = bed.exec(&id, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max /proc/self/oom_score_adj; grep -c -v ':/$' /proc/self/cgroup").await;
+    assert_eq!(String::from_utf8(seen.stdout).unwrap(), format!("{}\n50000\n10\n500\n0\n", 64 << 20));
+    let update = LinuxContainerResources { memory_limit_in_bytes: 96 << 20, cpu_quota: 70_000, ..LinuxContainerResources::default() };
+    service.update_container_resources(&id, update).await.unwrap();
+    let seen = bed.exec(&id, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us").await;
+    assert_eq!(String::from_utf8(seen.stdout).unwrap(), format!("{}\n70000\n", 96 << 20));
+    assert_eq!(service.container_status(&id).await.unwrap().resources.cpu_shares, 128);
+    bed.exec(&id, "dd if=/dev/zero of=/tmp/f bs=1024 count=100").await;
+    let stats = service.container_stats(&id).await.unwrap();
+    assert!(stats.cpu_usage_ns > 0 && stats.memory_usage > 0 && stats.pids >= 1 && stats.rootfs_bytes >= 100 << 10, "{stats:?}");
+    for cgroup in ["/", crate::bed::CGROUP_PARENT] {
+        assert!(service.cgroup_stats(cgroup).await.unwrap().memory_usage > 0);
+    }
+    assert!(matches!(service.cgroup_stats("/missing").await, Err(Error::NotFound(_))));
+}
+
+pub async fn pod_namespaces(bed: &mut Bed) {
+    let mut config = bed.sandbox_config();
+    config.namespaces.pid = NamespaceMode::Pod;
+    config.sysctls.insert("net.ipv4.ping_group_range".into(), "0 5".into());
+    config.sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
+    let sandbox = bed.service().run_pod_sandbox(config).await.unwrap();
+    let in_pod = |script: &str, log: &str| {
+        let mut config = shell(script);
+        (config.security_context.namespaces.pid, config.log_path) = (NamespaceMode::Pod, log.into());
+        config
+    };
+    let first = bed.run(&sandbox, in_pod("touch /dev/shm/shared; sleep 77", "1")).await;
+    let second = bed.run(&sandbox, in_pod("sleep 78", "2")).await;
+    let seen = String::from_utf8(bed.exec(&second, "ps; ls /dev/shm; cat /proc/sys/net/ipv4/ping_group_range /proc/sys/kernel/shm_rmid_forced; (sleep 0.01 &) ; sleep 0.1; ps | grep -c 'sleep 0.01'").await.stdout).unwrap();
+    for part in ["sleep 77", "sleep 78", "shared", "0\t5\n1\n"] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
+    let mut target = shell("ps; sleep 100");
+    (target.security_context.target_id, target.log_path) = (first.clone(), "3".into());
+    let debug = bed.run(&sandbox, target).await;
+    assert!(String::from_utf8(bed.exec(&debug, "ps").await.stdout).unwrap().contains("sleep 77"));
+    // One container's end leaves the others alone.
+    bed.service().stop_container(&first, std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(bed.service().container_status(&second).await.unwrap().state, ContainerState::Running);
+    assert!(!String::from_utf8(bed.exec(&second, "ps").await.stdout).unwrap().contains("sleep 77"));
+}

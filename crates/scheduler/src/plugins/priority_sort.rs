@@ -1,0 +1,25 @@
+//! Orders the queue: higher priority first, then the longer waiting.
+
+use crate::framework::{ClusterEvent, Plugin, QueueSort};
+use crate::pod_info::priority;
+use crate::queue::QueuedPod;
+use api::k8s::core::v1::Pod;
+use std::cmp::Ordering;
+
+pub(crate) struct PrioritySort;
+
+impl Plugin for PrioritySort {
+    fn name(&self) -> &'static str {
+        "PrioritySort"
+    }
+
+    fn hint(&self, _pod: &Pod, _event: &ClusterEvent) -> bool {
+        false
+    }
+}
+
+impl QueueSort for PrioritySort {
+    fn compare(&self, a: &QueuedPod, b: &QueuedPod) -> Ordering {
+        priority(&b.pod).cmp(&priority(&a.pod)).then(a.added.cmp(&b.added))
+    }
+}

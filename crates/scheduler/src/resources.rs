@@ -1,0 +1,155 @@
+//! Amounts of resources: what pods request and nodes have.
+
+use api::k8s::core::v1::{Container, PodSpec, ResourceRequirements};
+use api::machinery::api::resource::Quantity as ApiQuantity;
+use api::quantity::Quantity;
+use std::collections::BTreeMap;
+
+/// What a container without a request counts as when nodes are compared (not when they are filtered).
+const DEFAULT_MILLI_CPU: i64 = 100;
+const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
+
+/// Amounts of the resources that are scheduled by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resources {
+    pub milli_cpu: i64,
+    pub memory: i64,
+    pub ephemeral_storage: i64,
+    pub scalar: BTreeMap<String, i64>,
+}
+
+impl Resources {
+    /// Reads a resource list; what cannot be parsed (the server has validated it) counts as 0.
+    pub fn of(list: Option<&BTreeMap<String, ApiQuantity>>) -> Self {
+        let mut out = Self::default();
+        for (name, quantity) in list.into_iter().flatten() {
+            let Ok(quantity) = Quantity::parse(&quantity.0) else { continue };
+            match name.as_str() {
+                "cpu" => out.milli_cpu = quantity.milli_value(),
+                "memory" => out.memory = quantity.value(),
+                "ephemeral-storage" => out.ephemeral_storage = quantity.value(),
+                "pods" => {}
+                _ => drop(out.scalar.insert(name.clone(), quantity.value())),
+            }
+        }
+        out
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.milli_cpu += other.milli_cpu;
+        self.memory += other.memory;
+        self.ephemeral_storage += other.ephemeral_storage;
+        for (name, amount) in &other.scalar {
+            *self.scalar.entry(name.clone()).or_default() += amount;
+        }
+    }
+
+    pub fn subtract(&mut self, other: &Self) {
+        self.milli_cpu -= other.milli_cpu;
+        self.memory -= other.memory;
+        self.ephemeral_storage -= other.ephemeral_storage;
+        for (name, amount) in &other.scalar {
+            *self.scalar.entry(name.clone()).or_default() -= amount;
+        }
+    }
+
+    fn max(&mut self, other: &Self) {
+        self.milli_cpu = self.milli_cpu.max(other.milli_cpu);
+        self.memory = self.memory.max(other.memory);
+        self.ephemeral_storage = self.ephemeral_storage.max(other.ephemeral_storage);
+        for (name, amount) in &other.scalar {
+            let entry = self.scalar.entry(name.clone()).or_default();
+            *entry = (*entry).max(*amount);
+        }
+    }
+
+    /// Takes amounts from a pod-level list where that names them.
+    fn replace(&mut self, list: &BTreeMap<String, ApiQuantity>) {
+        let given = Self::of(Some(list));
+        for name in list.keys() {
+            match name.as_str() {
+                "cpu" => self.milli_cpu = given.milli_cpu,
+                "memory" => self.memory = given.memory,
+                other => {
+                    if let Some(amount) = given.scalar.get(other) {
+                        self.scalar.insert(other.to_owned(), *amount);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a pod requests, and the same with defaults for containers that request no CPU or memory.
+pub(crate) fn requests(spec: &PodSpec) -> (Resources, Resources) {
+    (total(spec, false), total(spec, true))
+}
+
+fn total(spec: &PodSpec, defaults: bool) -> Resources {
+    let mut sum = Resources::default();
+    spec.containers.iter().for_each(|c| sum.add(&container(c, defaults)));
+    // Init containers run one by one beside the sidecars started before them.
+    let (mut sidecars, mut peak) = (Resources::default(), Resources::default());
+    for init in spec.init_containers.iter().flatten() {
+        let own = container(init, defaults);
+        if init.restart_policy.as_deref() == Some("Always") {
+            sum.add(&own);
+            sidecars.add(&own);
+            peak.max(&sidecars);
+        } else {
+            let mut during = own;
+            during.add(&sidecars);
+            peak.max(&during);
+        }
+    }
+    sum.max(&peak);
+    if let Some(list) = spec.resources.as_ref().and_then(requested) {
+        sum.replace(list);
+    }
+    sum.add(&Resources::of(spec.overhead.as_ref()));
+    sum
+}
+
+fn requested(resources: &ResourceRequirements) -> Option<&BTreeMap<String, ApiQuantity>> {
+    resources.requests.as_ref()
+}
+
+fn container(container: &Container, defaults: bool) -> Resources {
+    let list = container.resources.as_ref().and_then(requested);
+    let mut out = Resources::of(list);
+    if defaults {
+        let has = |name: &str| list.is_some_and(|l| l.contains_key(name));
+        if !has("cpu") {
+            out.milli_cpu = DEFAULT_MILLI_CPU;
+        }
+        if !has("memory") {
+            out.memory = DEFAULT_MEMORY;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn init_containers_and_sidecars_count_as_they_run() {
+        let cpu = |n: &str, sidecar: bool| {
+            let mut c = json!({"name": "c", "resources": {"requests": {"cpu": n}}});
+            if sidecar {
+                c["restartPolicy"] = "Always".into();
+            }
+            c
+        };
+        let check = |init: Vec<Value>, main: Vec<Value>, want: i64| {
+            let spec: PodSpec = serde_json::from_value(json!({"containers": main, "initContainers": init})).expect("spec");
+            assert_eq!(requests(&spec).0.milli_cpu, want);
+        };
+        check(vec![], vec![cpu("1", false), cpu("2", false)], 3000);
+        check(vec![cpu("5", false)], vec![cpu("1", false)], 5000);
+        check(vec![cpu("1", true), cpu("5", false)], vec![cpu("1", false)], 6000);
+        check(vec![cpu("1", true)], vec![cpu("3", false)], 4000);
+    }
+}

@@ -1,0 +1,280 @@
+//! The scheduling loop and one pod's cycle.
+
+use crate::Handle;
+use crate::binding::{self, Bound};
+use crate::cache::Cache;
+use crate::framework::{Code, Failure, Nomination, Rejection, Snapshot};
+use crate::node_info::NodeInfo;
+use crate::pod_info::{PodInfo, nominated_node, uid};
+use crate::profile::Profile;
+use crate::queue::{QueuedPod, SchedulingQueue};
+use informer::{CancellationToken, Subscription};
+use rand::RngExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+/// Pods scheduled between two looks at new events.
+const BATCH: usize = 16;
+
+/// The owner of cache and queue.
+pub(crate) struct Scheduler {
+    pub handle: Arc<Handle>,
+    pub profile: Arc<Profile>,
+    pub cache: Cache,
+    pub queue: SchedulingQueue,
+    bound: mpsc::UnboundedSender<Bound>,
+    outcomes: mpsc::UnboundedReceiver<Bound>,
+}
+
+/// Why a pod was not placed.
+pub(crate) struct Unplaced {
+    /// What people are told.
+    pub message: String,
+    /// Plugins whose rejection counted; empty: an error.
+    pub rejected_by: Vec<&'static str>,
+    pub nomination: Option<Nomination>,
+}
+
+impl Scheduler {
+    pub fn new(handle: Arc<Handle>) -> Self {
+        // At most one message per pod that is being bound.
+        let (bound, outcomes) = mpsc::unbounded_channel();
+        let (cache, queue) = Default::default();
+        Self { handle, profile: Arc::new(Profile::new()), cache, queue, bound, outcomes }
+    }
+
+    /// Handles events and schedules pods until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let (mut nodes, mut pods) = (self.handle.nodes.subscribe(), self.handle.pods.subscribe());
+        let storage = Arc::new(Notify::new());
+        self.watch_storage(&storage);
+        loop {
+            self.drain(&mut nodes, &mut pods);
+            if self.schedule_batch() {
+                // The state may have moved on meanwhile: bindings and new pods first.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let wake = self.queue.next_wake().unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(86_400));
+            tokio::select! {
+                Some(event) = nodes.next() => self.on_node(event),
+                Some(event) = pods.next() => self.on_pod(event),
+                Some(outcome) = self.outcomes.recv() => self.on_bound(outcome),
+                () = storage.notified() => self.on_storage(),
+                () = tokio::time::sleep_until(wake) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    fn watch_storage(&self, notify: &Arc<Notify>) {
+        let tell = |notify: &Arc<Notify>| {
+            let notify = notify.clone();
+            move || notify.notify_one()
+        };
+        let (a, b, c) = (tell(notify), tell(notify), tell(notify));
+        self.handle.claims.on_event(move |_| a());
+        self.handle.volumes.on_event(move |_| b());
+        self.handle.classes.on_event(move |_| c());
+    }
+
+    fn drain(&mut self, nodes: &mut Subscription<api::k8s::core::v1::Node>, pods: &mut Subscription<api::k8s::core::v1::Pod>) {
+        while let Some(event) = nodes.try_next() {
+            self.on_node(event);
+        }
+        while let Some(event) = pods.try_next() {
+            self.on_pod(event);
+        }
+        while let Ok(outcome) = self.outcomes.try_recv() {
+            self.on_bound(outcome);
+        }
+    }
+
+    fn on_bound(&mut self, outcome: Bound) {
+        let Err(error) = outcome.result else { return };
+        self.cache.forget(uid(&outcome.queued.pod));
+        // The pod may be gone or bound by someone else: what the informer has decides.
+        let key = informer::Key::of(outcome.queued.pod.as_ref());
+        let current = self.handle.pods.get_key(&key).filter(|p| p.metadata.uid == outcome.queued.pod.metadata.uid);
+        let Some(current) = current.filter(|p| crate::pod_info::node_name(p).is_empty()) else { return };
+        binding::report_failure(&self.handle, &current, &error, "SchedulerError", None);
+        self.queue.put_back(QueuedPod { pod: current, ..outcome.queued }, Vec::new());
+    }
+
+    /// Schedules some pods; tells whether there were any.
+    fn schedule_batch(&mut self) -> bool {
+        for done in 0..BATCH {
+            let Some(queued) = self.queue.pop() else { return done > 0 };
+            self.schedule(queued);
+        }
+        true
+    }
+
+    fn schedule(&mut self, queued: QueuedPod) {
+        let pod = PodInfo::new(queued.pod.clone());
+        match self.place(&pod) {
+            Ok(node) => self.start_binding(queued, pod, node),
+            Err(unplaced) => self.not_placed(queued, unplaced),
+        }
+    }
+
+    fn start_binding(&mut self, queued: QueuedPod, pod: PodInfo, node: String) {
+        for (done, plugin) in self.profile.reserve.iter().enumerate() {
+            if let Err(rejection) = plugin.reserve(&queued.pod, &node) {
+                self.profile.reserve[..=done].iter().rev().for_each(|p| p.unreserve(&queued.pod, &node));
+                let unplaced = Unplaced { message: text(&rejection), rejected_by: vec![plugin.name()], nomination: None };
+                return self.not_placed(queued, unplaced);
+            }
+        }
+        self.cache.assume(Arc::new(pod), &node);
+        let (handle, profile, done) = (self.handle.clone(), self.profile.clone(), self.bound.clone());
+        tokio::spawn(async move {
+            let outcome = binding::bind(&handle, &profile, queued, node).await;
+            // The receiver is gone only at shutdown.
+            let _ = done.send(outcome);
+        });
+    }
+
+    fn not_placed(&mut self, queued: QueuedPod, unplaced: Unplaced) {
+        let reason = if unplaced.rejected_by.is_empty() { "SchedulerError" } else { "Unschedulable" };
+        let nominated = unplaced.nomination.as_ref().map(|n| n.node.clone());
+        binding::report_failure(&self.handle, &queued.pod, &unplaced.message, reason, nominated.as_deref());
+        let mut queued = queued;
+        if let Some(nomination) = unplaced.nomination {
+            binding::evict(&self.handle, &queued.pod, &nomination);
+            let mut pod = api::k8s::core::v1::Pod::clone(&queued.pod);
+            pod.status.get_or_insert_default().nominated_node_name = Some(nomination.node);
+            queued.pod = Arc::new(pod);
+        }
+        self.queue.put_back(queued, unplaced.rejected_by);
+    }
+
+    /// Chooses a node: the best of those that pass every filter.
+    fn place(&self, pod: &PodInfo) -> Result<String, Unplaced> {
+        let nodes = self.cache.nodes();
+        if nodes.is_empty() {
+            // Any node that is added may help, which the fit plugin's hint says.
+            let message = "no nodes available to schedule pods".to_owned();
+            return Err(Unplaced { message, rejected_by: vec!["NodeResourcesFit"], nomination: None });
+        }
+        let snapshot = Snapshot { nodes, handle: &self.handle };
+        let filters = match self.profile.filters(pod, snapshot) {
+            Ok(filters) => filters,
+            Err((plugin, rejection)) => return Err(self.rejected_early(pod, snapshot, plugin, rejection)),
+        };
+        let mut feasible: Vec<&NodeInfo> = Vec::new();
+        let mut rejections = Vec::with_capacity(nodes.len());
+        let mut rejected_by = Vec::new();
+        let reserved = self.nominations(pod);
+        for node in nodes {
+            match filters.run(node).and_then(|()| self.leaves_room(pod, node, &reserved, &filters)) {
+                Ok(()) => feasible.push(node),
+                Err((plugin, rejection)) => {
+                    rejections.push(rejection);
+                    if !rejected_by.contains(&plugin) {
+                        rejected_by.push(plugin);
+                    }
+                }
+            }
+        }
+        if feasible.is_empty() {
+            return Err(self.rejected_everywhere(pod, snapshot, rejections, rejected_by));
+        }
+        Ok(self.best(pod, snapshot, &feasible))
+    }
+
+    fn best(&self, pod: &PodInfo, snapshot: Snapshot<'_>, feasible: &[&NodeInfo]) -> String {
+        // A preemptor goes where room was made for it.
+        if let Some(node) = feasible.iter().find(|n| n.name() == nominated_node(&pod.pod)) {
+            return node.name().to_owned();
+        }
+        if let [only] = feasible {
+            return only.name().to_owned();
+        }
+        let scores = self.profile.score(pod, snapshot, feasible);
+        let max = scores.iter().copied().max().unwrap_or(0);
+        let best: Vec<&&NodeInfo> = feasible.iter().zip(&scores).filter(|(_, score)| **score == max).map(|(node, _)| node).collect();
+        best[rand::rng().random_range(0..best.len())].name().to_owned()
+    }
+
+    /// Pods of at least this pod's priority that wait for room on a node, by node.
+    fn nominations(&self, pod: &PodInfo) -> BTreeMap<String, Vec<Arc<PodInfo>>> {
+        let mut out: BTreeMap<String, Vec<Arc<PodInfo>>> = BTreeMap::new();
+        for other in self.queue.nominated() {
+            if uid(other) != pod.uid() && crate::pod_info::priority(other) >= pod.priority() {
+                out.entry(nominated_node(other).to_owned()).or_default().push(Arc::new(PodInfo::new(other.clone())));
+            }
+        }
+        out
+    }
+
+    /// Whether the pod fits beside the pods that are nominated to the node, too.
+    fn leaves_room(
+        &self,
+        _pod: &PodInfo,
+        node: &Arc<NodeInfo>,
+        reserved: &BTreeMap<String, Vec<Arc<PodInfo>>>,
+        filters: &crate::profile::Filters<'_>,
+    ) -> Result<(), (&'static str, Rejection)> {
+        let Some(pods) = reserved.get(node.name()) else { return Ok(()) };
+        let mut fuller = NodeInfo::clone(node);
+        pods.iter().for_each(|p| fuller.add(p.clone()));
+        filters.run(&fuller)
+    }
+
+    fn rejected_early(&self, pod: &PodInfo, snapshot: Snapshot<'_>, plugin: &'static str, rejection: Rejection) -> Unplaced {
+        if rejection.code == Code::Error {
+            return Unplaced { message: text(&rejection), rejected_by: Vec::new(), nomination: None };
+        }
+        let failure = Failure { rejections: vec![rejection.clone(); snapshot.nodes.len()] };
+        let (post, nomination) = self.post_filter(pod, snapshot, &failure);
+        let message = fit_error(snapshot.nodes.len(), &text(&rejection), &post);
+        Unplaced { message, rejected_by: vec![plugin], nomination }
+    }
+
+    fn rejected_everywhere(&self, pod: &PodInfo, snapshot: Snapshot<'_>, rejections: Vec<Rejection>, rejected_by: Vec<&'static str>) -> Unplaced {
+        if let Some(error) = rejections.iter().find(|r| r.code == Code::Error) {
+            return Unplaced { message: text(error), rejected_by: Vec::new(), nomination: None };
+        }
+        let reasons = histogram(&rejections);
+        let failure = Failure { rejections };
+        let (post, nomination) = self.post_filter(pod, snapshot, &failure);
+        let message = fit_error(snapshot.nodes.len(), &reasons, &post);
+        Unplaced { message, rejected_by, nomination }
+    }
+
+    fn post_filter(&self, pod: &PodInfo, snapshot: Snapshot<'_>, failure: &Failure) -> (String, Option<Nomination>) {
+        // Dynamic resources would be given back first; there are none, which it says like this.
+        let mut messages = vec!["no new claims to deallocate".to_owned()];
+        for plugin in &self.profile.post_filter {
+            match plugin.post_filter(pod, snapshot, &self.profile, failure) {
+                Ok(nomination) => return (String::new(), Some(nomination)),
+                Err(message) => messages.push(message),
+            }
+        }
+        (messages.join(", "), None)
+    }
+}
+
+fn text(rejection: &Rejection) -> String {
+    rejection.reasons.join(", ")
+}
+
+/// `0/3 nodes are available: why. what was tried to make room`
+pub(crate) fn fit_error(nodes: usize, reasons: &str, post: &str) -> String {
+    let message = format!("0/{nodes} nodes are available: {reasons}.");
+    if post.is_empty() { message } else { format!("{message} {post}") }
+}
+
+/// `1 Insufficient cpu, 2 node(s) were unschedulable`, sorted as text.
+pub(crate) fn histogram(rejections: &[Rejection]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in rejections.iter().flat_map(|r| &r.reasons) {
+        *counts.entry(reason).or_default() += 1;
+    }
+    let mut lines: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    lines.sort();
+    lines.join(", ")
+}
