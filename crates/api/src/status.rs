@@ -109,12 +109,14 @@ pub struct Status {
     pub message: String,
     /// `details`, absent when `Null`.
     pub details: Value,
+    /// `metadata.continue`: where an expired list can be continued inconsistently; empty when there is none.
+    pub continue_token: String,
 }
 
 impl Status {
     /// Builds a failure without details.
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), message: message.into(), details: Value::Null }
+        Self { code, reason: reason.into(), message: message.into(), details: Value::Null, continue_token: String::new() }
     }
 
     /// 400 with a message.
@@ -212,6 +214,9 @@ impl Status {
             "message": self.message, "code": self.code});
         if !self.reason.is_empty() {
             out["reason"] = self.reason.as_str().into();
+        }
+        if !self.continue_token.is_empty() {
+            out["metadata"]["continue"] = self.continue_token.as_str().into();
         }
         if !self.details.is_null() {
             out["details"] = self.details.clone();

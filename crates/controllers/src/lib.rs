@@ -15,11 +15,13 @@ mod deployment;
 mod discovery;
 mod endpoints;
 mod endpointslice;
+mod garbage_collector;
 mod job;
 mod namespace;
 mod node_ipam;
 mod ownership;
 mod pod_control;
+mod pod_gc;
 mod pods;
 mod replicaset;
 mod root_ca;
@@ -81,6 +83,8 @@ fn table() -> Vec<Row> {
         row!("endpoint-controller", "endpoint-controller", endpoints::run),
         row!("nodeipam", "node-controller", node_ipam::run),
         row!("job-controller", "job-controller", job::run),
+        row!("garbage-collector-controller", "generic-garbage-collector", garbage_collector::run),
+        row!("pod-garbage-collector", "pod-garbage-collector", pod_gc::run),
         row!("cluster-dns", "cluster-dns", cluster_dns::run),
     ]
 }

@@ -9,6 +9,7 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const ENTRIES_MAX: usize = 1 << 20;
 /// Manifests, indexes and configurations.
@@ -48,10 +49,7 @@ impl Archive {
 
     /// Reads a stream into a file without a name, so that its members can be read in any order.
     pub fn spool(name: String, source: impl Read, spool: &Path) -> Result<Archive> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::open(spool, flags, Mode::from_raw_mode(0o600))
-            .map_err(|e| Error::io(format!("make a temporary file in {spool:?}"))(e.into()))?;
-        let mut file = File::from(file);
+        let mut file = unnamed(spool).map_err(Error::io(format!("make a temporary file in {spool:?}")))?;
         let mut plain = stream::decompress(source, &name)?;
         io::copy(&mut plain, &mut file).map_err(Error::io(format!("copy {name} to {spool:?}")))?;
         file.rewind().map_err(Error::io("rewind a temporary file"))?;
@@ -139,6 +137,16 @@ impl Archive {
         }
         Ok(Some(bytes))
     }
+}
+
+/// A file that is gone with its last descriptor. (`O_TMPFILE` is not known to every file system.)
+fn unnamed(dir: &Path) -> io::Result<File> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let name = format!("spool-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    let path = dir.join(name);
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// A part of a file, read by position so that readers do not disturb each other.

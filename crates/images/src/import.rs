@@ -114,7 +114,7 @@ impl<'a> Workspace<'a> {
         let mut raw = Hashing::new(member);
         let plain = stream::decompress(&mut raw, &what)?;
         let mut plain = Hashing::new(Bounded::new(plain, LAYER_BYTES, Instant::now() + LAYER_TIME));
-        let size = unpack::unpack(&mut plain, root.as_fd(), &parents, LAYER_ENTRIES).map_err(failed)?;
+        let size = unpack::unpack(&mut plain, root.as_fd(), &parents, LAYER_ENTRIES, LAYER_BYTES).map_err(failed)?;
         let diff_id = plain.finish().map_err(failed)?;
         let mut found = vec![(diff_id, layer.diff_id.as_str())];
         if let Some(digest) = &layer.digest {

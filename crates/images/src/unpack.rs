@@ -20,9 +20,23 @@ const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 const XATTR: &str = "SCHILY.xattr.";
 
 /// Unpacks `source` into `root`; `parents` are the unpacked layers below, topmost first. Returns bytes written.
-pub(crate) fn unpack(source: impl Read, root: BorrowedFd<'_>, parents: &[OwnedFd], entries: usize) -> io::Result<u64> {
+pub(crate) fn unpack(
+    source: impl Read,
+    root: BorrowedFd<'_>,
+    parents: &[OwnedFd],
+    entries: usize,
+    bytes: u64,
+) -> io::Result<u64> {
     let mut archive = tar::Archive::new(source);
-    let mut layer = Layer { root, parents, cached: None, hidden: HashSet::new(), directories: Vec::new(), bytes: 0 };
+    let mut layer = Layer {
+        root,
+        parents,
+        cached: None,
+        hidden: HashSet::new(),
+        directories: Vec::new(),
+        bytes: 0,
+        bytes_max: bytes,
+    };
     for (count, entry) in archive.entries()?.enumerate() {
         if count >= entries {
             return Err(refuse(format!("it has more than {entries} entries")));
@@ -45,6 +59,7 @@ struct Layer<'a> {
     /// Times of directories, set when nothing more changes them.
     directories: Vec<(PathBuf, i64)>,
     bytes: u64,
+    bytes_max: u64,
 }
 
 impl Layer<'_> {
@@ -104,6 +119,10 @@ impl Layer<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = kernel::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
         let mut file = std::fs::File::from(file);
+        // A sparse file's size is not bounded by what is read of the archive.
+        if entry.size() > self.bytes_max.saturating_sub(self.bytes) {
+            return Err(refuse("with it the layer has more bytes than a layer may have"));
+        }
         self.bytes += io::copy(entry, &mut file)?;
         self.attributes(entry, file.into(), path)
     }

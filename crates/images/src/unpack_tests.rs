@@ -39,7 +39,7 @@ fn run(entries: &[Entry<'_>], parents: &[&Path]) -> (tempfile::TempDir, Result<u
     let dir = tempfile::tempdir().unwrap();
     let root: OwnedFd = std::fs::File::open(dir.path()).unwrap().into();
     let parents: Vec<OwnedFd> = parents.iter().map(|p| std::fs::File::open(p).unwrap().into()).collect();
-    let result = unpack(&bytes[..], root.as_fd(), &parents, 100).map_err(|e| e.to_string());
+    let result = unpack(&bytes[..], root.as_fd(), &parents, 100, 1000).map_err(|e| e.to_string());
     (dir, result)
 }
 
@@ -146,4 +146,10 @@ fn too_many_entries_are_refused() {
     let names: Vec<String> = (0..101).map(|i| format!("f{i}")).collect();
     let entries: Vec<Entry<'_>> = names.iter().map(|n| (FILE, n.as_str(), "", &b""[..])).collect();
     refused(&entries, "more than 100 entries");
+}
+
+#[test]
+fn too_many_bytes_are_refused() {
+    let half = [0u8; 600];
+    refused(&[(FILE, "a", "", &half), (FILE, "b", "", &half)], "more bytes than a layer may have");
 }

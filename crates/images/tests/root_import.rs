@@ -116,3 +116,50 @@ fn oci_layouts_pick_this_platform() {
     assert_eq!(store.import(&dir.path().join("oci.tar")).unwrap(), ["quay.io/a/b:1"]);
     assert_eq!(store.image("quay.io/a/b:1").unwrap().layers.len(), 2);
 }
+
+#[test]
+fn many_importers_and_removers_share_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = docker_archive(dir.path(), "");
+    let path = dir.path().join("store");
+    std::thread::scope(|scope| {
+        for worker in 0..6 {
+            let (archive, path) = (&archive, &path);
+            scope.spawn(move || {
+                for round in 0..5 {
+                    // A store of its own, as another process would have.
+                    let store = Store::open(path).unwrap();
+                    store.import(archive).unwrap();
+                    let container = format!("c{worker}-{round}");
+                    // Another worker may have removed the image meanwhile; a hold that succeeds is good.
+                    if let Ok(image) = store.hold("node", &container, "tool:v1") {
+                        store.remove("tool:v1").unwrap();
+                        assert!(image.layers.iter().all(|layer| layer.read_dir().unwrap().count() > 0));
+                        store.release("node", &container).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let store = Store::open(&path).unwrap();
+    store.remove("tool:v1").unwrap();
+    for name in ["layers", "tmp", "blobs/sha256", "holds/node"] {
+        assert_eq!(std::fs::read_dir(path.join(name)).unwrap().count(), 0, "{name}");
+    }
+}
+
+#[test]
+fn leftovers_of_a_crash_are_removed_and_those_of_the_living_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (dead, alive) = (dir.path().join("tmp/dead"), dir.path().join("tmp/alive"));
+    std::fs::create_dir_all(dead.join("fs")).unwrap();
+    std::fs::write(dir.path().join("tmp/file"), "half").unwrap();
+    std::fs::create_dir(&alive).unwrap();
+    let lock = std::fs::File::open(&alive).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    drop(store);
+    Store::open(dir.path()).unwrap();
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("tmp")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["alive"]);
+}

@@ -71,7 +71,7 @@ pub(crate) fn container(spec: &ContainerSpec, handles: &Handles, child: &Child<'
     if let Some((_, peer)) = &terminal {
         console::show(entered.dev.as_fd(), peer)?;
     }
-    rootfs::furnish(spec, handles, &entered.root)?;
+    rootfs::furnish(spec, handles, &entered)?;
     become_process(&spec.process, &entered.root, terminal, child)
 }
 

@@ -1,6 +1,6 @@
 //! Detached mounts: made or cloned as handles, changed, and attached in one step.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::{mount_setattr, MountAttr};
 use rustix::fs::CWD;
 use rustix::mount::{
@@ -34,19 +34,70 @@ pub fn new(fstype: &str, options: &[(&str, Option<&str>)], attrs: u64) -> Result
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs).context(|| format!("fsmount {fstype}"))
 }
 
+/// An overlay that is ready to be attached, or to be mounted by name where the kernel is too old for that.
+pub enum Overlay {
+    /// A detached mount.
+    Detached(OwnedFd),
+    /// Options for mount(2): before 6.5 fsconfig takes no more than 256 bytes of layers.
+    Options(String),
+}
+
+/// Longest option string of mount(2).
+const MAX_OPTIONS: usize = 4095;
+
 /// An overlay of read-only layers (top first) and a writable one.
-pub fn overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<OwnedFd> {
+pub fn overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<Overlay> {
+    let invalid = Some(libc::EINVAL);
+    match detached_overlay(lower, upper, work) {
+        // An old kernel collects any option and refuses it here.
+        Err(error) if error.raw_os_error() == invalid => Ok(Overlay::Options(overlay_options(lower, upper, work)?)),
+        done => done.map(Overlay::Detached),
+    }
+}
+
+fn detached_overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<OwnedFd> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context(|| "fsopen overlay")?;
-    // `lowerdir+` (6.5) takes one layer at a time, so neither a page of options nor a colon in a path limits us.
-    let one_by_one = lower.iter().try_for_each(|layer| fsconfig_set_string(&fs, "lowerdir+", layer.as_ref()));
-    if one_by_one.is_err() {
-        let joined = lower.iter().map(|l| l.as_ref().display().to_string().replace(':', "\\:")).collect::<Vec<_>>().join(":");
-        fsconfig_set_string(&fs, "lowerdir", joined.as_str()).context(|| "overlay lowerdir")?;
+    for layer in lower {
+        fsconfig_set_string(&fs, "lowerdir+", layer.as_ref()).context(|| "overlay lowerdir")?;
     }
     fsconfig_set_string(&fs, "upperdir", upper).context(|| format!("overlay upperdir {}", upper.display()))?;
     fsconfig_set_string(&fs, "workdir", work).context(|| format!("overlay workdir {}", work.display()))?;
     fsconfig_create(&fs).context(|| "create overlay")?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).context(|| "fsmount overlay")
+}
+
+fn overlay_options(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<String> {
+    let escape = |path: &Path| path.display().to_string().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,");
+    let layers: Vec<String> = lower.iter().map(|layer| escape(layer.as_ref())).collect();
+    let options = format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), escape(upper), escape(work));
+    if options.len() > MAX_OPTIONS {
+        return Err(Error::Invalid(format!("{} image layers are too many for this kernel", lower.len())));
+    }
+    Ok(options)
+}
+
+impl Overlay {
+    /// Puts it on a directory of ours and returns a handle of its root.
+    pub(crate) fn attach(&self, target: &Path) -> Result<OwnedFd> {
+        let shown = || format!("mount overlay on {}", target.display());
+        match self {
+            Self::Detached(mount) => attach_at(mount, target)?,
+            Self::Options(options) => {
+                let data = std::ffi::CString::new(options.as_str()).map_err(|_| Error::Invalid("zero byte in a layer path".into()))?;
+                rustix::mount::mount("overlay", target, "overlay", rustix::mount::MountFlags::empty(), Some(data.as_c_str()))
+                    .context(shown)?;
+            }
+        }
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::open(target, flags, rustix::fs::Mode::empty()).context(shown)
+    }
+
+    pub(crate) fn fd(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Detached(fd) => Some(fd),
+            Self::Options(_) => None,
+        }
+    }
 }
 
 /// Clones the mount tree at a path of ours into a detached one.

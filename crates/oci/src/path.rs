@@ -48,7 +48,7 @@ impl Root {
 
     /// Opens a handle on a path, making it and its parents (mode 0755, files 0644) when missing.
     pub fn ensure(&self, path: &Path, kind: Kind) -> Result<OwnedFd> {
-        self.ensure_within(path, kind, MAX_STEPS)
+        self.ensure_within(&Path::new("/").join(path), kind, MAX_STEPS)
     }
 
     fn ensure_within(&self, path: &Path, kind: Kind, steps: usize) -> Result<OwnedFd> {
@@ -72,12 +72,13 @@ impl Root {
         match made {
             Ok(()) => openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).context(shown),
             // Made by another meanwhile, or a link to nothing (`/var/run -> /run` without /run): make what it means.
-            Err(Errno::EXIST) => match readlinkat(&dir, name, Vec::new()) {
-                Ok(link) => {
+            Err(Errno::EXIST) => match self.open(path, OFlags::PATH) {
+                Err(Errno::NOENT) => {
+                    let link = readlinkat(&dir, name, Vec::new()).context(shown)?;
                     let link = PathBuf::from(std::ffi::OsStr::from_bytes(link.to_bytes()));
                     self.ensure_within(&parent.join(link), kind, steps)
                 }
-                Err(_) => self.ensure_within(path, kind, steps),
+                opened => opened.context(shown),
             },
             Err(error) => Err(error).context(shown),
         }

@@ -2,7 +2,7 @@
 
 use crate::cgroup::CgroupMount;
 use crate::error::{Context, Error, Result};
-use crate::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::mount::{self, Overlay, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::path::{Kind, Root};
 use crate::spec::{BindMount, ContainerSpec, Propagation};
 use crate::dev;
@@ -24,8 +24,8 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// Host resources, opened by the parent before the child exists.
 pub(crate) struct Handles {
-    /// The overlay, detached.
-    pub overlay: OwnedFd,
+    /// The overlay.
+    pub overlay: Overlay,
     /// Clones of the sources of `spec.mounts`, in their order, attributes set.
     pub mounts: Vec<OwnedFd>,
     /// Clone of the pod's shared memory.
@@ -57,8 +57,8 @@ impl Handles {
 
     pub(crate) fn raw_fds(&self) -> Vec<i32> {
         use std::os::fd::AsRawFd;
-        let single = [&self.overlay, &self.shm, &self.null];
-        single.into_iter().chain(&self.mounts).chain(&self.devices).map(AsRawFd::as_raw_fd).collect()
+        let single = [&self.shm, &self.null];
+        single.into_iter().chain(self.overlay.fd()).chain(&self.mounts).chain(&self.devices).map(AsRawFd::as_raw_fd).collect()
     }
 }
 
@@ -112,6 +112,8 @@ pub(crate) struct Entered {
     pub dev: OwnedFd,
     /// Its devpts.
     pub devpts: OwnedFd,
+    /// The root's mount.
+    overlay: OwnedFd,
 }
 
 /// Goes into the new root. Afterwards no path leads to the host.
@@ -122,8 +124,8 @@ pub(crate) fn enter(spec: &ContainerSpec, handles: &Handles) -> Result<Entered> 
     let proc = mount::new("proc", &[], NOSUID | NODEV | NOEXEC)?;
     let sys = system(spec)?;
     let cgroups = cgroup_tree(spec, &handles.cgroups);
-    mount::attach_at(&handles.overlay, &spec.rootfs.mountpoint)?;
-    rustix::process::fchdir(&handles.overlay).context(|| "enter the root file system")?;
+    let overlay = handles.overlay.attach(&spec.rootfs.mountpoint)?;
+    rustix::process::fchdir(&overlay).context(|| "enter the root file system")?;
     rustix::process::pivot_root(".", ".").context(|| "pivot_root")?;
     // The old root now lies on top of the new one at the same place.
     unmount(".", UnmountFlags::DETACH).context(|| "detach the old root")?;
@@ -135,7 +137,7 @@ pub(crate) fn enter(spec: &ContainerSpec, handles: &Handles) -> Result<Entered> 
         attach_cgroups(&root, &tree)?;
     }
     let (dev, devpts) = devices(spec, handles, &root)?;
-    Ok(Entered { root, dev, devpts })
+    Ok(Entered { root, dev, devpts, overlay })
 }
 
 fn system(spec: &ContainerSpec) -> Result<OwnedFd> {
@@ -215,15 +217,20 @@ fn devices(spec: &ContainerSpec, handles: &Handles, root: &Root) -> Result<(Owne
 
 /// Attaches volumes, adds devices, hides and locks paths. The container's own mounts come last, so
 /// that nothing of theirs lies under ours.
-pub(crate) fn furnish(spec: &ContainerSpec, handles: &Handles, root: &Root) -> Result<()> {
+pub(crate) fn furnish(spec: &ContainerSpec, handles: &Handles, entered: &Entered) -> Result<()> {
+    let root = &entered.root;
     for (bind, source) in spec.mounts.iter().zip(&handles.mounts) {
         attach_volume(bind, source, root)?;
     }
     dev::add(root, &spec.devices)?;
+    if spec.rootfs.readonly && !spec.process.cwd.is_empty() {
+        // Later it could not be made any more.
+        root.ensure(Path::new(&spec.process.cwd), Kind::Dir)?;
+    }
     spec.readonly_paths.iter().try_for_each(|path| make_readonly(root, path))?;
     spec.masked_paths.iter().try_for_each(|path| mask(root, path, &handles.null))?;
     if spec.rootfs.readonly {
-        mount::set_attrs(handles.overlay.as_fd(), false, RDONLY)?;
+        mount::set_attrs(entered.overlay.as_fd(), false, RDONLY)?;
     }
     Ok(())
 }

@@ -242,6 +242,29 @@ async fn every_way_into_a_service() {
 }
 
 #[tokio::test]
+async fn endpoints_on_the_node_itself() {
+    let mut cluster = Cluster::new().await;
+    let listener = inside(&cluster.node, || TcpListener::bind("192.0.2.2:8080").unwrap()).await;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = (&stream).write_all(stream.peer_addr().unwrap().ip().to_string().as_bytes());
+        }
+    });
+    cluster.set("api", spec("NodePort", "10.96.0.1", json!({})), vec![slice(&[("192.0.2.2", "here")], "TCP")]);
+    cluster.apply(&["api"]).await;
+    let (node, world, pod) = (cluster.node.clone(), cluster.world.clone(), cluster.pods[0].clone());
+    cluster
+        .expect(&[
+            (&pod, "10.96.0.1:80", "10.244.0.2"),
+            (&node, "10.96.0.1:80", "192.0.2.2"),
+            (&world, "10.96.0.1:80", "192.0.2.1"),
+            (&node, "127.0.0.1:30080", "192.0.2.2"),
+            (&world, "192.0.2.2:30080", "192.0.2.1"),
+        ])
+        .await;
+}
+
+#[tokio::test]
 async fn balances_and_sticks() {
     let mut cluster = Cluster::new().await;
     cluster.serve(0).await;

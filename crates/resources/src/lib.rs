@@ -11,6 +11,7 @@
 pub mod age;
 mod apps;
 mod autoscaling;
+mod batch;
 mod certificates;
 mod columns;
 pub mod core;

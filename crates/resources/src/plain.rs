@@ -19,3 +19,16 @@ impl Strategy for Plain {
         self.generation
     }
 }
+
+/// A kind whose names may be anything that fits into a path (roles and bindings).
+pub struct PathNamed;
+
+impl Strategy for PathNamed {
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        crate::names::path_segment(name, prefix)
+    }
+}

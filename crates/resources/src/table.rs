@@ -1,6 +1,6 @@
 //! The table of resources: one row each.
 
-use crate::{Strategy, apps, core};
+use crate::{Strategy, apps, batch, core};
 use crate::plain::Plain;
 
 /// A resource that is stored.
@@ -84,8 +84,8 @@ pub const ROWS: &[Row] = &[
     row!("apps", "v1", "replicasets", &apps::replica_set::ReplicaSet),
     row!("apps", "v1", "statefulsets", &apps::stateful_set::StatefulSet),
     row!("autoscaling", "v2", "horizontalpodautoscalers", &STATUS),
-    row!("batch", "v1", "cronjobs", &SPEC),
-    row!("batch", "v1", "jobs", &SPEC),
+    row!("batch", "v1", "cronjobs", &batch::cron_job::CronJob),
+    row!("batch", "v1", "jobs", &batch::job::Job),
     row!("certificates.k8s.io", "v1", "certificatesigningrequests", &STATUS),
     row!("coordination.k8s.io", "v1", "leases", &RECORD),
     row!("discovery.k8s.io", "v1", "endpointslices", &COUNTED),
@@ -98,10 +98,10 @@ pub const ROWS: &[Row] = &[
     row!("networking.k8s.io", "v1", "servicecidrs", &STATUS),
     row!("node.k8s.io", "v1", "runtimeclasses", &RECORD),
     row!("policy", "v1", "poddisruptionbudgets", &SPEC),
-    row!("rbac.authorization.k8s.io", "v1", "clusterrolebindings", &RECORD),
-    row!("rbac.authorization.k8s.io", "v1", "clusterroles", &RECORD),
-    row!("rbac.authorization.k8s.io", "v1", "rolebindings", &RECORD),
-    row!("rbac.authorization.k8s.io", "v1", "roles", &RECORD),
+    row!("rbac.authorization.k8s.io", "v1", "clusterrolebindings", &crate::plain::PathNamed),
+    row!("rbac.authorization.k8s.io", "v1", "clusterroles", &crate::plain::PathNamed),
+    row!("rbac.authorization.k8s.io", "v1", "rolebindings", &crate::plain::PathNamed),
+    row!("rbac.authorization.k8s.io", "v1", "roles", &crate::plain::PathNamed),
     row!("resource.k8s.io", "v1", "deviceclasses", &COUNTED),
     row!("resource.k8s.io", "v1", "resourceclaims", &STATUS),
     row!("resource.k8s.io", "v1", "resourceclaimtemplates", &RECORD),

@@ -12,6 +12,8 @@ pub struct Stored {
     pub json: Bytes,
     /// What selectors, the cacher and the garbage collector need without parsing.
     pub meta: Arc<Meta>,
+    /// Watch frames, for objects that are part of an event.
+    pub(super) frames: Option<Arc<super::frames::Frames>>,
 }
 
 /// The parsed part of a stored object.
@@ -42,6 +44,29 @@ pub struct Selection {
     pub labels: LabelSelector,
     /// Fields, already checked against what the kind can select.
     pub fields: FieldSelector,
+}
+
+impl Selection {
+    /// Whether an object belongs to it.
+    pub fn matches(&self, meta: &Meta) -> bool {
+        (self.namespace.is_empty() || self.namespace == meta.namespace)
+            && (self.name.is_empty() || self.name == meta.name)
+            && self.labels.matches(|key| meta.label(key))
+            && self.fields.matches(|field| meta.field(field))
+    }
+}
+
+impl Meta {
+    /// One label's value.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let at = self.labels.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok()?;
+        Some(&self.labels[at].1)
+    }
+
+    /// One selectable field's value, empty where it is unset.
+    pub fn field(&self, field: &str) -> &str {
+        self.fields.iter().find(|(f, _)| *f == field).map_or("", |(_, v)| v)
+    }
 }
 
 /// How fresh a list must be (`resourceVersion` and `resourceVersionMatch`).

@@ -38,8 +38,7 @@ struct Jobs {
 }
 
 pub(crate) async fn run(ctx: Context) {
-    // Batches status updates of jobs with many pods.
-    let queue = WorkQueue::with_backoff(Duration::from_secs(1), Duration::from_secs(60));
+    let queue = WorkQueue::new();
     let (jobs, pods) = (ctx.informer::<Job>(), ctx.informer::<Pod>());
     let expectations = Arc::new(Expectations::default());
     let released = Arc::new(Mutex::new(HashSet::new()));

@@ -168,12 +168,17 @@ impl Bed {
         for place in ["state/sandboxes", "root"] {
             left.extend(entries(&self.dir.join(place)));
         }
-        for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
+        for hierarchy in entries(Path::new("/sys/fs/cgroup")).into_iter().chain(["/sys/fs/cgroup".into()]) {
             left.extend(entries(&Path::new(&hierarchy).join(&self.cgroup_root[1..])).into_iter().filter(|e| Path::new(e).is_dir()));
         }
         left.extend(children());
         left
     }
+}
+
+/// Whether the node has cgroup v2 only.
+pub fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// Our child processes, zombies too.

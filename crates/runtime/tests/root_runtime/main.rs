@@ -38,6 +38,8 @@ const CASES: &[Case] = cases![
     isolation::privileged_and_host,
     isolation::seccomp_profiles,
     isolation::our_binary_is_safe,
+    isolation::devices_are_restricted,
+    isolation::propagation,
     isolation::limits_and_stats,
     isolation::pod_namespaces,
     streams::exec_sync,

@@ -133,7 +133,7 @@ pub async fn attach_terminal(bed: &mut Bed) {
 
 pub async fn port_forward(bed: &mut Bed) {
     let sandbox = bed.sandbox().await;
-    let id = bed.run(&sandbox, shell("echo hi | nc -l -p 8080 -s 127.0.0.1")).await;
+    let id = bed.run(&sandbox, shell("echo hi | nc -l -p 8080")).await;
     let mut connected = None;
     for _ in 0..100 {
         match bed.service().port_forward(&sandbox, 8080).await {

@@ -1,0 +1,69 @@
+//! RuntimeClass: a pod of a class gets the class's overhead and scheduling constraints.
+
+use super::{Attributes, Operation, Plugin};
+use crate::server::ApiServer;
+use api::{Object, Status, meta};
+use async_trait::async_trait;
+use serde_json::Value;
+
+/// The plugin.
+pub struct RuntimeClass;
+
+#[async_trait]
+impl Plugin for RuntimeClass {
+    async fn admit(&self, server: &ApiServer, a: &Attributes<'_>, pod: &mut Object) -> Result<(), Status> {
+        if a.operation != Operation::Create || !a.is("", "pods") {
+            return Ok(());
+        }
+        let name = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str).unwrap_or("").to_owned();
+        if name.is_empty() {
+            if pod.pointer("/spec/overhead").is_some_and(|o| o.as_object().is_some_and(|m| !m.is_empty())) {
+                return Err(a.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"));
+            }
+            return Ok(());
+        }
+        let Some(class) = server.lives().runtime_classes.get("", &name) else {
+            return Err(a.forbidden(&format!("pod rejected: RuntimeClass {name:?} not found")));
+        };
+        set_overhead(a, pod, &class)?;
+        set_scheduling(a, pod, &class)
+    }
+}
+
+fn set_overhead(a: &Attributes<'_>, pod: &mut Object, class: &Object) -> Result<(), Status> {
+    let fixed = class.pointer("/overhead/podFixed").filter(|f| f.as_object().is_some_and(|m| !m.is_empty()));
+    let given = pod.pointer("/spec/overhead").filter(|f| f.as_object().is_some_and(|m| !m.is_empty())).cloned();
+    match (fixed, given) {
+        (Some(fixed), Some(given)) if *fixed != given => {
+            Err(a.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
+        }
+        (None, Some(_)) => Err(a.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")),
+        (Some(fixed), None) => {
+            meta::field_mut(pod, "spec").insert("overhead".into(), fixed.clone());
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn set_scheduling(a: &Attributes<'_>, pod: &mut Object, class: &Object) -> Result<(), Status> {
+    let spec = meta::field_mut(pod, "spec");
+    for (key, value) in class.pointer("/scheduling/nodeSelector").and_then(Value::as_object).into_iter().flatten() {
+        let selector = spec.entry("nodeSelector").or_insert_with(|| Value::Object(Default::default()));
+        let Some(selector) = selector.as_object_mut() else { continue };
+        if selector.get(key).is_some_and(|present| present != value) {
+            let why = format!("pod rejected: conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
+                value.as_str().unwrap_or(""), selector[key].as_str().unwrap_or(""));
+            return Err(a.forbidden(&why));
+        }
+        selector.insert(key.clone(), value.clone());
+    }
+    let wanted = class.pointer("/scheduling/tolerations").and_then(Value::as_array);
+    for toleration in wanted.into_iter().flatten() {
+        let list = spec.entry("tolerations").or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(list) = list.as_array_mut().filter(|l| !l.contains(toleration)) {
+            list.push(toleration.clone());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Service account tokens: signature, issuer, time, audience, and that all they are bound to still lives.
+
+use super::{AUTHENTICATED, CREDENTIAL_ID, Refusal, UserInfo};
+use crate::server::ApiServer;
+use api::meta;
+use jiff::Timestamp;
+use pki::TokenClaims;
+use pki::token::Reference;
+use serde_json::Value;
+
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+const INVALID: &str = "invalid bearer token";
+const INVALIDATED: &str = "service account token has been invalidated";
+
+/// The user of a token and those of `audiences` (empty: the server's own) it is for.
+pub async fn authenticate(
+    server: &ApiServer,
+    token: &str,
+    audiences: &[String],
+) -> Result<(UserInfo, Vec<String>), Refusal> {
+    let refuse = |why: &str| if why.is_empty() { INVALID.to_owned() } else { format!("[{INVALID}, {why}]") };
+    let payload = server.config().sa_key.verify(token).map_err(|_| refuse(""))?;
+    if payload.get("iss").and_then(Value::as_str) == Some(LEGACY_ISSUER) {
+        let user = legacy(server, &payload, token).await.map_err(|why| refuse(&why))?;
+        return Ok((user, server.config().api_audiences.clone()));
+    }
+    let claims: TokenClaims = serde_json::from_value(payload).map_err(|_| refuse(""))?;
+    if claims.iss != server.config().issuer {
+        return Err(refuse(""));
+    }
+    let wanted = if audiences.is_empty() { &server.config().api_audiences } else { audiences };
+    let matching: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
+    if matching.is_empty() {
+        let why =
+            format!("token audiences {} is invalid for the target audiences {}", quoted(&claims.aud), quoted(wanted));
+        return Err(refuse(&why));
+    }
+    check_times(&claims, Timestamp::now().as_second()).map_err(|why| refuse(why))?;
+    check_bindings(server, &claims).await.map_err(|why| refuse(&why))?;
+    Ok((user(&claims), matching))
+}
+
+fn quoted(list: &[String]) -> String {
+    let list: Vec<_> = list.iter().map(|a| format!("{a:?}")).collect();
+    format!("[{}]", list.join(" "))
+}
+
+fn check_times(claims: &TokenClaims, now: i64) -> Result<(), &'static str> {
+    match () {
+        () if claims.exp <= now => Err("service account token has expired"),
+        () if claims.nbf > now + 60 => Err("service account token is not valid yet"),
+        () => Ok(()),
+    }
+}
+
+async fn check_bindings(server: &ApiServer, claims: &TokenClaims) -> Result<(), String> {
+    let bound = &claims.kubernetes;
+    check_account(server, &bound.namespace, &bound.serviceaccount).await?;
+    let objects = [("secrets", &bound.secret), ("pods", &bound.pod)];
+    for (resource, reference) in objects {
+        if let Some(reference) = reference {
+            check_object(server, resource, &bound.namespace, reference).await?;
+        }
+    }
+    // A pod's token names the node it runs on for information; only a token bound to the node alone dies with it.
+    match (&bound.node, &bound.pod) {
+        (Some(node), None) => check_object(server, "nodes", "", node).await,
+        _ => Ok(()),
+    }
+}
+
+async fn check_account(server: &ApiServer, namespace: &str, account: &Reference) -> Result<(), String> {
+    check_object(server, "serviceaccounts", namespace, account).await
+}
+
+async fn check_object(
+    server: &ApiServer,
+    resource: &str,
+    namespace: &str,
+    reference: &Reference,
+) -> Result<(), String> {
+    let store = server.store("", resource).ok_or(INVALIDATED)?;
+    let stored = store.get(namespace, &reference.name).await.map_err(|e| e.message)?.ok_or(INVALIDATED)?;
+    if stored.meta.uid != reference.uid {
+        return Err(INVALIDATED.into());
+    }
+    Ok(())
+}
+
+/// The user that claims speak for.
+pub fn user(claims: &TokenClaims) -> UserInfo {
+    let bound = &claims.kubernetes;
+    let mut user = account_user(&bound.namespace, &bound.serviceaccount.name, &bound.serviceaccount.uid);
+    if !claims.jti.is_empty() {
+        user.extra.insert(CREDENTIAL_ID.into(), vec![format!("JTI={}", claims.jti)]);
+    }
+    for (kind, reference) in [("pod", &bound.pod), ("node", &bound.node)] {
+        if let Some(reference) = reference {
+            user.extra.insert(format!("authentication.kubernetes.io/{kind}-name"), vec![reference.name.clone()]);
+            user.extra.insert(format!("authentication.kubernetes.io/{kind}-uid"), vec![reference.uid.clone()]);
+        }
+    }
+    user
+}
+
+/// A service account as a user.
+pub fn account_user(namespace: &str, name: &str, uid: &str) -> UserInfo {
+    let mut user = UserInfo { name: format!("system:serviceaccount:{namespace}:{name}"), ..UserInfo::default() };
+    user.uid = uid.into();
+    user.groups = groups(namespace);
+    user.groups.push(AUTHENTICATED.into());
+    user
+}
+
+/// The groups of a namespace's service accounts.
+pub fn groups(namespace: &str) -> Vec<String> {
+    vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")]
+}
+
+/// A token kept in a secret: valid as long as the secret holds it and the account lives.
+async fn legacy(server: &ApiServer, payload: &Value, token: &str) -> Result<UserInfo, String> {
+    let claim = |key: &str| payload.get(format!("kubernetes.io/serviceaccount/{key}")).and_then(Value::as_str);
+    let (Some(namespace), Some(secret), Some(name), Some(uid)) =
+        (claim("namespace"), claim("secret.name"), claim("service-account.name"), claim("service-account.uid"))
+    else {
+        return Err(String::new());
+    };
+    let store = server.store("", "secrets").ok_or(INVALIDATED)?;
+    let stored = store.get(namespace, secret).await.map_err(|e| e.message)?.ok_or(INVALIDATED)?;
+    let object = stored.object().map_err(|e| e.message)?;
+    let held = object.pointer("/data/token").and_then(Value::as_str).and_then(decode_base64);
+    if meta::is_deleting(&object) || !held.is_some_and(|h| pki::equal_in_constant_time(&h, token.as_bytes())) {
+        return Err(INVALIDATED.into());
+    }
+    check_account(server, namespace, &Reference { name: name.into(), uid: uid.into() }).await?;
+    Ok(account_user(namespace, name, uid))
+}
+
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).ok()
+}

@@ -1,0 +1,49 @@
+//! Bodies of requests and answers.
+
+use api::Status;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use std::io;
+
+/// The body of every request and answer, whatever carries it.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// The largest request body.
+pub const LIMIT: usize = 3 * 1024 * 1024;
+
+/// A body that is known as a whole.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body without bytes.
+pub fn empty() -> Body {
+    full(Bytes::new())
+}
+
+/// Reads a request body of at most [`LIMIT`] bytes.
+pub async fn read(body: Body) -> Result<Bytes, Status> {
+    match Limited::new(body, LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Err(e) => Err(Status::bad_request(e.to_string())),
+    }
+}
+
+fn too_large() -> Status {
+    let message = format!("Request entity too large: limit is {LIMIT}");
+    Status::new(413, "RequestEntityTooLarge", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn limits_are_kept() {
+        assert_eq!(read(full("abc")).await.map(|b| b.len()), Ok(3));
+        let status = read(full(vec![0; LIMIT + 1])).await.map(|b| b.len()).expect_err("too large");
+        assert_eq!((status.code, status.message.as_str()), (413, "Request entity too large: limit is 3145728"));
+    }
+}

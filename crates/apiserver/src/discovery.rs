@@ -1,0 +1,249 @@
+//! Discovery: `/api`, `/apis`, groups, versions and their resources; OpenAPI documents; token issuer documents.
+
+use crate::body::Body;
+use crate::handlers::{Request, answer};
+use crate::media::{self, Format};
+use crate::server::ApiServer;
+use api::Status;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderValue, Method, Response};
+use schema::ResourceFact;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// Answers a request that is for no resource.
+pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Body>, Status> {
+    let parts: Vec<&str> = request.info.path.split('/').filter(|p| !p.is_empty()).collect();
+    let document = match parts.as_slice() {
+        [] => paths(),
+        ["api"] if aggregated(request) => return with_etag(request, &aggregated_list(|g| g.is_empty()), AGGREGATED),
+        ["apis"] if aggregated(request) => return with_etag(request, &aggregated_list(|g| !g.is_empty()), AGGREGATED),
+        ["api"] => api_versions(server),
+        ["apis"] => json!({"kind": "APIGroupList", "apiVersion": "v1",
+            "groups": groups().iter().map(|(g, v)| group(g, v)).collect::<Vec<_>>()}),
+        ["apis", name] => {
+            let versions = groups().remove(name).ok_or_else(Status::no_such_path)?;
+            let mut group = group(name, &versions);
+            group["kind"] = "APIGroup".into();
+            group["apiVersion"] = "v1".into();
+            group
+        }
+        ["api", version] => resource_list("", version)?,
+        ["apis", group, version] => resource_list(group, version)?,
+        ["openapi", ..] => return openapi(request, &parts),
+        [".well-known", "openid-configuration"] => {
+            let mut document = openid(server);
+            document["jwks_uri"] = format!("https://{}/openid/v1/jwks", host(server)).into();
+            return json_only(request, &document, "application/json");
+        }
+        ["openid", "v1", "jwks"] => return json_only(request, &server.config().sa_key.jwks(), "application/jwk-set+json"),
+        _ => return Err(Status::no_such_path()),
+    };
+    get_only(request)?;
+    answer::plain(request, 200, &document)
+}
+
+fn get_only(request: &Request) -> Result<(), Status> {
+    if request.method == Method::GET { Ok(()) } else { Err(Status::method_not_allowed()) }
+}
+
+fn host(server: &ApiServer) -> String {
+    std::net::SocketAddr::new(server.config().advertise_address, server.config().advertise_port).to_string()
+}
+
+fn openid(server: &ApiServer) -> Value {
+    json!({"issuer": server.config().issuer, "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"]})
+}
+
+fn json_only(request: &Request, document: &Value, name: &'static str) -> Result<Response<Body>, Status> {
+    get_only(request)?;
+    let accepts = request.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+    let fits = accepts.split(',').map(|r| r.split(';').next().unwrap_or("").trim());
+    if !fits.into_iter().any(|r| r == name || r == "*/*" || r == "application/*") {
+        return Err(media::not_acceptable());
+    }
+    let bytes = serde_json::to_vec(document).map_err(Status::internal)?;
+    Ok(typed(answer::bytes(request, 200, Format::Json, bytes.into()), name))
+}
+
+fn typed(mut response: Response<Body>, name: &'static str) -> Response<Body> {
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(name));
+    response
+}
+
+fn paths() -> Value {
+    let mut paths = vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
+    for (group, versions) in groups().iter().filter(|(g, _)| !g.is_empty()) {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
+    }
+    let rest = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    paths.extend(rest.map(str::to_owned));
+    json!({"paths": paths})
+}
+
+fn api_versions(server: &ApiServer) -> Value {
+    json!({"kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host(server)}]})
+}
+
+/// The groups with their versions, the preferred one first.
+fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut groups = BTreeMap::<_, Vec<_>>::new();
+    for fact in schema::resources() {
+        let versions = groups.entry(fact.group).or_default();
+        if !versions.contains(&fact.version) {
+            versions.push(fact.version);
+        }
+    }
+    // Among versions of one kind (all are stable here), the higher is preferred.
+    groups.values_mut().for_each(|versions| versions.sort_by(|a, b| b.cmp(a)));
+    groups
+}
+
+fn group(name: &str, versions: &[&str]) -> Value {
+    let version = |v: &&str| json!({"groupVersion": format!("{name}/{v}"), "version": v});
+    let preferred = versions.first().map(version);
+    json!({"name": name, "versions": versions.iter().map(version).collect::<Vec<_>>(), "preferredVersion": preferred})
+}
+
+fn facts(group: &str, version: &str) -> impl Iterator<Item = &'static ResourceFact> {
+    schema::resources().iter().filter(move |f| f.group == group && f.version == version)
+}
+
+fn resource_list(group: &str, version: &str) -> Result<Value, Status> {
+    let resources: Vec<_> = facts(group, version).map(resource).collect();
+    if resources.is_empty() {
+        return Err(Status::no_such_path());
+    }
+    let group_version = api::GroupVersion::new(group, version).to_string();
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    Ok(list)
+}
+
+fn full_name(fact: &ResourceFact) -> String {
+    if fact.subresource.is_empty() { fact.resource.into() } else { format!("{}/{}", fact.resource, fact.subresource) }
+}
+
+fn resource(fact: &ResourceFact) -> Value {
+    let mut out = json!({"name": full_name(fact), "singularName": fact.singular, "namespaced": fact.namespaced,
+        "kind": fact.kind, "verbs": fact.verbs});
+    if !fact.subresource.is_empty() {
+        out["singularName"] = "".into();
+    }
+    if (fact.kind_group, fact.kind_version) != (fact.group, fact.version) {
+        out["group"] = fact.kind_group.into();
+        out["version"] = fact.kind_version.into();
+    }
+    for (field, list) in [("shortNames", fact.short_names), ("categories", fact.categories)] {
+        if !list.is_empty() {
+            out[field] = json!(list);
+        }
+    }
+    if fact.has_verb("list") && fact.subresource.is_empty() {
+        let hash = pki::sha256_hex(format!("{}/{}/{}", fact.group, fact.version, fact.kind).as_bytes());
+        out["storageVersionHash"] = hash[..11].into();
+    }
+    out
+}
+
+fn aggregated(request: &Request) -> bool {
+    media::wants(&request.headers, "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
+}
+
+fn aggregated_list(include: impl Fn(&str) -> bool) -> Value {
+    let groups = groups();
+    let items = groups.iter().filter(|(g, _)| include(g)).map(|(group, versions)| {
+        let versions: Vec<_> = versions.iter().map(|v| aggregated_version(group, v)).collect();
+        let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+        json!({"metadata": metadata, "versions": versions})
+    });
+    let items: Vec<_> = items.collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_version(group: &str, version: &str) -> Value {
+    let mut resources: Vec<Value> = Vec::new();
+    for fact in facts(group, version) {
+        if fact.subresource.is_empty() {
+            resources.push(aggregated_resource(fact));
+            continue;
+        }
+        let mut sub = json!({"subresource": fact.subresource, "responseKind": response_kind(fact), "verbs": fact.verbs});
+        if sub["responseKind"].is_null() {
+            sub["responseKind"] = json!({"group": "", "version": "", "kind": ""});
+        }
+        let parent = resources.iter_mut().find(|r| r["resource"] == fact.resource);
+        if let Some(parent) = parent {
+            match parent["subresources"].as_array_mut() {
+                Some(list) => list.push(sub),
+                None => parent["subresources"] = json!([sub]),
+            }
+        }
+    }
+    json!({"version": version, "resources": resources, "freshness": "Current"})
+}
+
+fn aggregated_resource(fact: &ResourceFact) -> Value {
+    let scope = if fact.namespaced { "Namespaced" } else { "Cluster" };
+    let mut out = json!({"resource": fact.resource, "responseKind": response_kind(fact), "scope": scope,
+        "singularResource": fact.singular, "verbs": fact.verbs});
+    for (field, list) in [("shortNames", fact.short_names), ("categories", fact.categories)] {
+        if !list.is_empty() {
+            out[field] = json!(list);
+        }
+    }
+    out
+}
+
+/// The group and version are left out where they are those of the resource.
+fn response_kind(fact: &ResourceFact) -> Value {
+    let same = (fact.kind_group, fact.kind_version) == (fact.group, fact.version);
+    let (group, version) = if same { ("", "") } else { (fact.kind_group, fact.kind_version) };
+    json!({"group": group, "version": version, "kind": fact.kind})
+}
+
+fn openapi(request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> {
+    get_only(request)?;
+    let accept = request.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match parts {
+        ["openapi", "v2"] if accept.contains(OPENAPI_PROTOBUF) => {
+            Ok(etagged(request, schema::openapi_v2_protobuf().into(), OPENAPI_PROTOBUF))
+        }
+        ["openapi", "v2"] => Ok(etagged(request, schema::openapi_v2().into(), "application/json")),
+        ["openapi", "v3"] => with_etag(request, &schema::openapi_v3_index(), "application/json"),
+        ["openapi", "v3", rest @ ..] => {
+            let document = schema::openapi_v3(&rest.join("/")).ok_or_else(Status::no_such_path)?;
+            Ok(etagged(request, document.into(), "application/json"))
+        }
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+fn with_etag(request: &Request, document: &Value, name: &'static str) -> Result<Response<Body>, Status> {
+    get_only(request)?;
+    Ok(etagged(request, serde_json::to_vec(document).map_err(Status::internal)?.into(), name))
+}
+
+/// 304 when the client has this document already.
+fn etagged(request: &Request, bytes: Bytes, name: &'static str) -> Response<Body> {
+    let tag = format!("\"{}\"", pki::sha256_hex(&bytes).to_uppercase());
+    let known = request.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&tag));
+    let mut response = if known {
+        answer::bytes(request, 304, Format::Json, Bytes::new())
+    } else {
+        answer::bytes(request, 200, Format::Json, bytes)
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    typed(response, name)
+}

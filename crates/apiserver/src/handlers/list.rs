@@ -1,0 +1,61 @@
+//! LIST: the objects as slices of stored JSON, put side by side.
+
+use super::{Request, answer, options, table};
+use crate::body::Body;
+use crate::media::{Format, Media, Shape};
+use crate::registry::Resource;
+use crate::store::ListResult;
+use api::{Object, Status};
+use http::Response;
+use serde_json::{Map, Value, json};
+
+/// Answers with a list.
+pub async fn handle(request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
+    let media = request.media()?;
+    let result = resource.store.list(options::list_options(request, resource)?).await?;
+    if let Media { format: Format::Json, shape: Shape::Object, pretty: false } = media {
+        let bytes = concatenate(resource, &result)?;
+        return Ok(answer::bytes(request, 200, Format::Json, bytes.into()));
+    }
+    let objects = || result.items.iter().map(|s| resource.whole_object(s)).collect::<Result<Vec<_>, _>>();
+    let list = match media.shape {
+        Shape::Table => table::table(request, resource, &objects()?, table::Meta::of_list(&result))?,
+        Shape::Partial => {
+            let items: Vec<_> = objects()?.iter().map(table::partial).collect();
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata(&result), "items": items})
+        }
+        Shape::Object => serde_json::from_slice::<Object>(&concatenate(resource, &result)?).map_err(Status::internal)?,
+    };
+    answer::value(request, 200, media, &list)
+}
+
+/// The metadata of a list.
+pub fn metadata(result: &ListResult) -> Value {
+    let mut map = Map::new();
+    map.insert("resourceVersion".into(), result.resource_version.to_string().into());
+    if !result.continue_token.is_empty() {
+        map.insert("continue".into(), result.continue_token.clone().into());
+        if let Some(remaining) = result.remaining {
+            map.insert("remainingItemCount".into(), remaining.into());
+        }
+    }
+    Value::Object(map)
+}
+
+fn concatenate(resource: &Resource, result: &ListResult) -> Result<Vec<u8>, Status> {
+    let size: usize = result.items.iter().map(|s| s.json.len() + 1).sum();
+    let mut out = Vec::with_capacity(size + 256);
+    let (kind, version) = (&resource.kind, resource.api_version());
+    let metadata = metadata(result);
+    let head = format!(r#"{{"kind":"{kind}List","apiVersion":"{version}","metadata":{metadata},"items":["#);
+    out.extend_from_slice(head.as_bytes());
+    for (at, stored) in result.items.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        resource.append_item(stored, &mut out)?;
+    }
+    out.extend_from_slice(b"]}");
+    Ok(out)
+}

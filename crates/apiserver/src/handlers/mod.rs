@@ -1,0 +1,200 @@
+//! The handlers of the verbs: one file each, and what they share of a request.
+
+pub mod answer;
+pub mod create;
+pub mod delete;
+pub mod delete_collection;
+pub mod get;
+pub mod list;
+pub mod options;
+pub mod patch;
+pub mod review;
+pub mod table;
+pub mod update;
+pub mod watch;
+
+use crate::authn::UserInfo;
+use crate::body::{self, Body};
+use crate::media::{self, Media};
+use crate::query::Query;
+use crate::registry::Resource;
+use crate::registry::decode::FieldValidation;
+use crate::request_info::RequestInfo;
+use crate::server::ApiServer;
+use crate::subresources;
+use api::Status;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Method, Response};
+use hyper::upgrade::OnUpgrade;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use resources::Ctx;
+use std::sync::Arc;
+
+/// A request on its way through a handler.
+pub struct Request {
+    /// Method.
+    pub method: Method,
+    /// What it is about.
+    pub info: RequestInfo,
+    /// Parameters.
+    pub query: Query,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Who sends it.
+    pub user: Arc<UserInfo>,
+    /// When it arrived.
+    pub now: Timestamp,
+    body: Mutex<Option<Body>>,
+    upgrade: Mutex<Option<OnUpgrade>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Request {
+    /// Builds a request.
+    pub fn new(
+        parts: (Method, HeaderMap, Query),
+        info: RequestInfo,
+        user: Arc<UserInfo>,
+        body: Body,
+        upgrade: Option<OnUpgrade>,
+    ) -> Self {
+        let (method, headers, query) = parts;
+        Self {
+            method,
+            info,
+            query,
+            headers,
+            user,
+            now: Timestamp::now(),
+            body: Mutex::new(Some(body)),
+            upgrade: Mutex::new(upgrade),
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// A request that the server makes of itself (bootstrap).
+    pub fn internal(verb: &str, user: Arc<UserInfo>) -> Self {
+        let info = RequestInfo { verb: verb.into(), is_resource: true, ..RequestInfo::default() };
+        Self::new((Method::GET, HeaderMap::new(), Query::default()), info, user, body::empty(), None)
+    }
+
+    /// Reads the body, once.
+    pub async fn read_body(&self) -> Result<Bytes, Status> {
+        let body = self.body.lock().take();
+        body::read(body.unwrap_or_else(body::empty)).await
+    }
+
+    /// Takes the body to send it on.
+    pub fn take_body(&self) -> Body {
+        self.body.lock().take().unwrap_or_else(body::empty)
+    }
+
+    /// Takes the connection, when the client asked to upgrade it.
+    pub fn take_upgrade(&self) -> Option<OnUpgrade> {
+        self.upgrade.lock().take()
+    }
+
+    /// Adds a `Warning` header to the answer.
+    pub fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// Adds warnings.
+    pub fn warn_all(&self, texts: Vec<String>) {
+        texts.into_iter().for_each(|text| self.warn(text));
+    }
+
+    /// The warnings so far.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.warnings.lock())
+    }
+
+    /// The form of the answer.
+    pub fn media(&self) -> Result<Media, Status> {
+        media::negotiate(&self.headers, &self.query, true)
+    }
+
+    /// The client's `User-Agent`.
+    pub fn user_agent(&self) -> &str {
+        self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("")
+    }
+
+    /// What a strategy may know of the request.
+    pub fn strategy_ctx(&self, dry_run: bool) -> Ctx<'_> {
+        Ctx { user: &self.user.name, groups: &self.user.groups, now: self.now, dry_run }
+    }
+
+    /// The `fieldValidation` parameter; Warn when it is absent.
+    pub fn field_validation(&self) -> Result<FieldValidation, Status> {
+        match self.query.get("fieldValidation") {
+            "" | "Warn" => Ok(FieldValidation::Warn),
+            "Strict" => Ok(FieldValidation::Strict),
+            "Ignore" => Ok(FieldValidation::Ignore),
+            odd => Err(Status::bad_request(format!("invalid fieldValidation {odd:?}"))),
+        }
+    }
+}
+
+/// Finds the handler of a resource request.
+pub fn handle<'a>(server: &'a ApiServer, request: &'a Request) -> BoxFuture<'a, Result<Response<Body>, Status>> {
+    Box::pin(dispatch(server, request))
+}
+
+async fn dispatch(server: &ApiServer, request: &Request) -> Result<Response<Body>, Status> {
+    let info = &request.info;
+    if let Some(answer) = review::handle(server, request).await? {
+        return Ok(answer);
+    }
+    let resource =
+        server.registry().get(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;
+    check_scope(&resource, request)?;
+    if !info.subresource.is_empty() {
+        return subresources::handle(server, request, &resource).await;
+    }
+    if !resource.has_verb(&info.verb) || !method_fits(request) {
+        return Err(Status::method_not_allowed());
+    }
+    match info.verb.as_str() {
+        "get" => get::handle(request, &resource).await,
+        "list" => list::handle(request, &resource).await,
+        "watch" => watch::handle(server, request, &resource).await,
+        "create" => create::handle(server, request, &resource).await,
+        "update" => update::handle(server, request, &resource).await,
+        "patch" => patch::handle(server, request, &resource, "").await,
+        "delete" => delete::handle(server, request, &resource).await,
+        "deletecollection" => delete_collection::handle(server, request, &resource).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+/// Whether the path has the parts that the verb needs: a name, a namespace.
+fn method_fits(request: &Request) -> bool {
+    let RequestInfo { verb, name, .. } = &request.info;
+    let named = matches!(verb.as_str(), "get" | "update" | "patch" | "delete");
+    let known = matches!(request.method, Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    known && (!named || !name.is_empty()) && !(verb == "create" && !name.is_empty())
+}
+
+fn check_scope(resource: &Resource, request: &Request) -> Result<(), Status> {
+    let info = &request.info;
+    let is_namespaces = info.group.is_empty() && info.resource == "namespaces";
+    match (resource.namespaced, info.namespace.is_empty()) {
+        (false, false) if !is_namespaces => Err(Status::no_such_path()),
+        (true, true) if info.verb == "create" || info.verb == "deletecollection" => {
+            Err(Status::method_not_allowed())
+        }
+        (true, true) if !matches!(info.verb.as_str(), "list" | "watch") => Err(Status::no_such_path()),
+        _ => Ok(()),
+    }
+}
+
+/// The namespace objects are looked up in: none for cluster scope, also where the path names one (namespaces).
+pub fn namespace<'a>(resource: &Resource, request: &'a Request) -> &'a str {
+    if resource.namespaced { &request.info.namespace } else { "" }
+}

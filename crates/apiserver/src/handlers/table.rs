@@ -1,0 +1,58 @@
+//! Tables and partial objects: the other forms an object is shown in.
+
+use super::Request;
+use super::list;
+use crate::registry::Resource;
+use crate::store::{ListResult, Stored};
+use api::{Object, Status};
+use serde_json::{Value, json};
+
+/// The metadata of a table.
+pub struct Meta(Value);
+
+impl Meta {
+    /// That of one object.
+    pub fn of(stored: &Stored) -> Self {
+        Self(json!({"resourceVersion": stored.meta.resource_version.to_string()}))
+    }
+
+    /// That of a list.
+    pub fn of_list(result: &ListResult) -> Self {
+        Self(list::metadata(result))
+    }
+
+    /// None, for the rows of a watch.
+    pub fn version(version: &str) -> Self {
+        Self(json!({"resourceVersion": version}))
+    }
+}
+
+/// A table with a row for each object.
+pub fn table(request: &Request, resource: &Resource, objects: &[Object], meta: Meta) -> Result<Value, Status> {
+    let include = request.query.get("includeObject");
+    if !matches!(include, "" | "None" | "Metadata" | "Object") {
+        let why = "must be 'Metadata', 'Object', 'None', or empty";
+        let cause = api::Cause::invalid("includeObject", &json!(include), why);
+        return Err(crate::registry::decode::invalid_options("TableOptions", &[cause]));
+    }
+    let rows: Vec<_> = objects.iter().map(|object| row(request, resource, object, include)).collect();
+    let columns: Vec<_> = resource.strategy.columns().iter().map(|c| c.to_object()).collect();
+    Ok(json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta.0,
+        "columnDefinitions": columns, "rows": rows}))
+}
+
+fn row(request: &Request, resource: &Resource, object: &Object, include: &str) -> Value {
+    let cells = resource.strategy.row(object, request.now);
+    let shown = match include {
+        "None" => Value::Null,
+        "Object" => object.clone(),
+        _ => partial(object),
+    };
+    json!({"cells": cells, "object": shown})
+}
+
+/// An object as `PartialObjectMetadata`.
+pub fn partial(object: &Object) -> Value {
+    let metadata = object.get("metadata").cloned().unwrap_or_default();
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+}

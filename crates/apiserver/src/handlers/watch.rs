@@ -1,0 +1,162 @@
+//! WATCH: one line of JSON for each change, made once and shared by all watchers.
+
+use super::{Request, answer, options, table};
+use crate::body::Body;
+use crate::media::{Format, Media, Shape};
+use crate::registry::Resource;
+use crate::registry::decode::invalid_options;
+use crate::server::ApiServer;
+use crate::store::{Watch, WatchEvent, WatchOptions, WatchStart};
+use api::{Object, Status};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use rand::RngExt;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A watch without a timeout ends after this time and up to as much again, so that watchers spread.
+const MIN_TIMEOUT: u64 = 1800;
+
+/// Answers with a stream of events.
+pub async fn handle(
+    server: &ApiServer,
+    request: &Request,
+    resource: &Arc<Resource>,
+) -> Result<Response<Body>, Status> {
+    let media = request.media()?;
+    let (options, timeout) = watch_options(request, resource).await?;
+    let watch = resource.store.watch(options).await?;
+    let deadline = tokio::time::sleep(timeout);
+    let stopping = server.stopping().clone();
+    let end = async move {
+        tokio::select! {
+            () = deadline => {}
+            () = stopping.cancelled_owned() => {}
+        }
+    };
+    let encoder = Encoder::new(request, resource, media);
+    let stream = frames(watch, encoder).take_until(Box::pin(end));
+    let body = StreamBody::new(stream.map(|line| line.map(Frame::data)));
+    let mut response = Response::new(body.boxed_unsync());
+    let name = match media.format {
+        Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        format => format.name(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(name));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+async fn watch_options(request: &Request, resource: &Resource) -> Result<(WatchOptions, Duration), Status> {
+    let query = &request.query;
+    query.integer("limit")?;
+    let timeout = query.integer("timeoutSeconds")?.filter(|t| *t > 0);
+    let causes = options::list_causes(request, true);
+    if !causes.is_empty() {
+        return Err(invalid_options("ListOptions", &causes));
+    }
+    let version = options::resource_version(query.get("resourceVersion"))?;
+    let initial = query.optional_flag("sendInitialEvents");
+    let start = match (initial, version) {
+        (Some(true), version) => WatchStart::InitialEvents(version),
+        (Some(false), 0) => WatchStart::After(resource.store.resource_version().await?),
+        (_, 0) => WatchStart::Initial,
+        (_, version) => WatchStart::After(version),
+    };
+    let bookmarks = query.flag("allowWatchBookmarks");
+    let selection = options::selection(request, resource)?;
+    let seconds = timeout.map_or_else(
+        || MIN_TIMEOUT + rand::rng().random_range(0..MIN_TIMEOUT),
+        |t| u64::try_from(t).unwrap_or(MIN_TIMEOUT),
+    );
+    Ok((WatchOptions { selection, start, bookmarks }, Duration::from_secs(seconds)))
+}
+
+/// What turns events into bytes for one watcher.
+struct Encoder {
+    request: Request,
+    resource: Arc<Resource>,
+    media: Media,
+    columns_sent: bool,
+}
+
+impl Encoder {
+    fn new(request: &Request, resource: &Arc<Resource>, media: Media) -> Self {
+        let parts = (request.method.clone(), http::HeaderMap::new(), request.query.clone());
+        let body = crate::body::empty();
+        let request = Request::new(parts, request.info.clone(), request.user.clone(), body, None);
+        Self { request, resource: resource.clone(), media, columns_sent: false }
+    }
+
+    fn encode(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
+        let plain = self.media.shape == Shape::Object && self.media.format == Format::Json;
+        if plain && self.resource.convert.is_none() {
+            return Ok(event.frame(&self.resource.api_version(), &self.resource.kind));
+        }
+        let (name, object) = match event {
+            WatchEvent::Added(s) => ("ADDED", self.shaped(self.resource.whole_object(s)?)?),
+            WatchEvent::Modified(s) => ("MODIFIED", self.shaped(self.resource.whole_object(s)?)?),
+            WatchEvent::Deleted(s) => ("DELETED", self.shaped(self.resource.whole_object(s)?)?),
+            WatchEvent::Bookmark { resource_version, initial_events_end } => {
+                ("BOOKMARK", self.shaped(self.bookmark(*resource_version, *initial_events_end))?)
+            }
+            WatchEvent::Error(status) => ("ERROR", status.to_object()),
+        };
+        self.line(name, &object)
+    }
+
+    fn line(&self, name: &str, object: &Value) -> Result<Bytes, Status> {
+        match self.media.format {
+            Format::Protobuf => {
+                let media = Media { pretty: false, ..self.media };
+                Ok(schema::watch_event_protobuf(name, &answer::encode(media, object)?).into())
+            }
+            Format::Yaml => {
+                let text = answer::encode(self.media, &json!({"type": name, "object": object}))?;
+                Ok([b"---\n", &text[..]].concat().into())
+            }
+            Format::Json => Ok(format!("{}\n", json!({"type": name, "object": object})).into()),
+        }
+    }
+
+    fn bookmark(&self, version: u64, initial_events_end: bool) -> Object {
+        let mut object = json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(),
+            "metadata": {"resourceVersion": version.to_string()}});
+        if initial_events_end {
+            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        object
+    }
+
+    fn shaped(&mut self, object: Object) -> Result<Value, Status> {
+        match self.media.shape {
+            Shape::Object => Ok(object),
+            Shape::Partial => Ok(table::partial(&object)),
+            Shape::Table => {
+                let version = api::meta::resource_version(&object).to_owned();
+                let meta = table::Meta::version(&version);
+                let mut table = table::table(&self.request, &self.resource, &[object], meta)?;
+                // The columns are sent with the first row only.
+                if self.columns_sent {
+                    table["columnDefinitions"] = Value::Null;
+                }
+                self.columns_sent = true;
+                Ok(table)
+            }
+        }
+    }
+}
+
+fn frames(watch: Watch, encoder: Encoder) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    futures::stream::unfold((watch, encoder), |(mut watch, mut encoder)| async move {
+        let event = watch.next().await?;
+        let line = encoder.encode(&event).map_err(std::io::Error::other);
+        Some((line, (watch, encoder)))
+    })
+}

@@ -1,0 +1,137 @@
+//! The way of a new object.
+
+use super::{Resource, facts::BuiltIn, meta as system};
+use crate::admission::{self, Attributes, Operation};
+use crate::allocators;
+use crate::handlers::Request;
+use crate::server::ApiServer;
+use crate::store::Stored;
+use api::{Object, Status, meta};
+use merge::Write;
+use serde_json::{Value, json};
+
+/// How often a name is generated anew when it is taken.
+const GENERATE_ATTEMPTS: usize = 8;
+
+/// How a write is done.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// Everything but the write.
+    pub dry_run: bool,
+    /// Who writes.
+    pub manager: String,
+    /// Subresource that is written, or empty.
+    pub subresource: String,
+}
+
+/// Creates an object that has been decoded; defaults, admission and validation happen here.
+pub async fn create(
+    server: &ApiServer,
+    request: &Request,
+    resource: &Resource,
+    namespace: &str,
+    mut object: Object,
+    options: &WriteOptions,
+) -> Result<Stored, Status> {
+    super::decode::check_namespace(resource, &mut object, namespace)?;
+    resource.strategy.default(&mut object);
+    schema::complete(resource.schema, &mut object);
+    track_new(request, resource, &mut object, options);
+    create_tracked(server, request, resource, namespace, object, options).await
+}
+
+/// As [`create`], for an object whose managedFields are in place (an apply).
+pub async fn create_tracked(
+    server: &ApiServer,
+    request: &Request,
+    resource: &Resource,
+    namespace: &str,
+    mut object: Object,
+    options: &WriteOptions,
+) -> Result<Stored, Status> {
+    let name = meta::name(&object).to_owned();
+    let attributes = Attributes {
+        request,
+        resource,
+        operation: Operation::Create,
+        subresource: &options.subresource,
+        namespace,
+        name: &name,
+        old: None,
+        dry_run: options.dry_run,
+    };
+    admission::admit(server, &attributes, &mut object).await?;
+    let base = meta::string(&object, "generateName").to_owned();
+    let generated = meta::name(&object).is_empty() && !base.is_empty();
+    for attempt in 1.. {
+        let mut object = object.clone();
+        if generated {
+            meta::set(&mut object, "name", system::generate_name(&base));
+        }
+        let name = meta::name(&object).to_owned();
+        match write(server, &Attributes { name: &name, ..attributes }, object).await {
+            Err(status) if generated && status.reason == "AlreadyExists" && attempt < GENERATE_ATTEMPTS => {}
+            Err(status) if generated && status.reason == "AlreadyExists" => return Err(exhausted(status)),
+            result => return result,
+        }
+    }
+    unreachable!("the loop above returns")
+}
+
+fn exhausted(mut status: Status) -> Status {
+    status.message.push_str(", the server was not able to generate a unique name for the object");
+    status
+}
+
+async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Object) -> Result<Stored, Status> {
+    let (request, resource) = (attributes.request, attributes.resource);
+    let ctx = request.strategy_ctx(attributes.dry_run);
+    if !resource.namespaced {
+        // A namespace given for a cluster-scoped object is an error that validation reports.
+        meta::metadata_mut(&mut object).remove("selfLink");
+    }
+    system::fill_new(&mut object, request.now);
+    if resource.strategy.counts_generation() {
+        meta::set(&mut object, "generation", 1);
+    }
+    let allocation = allocators::on_create(server, resource, &mut object, attributes.dry_run).await?;
+    resource.strategy.prepare_for_create(&ctx, &mut object);
+    let causes = resources::validate_create(resource.strategy, &ctx, &object, resource.namespaced);
+    if !causes.is_empty() {
+        return Err(invalid(resource, &object, &causes));
+    }
+    request.warn_all(resource.strategy.warnings(&object, None));
+    admission::validate(server, attributes, Some(&object)).await?;
+    schema::complete(resource.schema, &mut object);
+    system::drop_empty(&mut object);
+    let stored = resource.store.create(resource.to_stored(object), attributes.dry_run).await?;
+    if !attributes.dry_run {
+        allocation.keep();
+    }
+    Ok(stored)
+}
+
+/// 422 for an object of a resource.
+pub fn invalid(resource: &Resource, object: &Object, causes: &[api::Cause]) -> Status {
+    Status::invalid(&resource.group, &resource.kind, meta::name(object), causes)
+}
+
+fn track_new(request: &Request, resource: &Resource, object: &mut Object, options: &WriteOptions) {
+    // What the strategy will drop belongs to nobody.
+    let mut shown = object.clone();
+    if resource.strategy.has_status() {
+        resources::drop_status(&mut shown);
+    }
+    resource.set_type(&mut shown);
+    let time = system::time(request.now);
+    let write = Write {
+        old: &json!({}),
+        manager: &options.manager,
+        time: &time,
+        subresource: &options.subresource,
+        schema: resource.schema,
+    };
+    merge::update_managed_fields(&write, &mut shown, &BuiltIn);
+    let managed = shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
+    meta::set(object, "managedFields", managed);
+}

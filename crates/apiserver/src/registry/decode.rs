@@ -1,0 +1,182 @@
+//! Decoding of request bodies: media type, syntax, type, group version kind, field validation.
+
+use super::Resource;
+use crate::handlers::Request;
+use crate::media::{self, Format};
+use api::{Cause, Gvk, Object, Status};
+use serde_json::{Value, json};
+
+/// What is done about unknown and duplicate fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Nothing.
+    Ignore,
+    /// A warning for each.
+    Warn,
+    /// The request fails.
+    Strict,
+}
+
+/// Gives a quantity's canonical form.
+pub fn canonical_quantity(text: &str) -> Option<String> {
+    api::quantity::Quantity::parse(text).ok().map(|q| q.to_string())
+}
+
+/// Where Go's scheme is named in errors.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+/// A kind that a body may be of.
+pub struct Expected<'a> {
+    /// Its schema.
+    pub schema: &'a str,
+    /// Its name.
+    pub gvk: &'a Gvk,
+}
+
+/// Reads and decodes the body of a create or update.
+pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, Status> {
+    let format = Format::of_content_type(&request.headers).ok_or_else(media::unsupported)?;
+    let bytes = request.read_body().await?;
+    let Gvk { version, kind, .. } = expected.gvk;
+    let failed = |found: &str, why: &str| {
+        Status::bad_request(format!("{found} in version {version:?} cannot be handled as a {kind}: {why}"))
+    };
+    let decoded = match format {
+        Format::Json => {
+            let header = peek(&bytes);
+            check_kind(&header, expected).map_err(|why| failed(&header.1, &why))?;
+            schema::decode_slice(expected.schema, &bytes, canonical_quantity)
+        }
+        Format::Yaml => {
+            let value = yaml(&bytes, kind)?;
+            let header = header_of(&value);
+            check_kind(&header, expected).map_err(|why| failed(&header.1, &why))?;
+            let json = serde_json::to_vec(&value).map_err(Status::internal)?;
+            schema::decode_slice(expected.schema, &json, canonical_quantity)
+        }
+        Format::Protobuf => schema::from_protobuf(expected.schema, &bytes)
+            .map(|object| schema::Decoded { object, strict: Vec::new() }),
+    };
+    let decoded = decoded.map_err(|why| match why.strip_prefix("syntax: ") {
+        Some(why) => Status::bad_request(format!("couldn't get version/kind; json parse error: {why}")),
+        None => failed(kind, &why),
+    })?;
+    validate_fields(request, decoded.strict, &|list| failed(kind, &format!("strict decoding error: {list}")))?;
+    Ok(decoded.object)
+}
+
+/// Warns of, or fails for, fields that are unknown or given twice.
+pub fn validate_fields(
+    request: &Request,
+    found: Vec<String>,
+    failed: &dyn Fn(&str) -> Status,
+) -> Result<(), Status> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    match request.field_validation()? {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => found.into_iter().for_each(|text| request.warn(text)),
+        FieldValidation::Strict => return Err(failed(&found.join(", "))),
+    }
+    Ok(())
+}
+
+/// `apiVersion` and `kind` of a JSON document, without building it.
+fn peek(json: &[u8]) -> (String, String) {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Header {
+        api_version: String,
+        kind: String,
+    }
+    let header: Header = serde_json::from_slice(json).unwrap_or_default();
+    (header.api_version, header.kind)
+}
+
+fn header_of(value: &Value) -> (String, String) {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    (text("apiVersion"), text("kind"))
+}
+
+/// An absent `apiVersion` or `kind` is taken to be what the path says.
+fn check_kind((api_version, kind): &(String, String), expected: &Expected<'_>) -> Result<(), String> {
+    let want = expected.gvk;
+    let version_ok = api_version.is_empty() || *api_version == want.api_version();
+    let kind_ok = kind.is_empty() || *kind == want.kind;
+    if version_ok && kind_ok {
+        return Ok(());
+    }
+    let found = api::GroupVersion::parse(api_version);
+    let (group, version) = found.map_or((want.group.clone(), want.version.clone()), |g| (g.group, g.version));
+    let kind = if kind.is_empty() { &want.kind } else { kind };
+    if schema::schema_name(&group, &version, kind).is_some() {
+        let found = Gvk::new(&group, &version, kind).api_version();
+        return Err(format!(
+            "the API version in the data ({found}) does not match the expected API version ({})",
+            want.api_version()
+        ));
+    }
+    let version = api::GroupVersion::new(&group, &version);
+    Err(format!("no kind {kind:?} is registered for version \"{version}\" in scheme {SCHEME:?}"))
+}
+
+/// Parses YAML into a JSON value.
+pub fn yaml(bytes: &[u8], kind: &str) -> Result<Value, Status> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(json!({}));
+    }
+    let failed = |why: String| {
+        let quoted: String = bytes.iter().take(256).map(|b| format!("{b:02x}")).collect();
+        let why = format!("yaml: {why} ({quoted})");
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}"))
+    };
+    let text = std::str::from_utf8(bytes).map_err(|e| failed(e.to_string()))?;
+    serde_saphyr::from_str(text).map_err(|e| failed(e.to_string()))
+}
+
+/// The parts of an object that the request decides: its namespace must be that of the path.
+pub fn check_namespace(resource: &Resource, object: &mut Object, namespace: &str) -> Result<(), Status> {
+    if !resource.namespaced {
+        return Ok(());
+    }
+    match api::meta::namespace(object) {
+        "" => api::meta::set(object, "namespace", namespace),
+        found if found == namespace => {}
+        _ => {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// 422 for an invalid options object, `CreateOptions.meta.k8s.io "" is invalid: ...`.
+pub fn invalid_options(kind: &str, causes: &[Cause]) -> Status {
+    Status::invalid("meta.k8s.io", kind, "", causes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_checked() {
+        let gvk = Gvk::new("", "v1", "ConfigMap");
+        let expected = Expected { schema: "io.k8s.api.core.v1.ConfigMap", gvk: &gvk };
+        let check = |api_version: &str, kind: &str| check_kind(&(api_version.into(), kind.into()), &expected);
+        assert_eq!(check("v1", "ConfigMap"), Ok(()));
+        assert_eq!(check("", ""), Ok(()));
+        let want = r#"no kind "Wrong" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#;
+        assert_eq!(check("v1", "Wrong"), Err(want.into()));
+        assert!(check("apps/v1", "Deployment").is_err());
+    }
+
+    #[test]
+    fn yaml_is_read() {
+        assert_eq!(yaml(b"a: 1\nb: [x]", "K"), Ok(json!({"a": 1, "b": ["x"]})));
+        assert_eq!(yaml(b" ", "K"), Ok(json!({})));
+        assert_eq!(yaml(b"a: [", "K").map_err(|e| e.code), Err(400));
+    }
+}

@@ -1,0 +1,199 @@
+//! The way of a deletion: grace, finalizers, propagation, preconditions.
+
+use super::Resource;
+use super::meta::time;
+use crate::admission::{self, Attributes, Operation};
+use crate::allocators;
+use crate::handlers::Request;
+use crate::server::ApiServer;
+use crate::store::{Preconditions, Stored, Update};
+use api::{Object, Status, meta};
+use jiff::{SignedDuration, Timestamp};
+use resources::Propagation;
+use serde_json::{Value, json};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// The options of a delete, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Seconds of grace asked for.
+    pub grace_period: Option<i64>,
+    /// `Orphan`, `Background`, `Foreground`, or empty.
+    pub propagation: String,
+    /// The older way to say `Orphan` or `Background`.
+    pub orphan_dependents: Option<bool>,
+    /// Conditions: UID.
+    pub uid: Option<String>,
+    /// Conditions: resource version.
+    pub resource_version: Option<String>,
+    /// Everything but the deletion.
+    pub dry_run: bool,
+}
+
+/// What a deletion did.
+pub struct Deleted {
+    /// The object, or its last state.
+    pub stored: Stored,
+    /// Whether it is gone.
+    pub gone: bool,
+}
+
+/// Deletes an object, or marks it as being deleted.
+pub async fn delete(
+    server: &ApiServer,
+    request: &Request,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deleted, Status> {
+    let Some(current) = resource.store.get(namespace, name).await? else { return Err(resource.not_found(name)) };
+    let old = resource.whole_object(&current)?;
+    check(resource, &old, options)?;
+    let attributes = Attributes {
+        request,
+        resource,
+        operation: Operation::Delete,
+        subresource: "",
+        namespace,
+        name,
+        old: Some(&old),
+        dry_run: options.dry_run,
+    };
+    admission::validate(server, &attributes, None).await?;
+    let now = request.now;
+    let change = |_: &Stored, object: Object| {
+        check(resource, &object, options)?;
+        Ok(change(resource, object, options, now))
+    };
+    let updated = resource
+        .store
+        .guaranteed_update(namespace, name, &Preconditions::default(), change, options.dry_run)
+        .await?;
+    if updated.deleted && !options.dry_run {
+        allocators::on_delete(server, resource, &old);
+    }
+    Ok(Deleted { stored: updated.stored, gone: updated.deleted })
+}
+
+fn check(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<(), Status> {
+    let conflict =
+        |why: String| Err(Status::conflict(&resource.group, &resource.kind, meta::name(object), &why));
+    let (uid, version) = (meta::uid(object), meta::resource_version(object));
+    match options {
+        DeleteOptions { uid: Some(wanted), .. } if wanted != uid => conflict(format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). \
+             The object might have been deleted and then recreated"
+        )),
+        DeleteOptions { resource_version: Some(wanted), .. } if wanted != version => conflict(format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+             ({version}). The object might have been modified"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What becomes of the present object.
+fn change(resource: &Resource, mut object: Object, options: &DeleteOptions, now: Timestamp) -> Update {
+    let requested = options.grace_period.map(|g| if g < 0 { 1 } else { g });
+    let grace = match graceful(resource, &mut object, requested, now) {
+        Grace::Pending => return Update::Keep,
+        grace => grace,
+    };
+    let finalizers = finalizers(resource, &object, options);
+    let pending = !finalizers.is_empty();
+    meta::set(&mut object, "finalizers", finalizers);
+    match (grace, pending) {
+        (Grace::Started(seconds), _) if seconds > 0 => Update::Write(finished(object)),
+        (Grace::Started(_), true) => Update::Write(finished(object)),
+        (_, true) => {
+            mark_as_deleting(&mut object, now);
+            Update::Write(finished(object))
+        }
+        _ => Update::Delete(finished(object)),
+    }
+}
+
+fn finished(mut object: Object) -> Object {
+    super::meta::drop_empty(&mut object);
+    object
+}
+
+enum Grace {
+    /// No grace: deleted now, unless finalizers hold it.
+    None,
+    /// Set, or shortened, to these seconds.
+    Started(i64),
+    /// Already under way and not to be shortened.
+    Pending,
+}
+
+fn graceful(resource: &Resource, object: &mut Object, requested: Option<i64>, now: Timestamp) -> Grace {
+    if resource.strategy.grace_period(object, requested).is_none() {
+        return Grace::None;
+    }
+    if meta::is_deleting(object) {
+        return shorten(object, requested, now);
+    }
+    let Some(seconds) = resource.strategy.grace_period(object, requested) else { return Grace::None };
+    let end = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+    meta::set(object, "deletionTimestamp", time(end));
+    meta::set(object, "deletionGracePeriodSeconds", seconds);
+    raise_generation(object);
+    Grace::Started(seconds)
+}
+
+fn shorten(object: &mut Object, requested: Option<i64>, now: Timestamp) -> Grace {
+    let present = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+    if present == 0 {
+        return Grace::None;
+    }
+    let Some(mut seconds) = requested.filter(|r| *r < present) else { return Grace::Pending };
+    let end: Timestamp = meta::string(object, "deletionTimestamp").parse().unwrap_or(now);
+    let moved = end.checked_sub(SignedDuration::from_secs(present - seconds)).unwrap_or(now);
+    if moved < now && seconds != 0 {
+        // Someone must still see the end of the grace period and do the final delete.
+        seconds = 1;
+    }
+    meta::set(object, "deletionTimestamp", time(moved.max(now)));
+    meta::set(object, "deletionGracePeriodSeconds", seconds);
+    Grace::Started(seconds)
+}
+
+fn raise_generation(object: &mut Object) {
+    let generation = meta::generation(object);
+    if generation > 0 {
+        meta::set(object, "generation", generation + 1);
+    }
+}
+
+fn mark_as_deleting(object: &mut Object, now: Timestamp) {
+    if !meta::is_deleting(object) {
+        raise_generation(object);
+    }
+    let end = meta::string(object, "deletionTimestamp").parse::<Timestamp>();
+    if end.map_or(true, |end| end > now) {
+        meta::set(object, "deletionTimestamp", time(now));
+    }
+    meta::set(object, "deletionGracePeriodSeconds", 0);
+}
+
+/// The finalizers with those of the garbage collector as the options want them.
+fn finalizers(resource: &Resource, object: &Object, options: &DeleteOptions) -> Vec<Value> {
+    let present = meta::finalizers(object);
+    let mut out: Vec<Value> =
+        present.iter().filter(|f| **f != ORPHAN && **f != FOREGROUND).map(|f| json!(f)).collect();
+    let default_orphan = resource.strategy.default_propagation() == Propagation::Orphan;
+    let wanted = match (options.orphan_dependents, options.propagation.as_str()) {
+        (Some(true), _) | (None, "Orphan") => Some(ORPHAN),
+        (Some(false), _) | (None, "Background") => None,
+        (None, "Foreground") => Some(FOREGROUND),
+        _ if present.contains(&ORPHAN) => Some(ORPHAN),
+        _ if present.contains(&FOREGROUND) => Some(FOREGROUND),
+        _ => default_orphan.then_some(ORPHAN),
+    };
+    out.extend(wanted.map(Value::from));
+    out
+}

@@ -1,0 +1,65 @@
+//! What merging needs to know of built-in kinds, looked up in `schema`.
+
+use merge::{FieldFact, ListType, Shape};
+use schema::{Field, Kind, Schema, Type};
+use serde_json::Value;
+use std::borrow::Cow;
+
+/// The facts of built-in kinds; schema names are those of their definitions.
+pub struct BuiltIn;
+
+impl merge::Facts for BuiltIn {
+    fn field(&self, schema: &str, field: &str) -> Option<FieldFact> {
+        Schema::find(schema)?.field(field).map(fact)
+    }
+
+    fn key_default(&self, schema: &str, key: &str) -> Option<Value> {
+        Schema::find(schema)?.field(key)?.default()
+    }
+}
+
+fn fact(field: Field) -> FieldFact {
+    let (ty, facts) = (field.ty(), field.facts());
+    let strategies = || facts.patch_strategy.split(',');
+    let schema = ty.innermost_schema();
+    FieldFact {
+        shape: shape(ty),
+        schema: Cow::Borrowed(schema.map_or("", Schema::name)),
+        patch_merge: strategies().any(|s| s == "merge"),
+        patch_retain_keys: strategies().any(|s| s == "retainKeys"),
+        patch_replace: strategies().any(|s| s == "replace"),
+        patch_merge_key: Cow::Borrowed(facts.patch_merge_key),
+        list_type: match facts.list_type {
+            "set" => ListType::Set,
+            "map" => ListType::Map,
+            _ => ListType::Atomic,
+        },
+        list_map_keys: facts.list_map_keys.iter().map(|k| Cow::Borrowed(*k)).collect(),
+        atomic: facts.map_type == "atomic" || (ty.kind() == Kind::Struct && schema.is_some_and(Schema::is_atomic)),
+    }
+}
+
+fn shape(ty: Type) -> Shape {
+    match ty.kind() {
+        Kind::Struct => Shape::Struct,
+        Kind::List => Shape::List,
+        Kind::Map => Shape::Map,
+        Kind::RawExtension | Kind::Json => Shape::Untyped,
+        _ => Shape::Scalar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use merge::Facts;
+
+    #[test]
+    fn facts_are_translated() {
+        let containers = BuiltIn.field("io.k8s.api.core.v1.PodSpec", "containers").expect("field");
+        assert_eq!((containers.shape, containers.patch_merge, containers.list_type), (Shape::List, true, ListType::Map));
+        assert_eq!(containers.schema, "io.k8s.api.core.v1.Container");
+        assert_eq!(BuiltIn.key_default("io.k8s.api.core.v1.ContainerPort", "protocol"), Some("TCP".into()));
+        assert_eq!(BuiltIn.field("io.k8s.api.core.v1.PodSpec", "nope"), None);
+    }
+}

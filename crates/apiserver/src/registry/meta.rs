@@ -1,0 +1,107 @@
+//! The metadata that the server fills in.
+
+use api::{Object, meta};
+use jiff::Timestamp;
+use rand::RngExt;
+use serde_json::Value;
+
+/// The letters of generated names: no vowels, no 0, 1 and 3, so that no words come out.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX: usize = 5;
+/// A generated name is at most this long.
+const MAX_GENERATED: usize = 63;
+
+/// A name that starts with `base`.
+pub fn generate_name(base: &str) -> String {
+    let mut end = base.len().min(MAX_GENERATED - SUFFIX);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut random = rand::rng();
+    let suffix = (0..SUFFIX).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]));
+    base[..end].chars().chain(suffix).collect()
+}
+
+/// A time as metadata shows it.
+pub fn time(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What a new object gets, whatever the client sent.
+pub fn fill_new(object: &mut Object, now: Timestamp) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+        meta::set(object, field, Value::Null);
+    }
+    meta::set(object, "creationTimestamp", time(now));
+    meta::set(object, "uid", uuid::Uuid::new_v4().to_string());
+}
+
+/// What an update may not change is put back.
+pub fn keep_system_fields(new: &mut Object, old: &Object) {
+    if meta::uid(new).is_empty() {
+        meta::set(new, "uid", meta::uid(old));
+    }
+    for field in ["creationTimestamp", "deletionTimestamp", "generation"] {
+        let value = old.pointer("/metadata").and_then(|m| m.get(field)).cloned().unwrap_or(Value::Null);
+        meta::set(new, field, value);
+    }
+    meta::set(new, "selfLink", Value::Null);
+    let grace = old.pointer("/metadata/deletionGracePeriodSeconds").cloned();
+    match grace {
+        Some(grace) if new.pointer("/metadata/deletionGracePeriodSeconds").is_none() => {
+            meta::set(new, "deletionGracePeriodSeconds", grace);
+        }
+        // Only a deletion sets it.
+        None => meta::set(new, "deletionGracePeriodSeconds", Value::Null),
+        Some(_) => {}
+    }
+}
+
+/// Empty maps and lists of the metadata are not kept.
+pub fn drop_empty(object: &mut Object) {
+    let map = meta::metadata_mut(object);
+    map.retain(|key, value| match value {
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::String(text) => !text.is_empty() || key == "resourceVersion",
+        Value::Null => false,
+        _ => true,
+    });
+}
+
+/// Who writes: the field manager asked for, or the first word of the user agent.
+pub fn manager(field_manager: &str, user_agent: &str) -> String {
+    if !field_manager.is_empty() {
+        return field_manager.to_owned();
+    }
+    let first = user_agent.split('/').next().unwrap_or("");
+    first.chars().filter(|c| !c.is_control()).take(128).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_are_generated() {
+        let name = generate_name("web-");
+        assert!(name.len() == 9 && name.starts_with("web-"));
+        assert!(name[4..].bytes().all(|b| ALPHABET.contains(&b)));
+        assert_eq!(generate_name(&"x".repeat(100)).len(), 63);
+    }
+
+    #[test]
+    fn updates_keep_what_is_the_servers() {
+        let old = json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2}});
+        let mut new = json!({"metadata": {"creationTimestamp": "x", "generation": 9, "deletionTimestamp": "y"}});
+        keep_system_fields(&mut new, &old);
+        assert_eq!(new, old);
+    }
+
+    #[test]
+    fn managers_are_named() {
+        assert_eq!(manager("", "kubectl/v1.36 (linux)"), "kubectl");
+        assert_eq!(manager("me", "kubectl/v1.36"), "me");
+    }
+}

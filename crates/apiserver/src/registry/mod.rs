@@ -1,0 +1,333 @@
+//! The registry: one [`Resource`] for each served resource, and the generic way of a write.
+//!
+//! [`create`], [`update`] and [`delete`] are what handlers, subresources and the server's own parts call; each
+//! runs decode → default → mutating admission → prepare → validate → validating admission → store.
+//! A resource whose version is not the stored one converts on the way in and out.
+
+pub mod create;
+pub mod decode;
+pub mod delete;
+pub mod facts;
+pub mod meta;
+pub mod update;
+
+use crate::store::{Dispatcher, ObjectStore, StoreSpec, Stored};
+use api::{Gvk, Object, Status};
+use bytes::Bytes;
+use parking_lot::RwLock;
+use resources::Strategy;
+use resources::table::{Conversion, Row};
+use schema::ResourceFact;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A served resource.
+pub struct Resource {
+    /// API group, empty for core.
+    pub group: String,
+    /// Version.
+    pub version: String,
+    /// Plural name.
+    pub resource: String,
+    /// Kind.
+    pub kind: String,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Verbs served.
+    pub verbs: Vec<String>,
+    /// Its subresources: name, and the kind and verbs of each.
+    pub subresources: Vec<&'static ResourceFact>,
+    /// Behaviour.
+    pub strategy: &'static dyn Strategy,
+    /// Objects.
+    pub store: Arc<ObjectStore>,
+    /// Name of the schema of the kind.
+    pub schema: &'static str,
+    /// How this version differs from the stored one.
+    pub convert: Option<&'static Conversion>,
+    /// Whether items of a list carry `apiVersion` and `kind` (custom resources).
+    pub typed_items: bool,
+}
+
+impl Resource {
+    /// `apps/v1`
+    pub fn api_version(&self) -> String {
+        api::GroupVersion::new(&self.group, &self.version).to_string()
+    }
+
+    /// Group, version and kind.
+    pub fn gvk(&self) -> Gvk {
+        Gvk::new(&self.group, &self.version, &self.kind)
+    }
+
+    /// Whether the verb is served.
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+
+    /// A subresource.
+    pub fn subresource(&self, name: &str) -> Option<&'static ResourceFact> {
+        self.subresources.iter().find(|s| s.subresource == name).copied()
+    }
+
+    /// A stored object as a get answers it.
+    pub fn whole(&self, stored: &Stored) -> Result<Bytes, Status> {
+        match self.convert {
+            None => Ok(stored.json.clone()),
+            Some(_) => Ok(serde_json::to_vec(&self.whole_object(stored)?).map_err(Status::internal)?.into()),
+        }
+    }
+
+    /// As [`Resource::whole`], parsed.
+    pub fn whole_object(&self, stored: &Stored) -> Result<Object, Status> {
+        let mut object = stored.object()?;
+        if let Some(conversion) = self.convert {
+            (conversion.from_stored)(&mut object);
+            self.set_type(&mut object);
+        }
+        Ok(object)
+    }
+
+    /// Appends a stored object as lists hold it: without `apiVersion` and `kind`.
+    pub fn append_item(&self, stored: &Stored, out: &mut Vec<u8>) -> Result<(), Status> {
+        let whole = self.whole(stored)?;
+        if self.typed_items {
+            out.extend_from_slice(&whole);
+        } else {
+            append_without_type(&whole, out);
+        }
+        Ok(())
+    }
+
+    /// Sets `apiVersion` and `kind`.
+    pub fn set_type(&self, object: &mut Object) {
+        if let Value::Object(map) = object {
+            map.insert("apiVersion".into(), self.api_version().into());
+            map.insert("kind".into(), self.kind.clone().into());
+        }
+    }
+
+    /// An object of this version in the form it is stored in.
+    pub fn to_stored(&self, mut object: Object) -> Object {
+        if let Some(conversion) = self.convert {
+            (conversion.to_stored)(&mut object);
+        }
+        object
+    }
+
+    /// 400 for a field that selectors cannot name.
+    pub fn unknown_field(&self, field: &str) -> String {
+        if (self.group.as_str(), self.resource.as_str()) == ("batch", "jobs") {
+            return format!("field label {field:?} not supported for Job");
+        }
+        match self.strategy.selectable_fields(&serde_json::json!({})).is_empty() {
+            true => format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
+            false => format!("field label not supported: {field}"),
+        }
+    }
+
+    /// 404 for one of its objects.
+    pub fn not_found(&self, name: &str) -> Status {
+        Status::not_found(&self.group, &self.resource, name)
+    }
+}
+
+/// Copies canonical JSON but for its members `apiVersion` and `kind`.
+fn append_without_type(json: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.push(b'{');
+    for member in json_members(json) {
+        let (key, text) = member;
+        if key != b"apiVersion" && key != b"kind" {
+            if out.len() > start + 1 {
+                out.push(b',');
+            }
+            out.extend_from_slice(text);
+            // Keys are sorted: nothing to leave out comes after `kind`.
+            if key > b"kind".as_slice() {
+                let rest = text.as_ptr() as usize + text.len() - json.as_ptr() as usize;
+                out.extend_from_slice(&json[rest..]);
+                return;
+            }
+        }
+    }
+    out.push(b'}');
+}
+
+/// The members of a JSON object without white space: key, and the text of key and value.
+fn json_members(json: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut at = 1;
+    std::iter::from_fn(move || {
+        let from = at + usize::from(json.get(at) == Some(&b','));
+        let key_end = string_end(json, from)?;
+        at = value_end(json, key_end + 1)?;
+        Some((&json[from + 1..key_end - 1], &json[from..at]))
+    })
+}
+
+/// The end of the string that begins at `from`.
+fn string_end(json: &[u8], from: usize) -> Option<usize> {
+    let mut at = from + 1;
+    if json.get(from) != Some(&b'"') {
+        return None;
+    }
+    loop {
+        match json.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The end of the value that begins at `from`.
+fn value_end(json: &[u8], from: usize) -> Option<usize> {
+    let (mut at, mut depth) = (from, 0usize);
+    loop {
+        match json.get(at)? {
+            b'"' => at = string_end(json, at)?,
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' if depth == 0 => return Some(at),
+            b'}' | b']' => {
+                depth -= 1;
+                at += 1;
+            }
+            b',' if depth == 0 => return Some(at),
+            _ => at += 1,
+        }
+        if depth == 0 && matches!(json.get(at), Some(b',' | b'}')) {
+            return Some(at);
+        }
+    }
+}
+
+type Key = (String, String, String);
+
+/// Every resource that is stored and served.
+pub struct Registry {
+    rows: RwLock<HashMap<Key, Arc<Resource>>>,
+}
+
+impl Registry {
+    /// The registry of the built-in kinds.
+    pub fn new(dispatcher: &Arc<Dispatcher>) -> Self {
+        let mut stores = HashMap::new();
+        let mut rows = HashMap::new();
+        // Rows that own their storage come before those that convert to it.
+        let (own, converting): (Vec<_>, Vec<_>) = resources::table::ROWS.iter().partition(|r| r.convert.is_none());
+        for row in own.into_iter().chain(converting) {
+            let Some(resource) = built_in(row, dispatcher, &mut stores) else {
+                tracing::error!(row.group, row.resource, "a resource without facts is not served");
+                continue;
+            };
+            let key = (row.group.to_owned(), row.version.to_owned(), row.resource.to_owned());
+            rows.insert(key, Arc::new(resource));
+        }
+        Self { rows: RwLock::new(rows) }
+    }
+
+    /// A resource.
+    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Resource>> {
+        self.rows.read().get(&(group.to_owned(), version.to_owned(), resource.to_owned())).cloned()
+    }
+
+    /// A resource in whichever version is stored.
+    pub fn any_version(&self, group: &str, resource: &str) -> Option<Arc<Resource>> {
+        let rows = self.rows.read();
+        let mut found = rows.values().filter(|r| r.group == group && r.resource == resource);
+        found.clone().find(|r| r.convert.is_none()).or_else(|| found.next()).cloned()
+    }
+
+    /// The resource of a kind.
+    pub fn of_kind(&self, group: &str, version: &str, kind: &str) -> Option<Arc<Resource>> {
+        let rows = self.rows.read();
+        rows.values().find(|r| r.group == group && r.version == version && r.kind == kind).cloned()
+    }
+
+    /// Every resource.
+    pub fn all(&self) -> Vec<Arc<Resource>> {
+        self.rows.read().values().cloned().collect()
+    }
+
+    /// Adds or replaces a resource (custom resources).
+    pub fn insert(&self, resource: Arc<Resource>) {
+        let key = (resource.group.clone(), resource.version.clone(), resource.resource.clone());
+        self.rows.write().insert(key, resource);
+    }
+
+    /// Removes a resource.
+    pub fn remove(&self, group: &str, version: &str, resource: &str) {
+        self.rows.write().remove(&(group.to_owned(), version.to_owned(), resource.to_owned()));
+    }
+}
+
+fn built_in(
+    row: &'static Row,
+    dispatcher: &Arc<Dispatcher>,
+    stores: &mut HashMap<&'static str, Arc<ObjectStore>>,
+) -> Option<Resource> {
+    let fact = schema::resource(row.group, row.version, row.resource, "")?;
+    let api_version = api::GroupVersion::new(row.group, row.version).to_string();
+    let store = stores.entry(row.storage).or_insert_with(|| {
+        let stored_version = row.convert.map_or(api_version.as_str(), |c| c.stored);
+        ObjectStore::new(dispatcher, spec(row, fact, stored_version))
+    });
+    let subresources = schema::resources().iter();
+    let subresources = subresources
+        .filter(|f| f.group == row.group && f.version == row.version && f.resource == row.resource)
+        .filter(|f| !f.subresource.is_empty());
+    Some(Resource {
+        group: row.group.into(),
+        version: row.version.into(),
+        resource: row.resource.into(),
+        kind: fact.kind.into(),
+        namespaced: fact.namespaced,
+        verbs: fact.verbs.iter().map(|v| (*v).to_owned()).collect(),
+        subresources: subresources.collect(),
+        strategy: row.strategy,
+        store: store.clone(),
+        schema: fact.schema()?.name(),
+        convert: row.convert,
+        typed_items: false,
+    })
+}
+
+fn spec(row: &'static Row, fact: &'static ResourceFact, api_version: &str) -> StoreSpec {
+    let strategy = row.strategy;
+    let relaxed = matches!((row.group, row.resource), ("" | "events.k8s.io", "events") | ("coordination.k8s.io", "leases"));
+    let indexed = if row.resource == "pods" { vec!["spec.nodeName"] } else { Vec::new() };
+    StoreSpec {
+        prefix: row.storage.into(),
+        group_resource: (row.group.into(), row.resource.into()),
+        namespaced: fact.namespaced,
+        durability: if relaxed { kv::Durability::Relaxed } else { kv::Durability::Immediate },
+        fields: Arc::new(move |object| strategy.selectable_fields(object)),
+        indexed,
+        api_version: api_version.into(),
+        kind: fact.kind.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_lose_their_type() {
+        let table = [
+            (r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{}}"#, r#"{"metadata":{"name":"a"},"spec":{}}"#),
+            (r#"{"apiVersion":"v1","data":{"kind":"x\\"}"},"kind":"C","metadata":{}}"#, r#"{"data":{"kind":"x\\"}"},"metadata":{}}"#),
+            (r#"{"apiVersion":"v1","count":1,"kind":"E"}"#, r#"{"count":1}"#),
+            (r#"{"apiVersion":"v1","kind":"E"}"#, "{}"),
+        ];
+        for (json, want) in table {
+            let mut out = Vec::new();
+            append_without_type(json.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), want);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The way of a changed object.
+
+use super::create::{WriteOptions, create, create_tracked, invalid};
+use super::{Resource, facts::BuiltIn, meta as system};
+use crate::admission::{self, Attributes, Operation};
+use crate::allocators;
+use crate::handlers::Request;
+use crate::server::ApiServer;
+use crate::store::{Preconditions, Stored, Update, Updated};
+use api::{Cause, Object, Status, meta};
+use merge::Write;
+use resources::Strategy;
+use serde_json::{Value, json};
+
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+/// How often a change is made anew because another writer was faster.
+const ATTEMPTS: usize = 20;
+
+/// What a change function makes of the present object (`None`: there is none).
+pub struct Changed {
+    /// The object wanted, in the version of the resource, decoded and with `apiVersion` and `kind`.
+    pub object: Object,
+    /// Whether its managedFields are in place (an apply).
+    pub tracked: bool,
+}
+
+/// What an update did.
+pub struct Outcome {
+    /// The object.
+    pub stored: Stored,
+    /// Whether it is new.
+    pub created: bool,
+    /// Whether it is gone: the last finalizer was removed.
+    pub deleted: bool,
+}
+
+/// A change of one object.
+pub struct Change<'a> {
+    /// Namespace.
+    pub namespace: &'a str,
+    /// Name.
+    pub name: &'a str,
+    /// Creates the object where it does not exist, whatever its strategy says (an apply).
+    pub upsert: bool,
+    /// Takes an object without a resource version for one without the condition (patches).
+    pub unconditional: bool,
+    /// Conditions of the caller.
+    pub preconditions: Preconditions,
+}
+
+/// Changes an object; `make` may run several times.
+pub async fn update(
+    server: &ApiServer,
+    request: &Request,
+    resource: &Resource,
+    change: &Change<'_>,
+    options: &WriteOptions,
+    make: &mut (dyn FnMut(Option<&Object>) -> Result<Changed, Status> + Send),
+) -> Result<Outcome, Status> {
+    for attempt in 1.. {
+        let Some(current) = resource.store.get(change.namespace, change.name).await? else {
+            return create_instead(server, request, resource, change, options, make).await;
+        };
+        let old = resource.whole_object(&current)?;
+        let wanted = make(Some(&old))?;
+        let sent = meta::resource_version(&wanted.object).to_owned();
+        check_versions(resource, change, &wanted.object, &old)?;
+        let attributes = Attributes {
+            request,
+            resource,
+            operation: Operation::Update,
+            subresource: &options.subresource,
+            namespace: change.namespace,
+            name: change.name,
+            old: Some(&old),
+            dry_run: options.dry_run,
+        };
+        match write(server, &attributes, &current, wanted, change, options).await {
+            // Another writer came between: only a client that named a version is to hear of it.
+            Err(status) if status.code == 409 && status.message.ends_with(MODIFIED) && attempt < ATTEMPTS => {
+                let named = !sent.is_empty() && sent != "0" && !change.unconditional;
+                if named {
+                    return Err(status);
+                }
+            }
+            result => return result,
+        }
+    }
+    unreachable!("the loop above returns")
+}
+
+async fn create_instead(
+    server: &ApiServer,
+    request: &Request,
+    resource: &Resource,
+    change: &Change<'_>,
+    options: &WriteOptions,
+    make: &mut (dyn FnMut(Option<&Object>) -> Result<Changed, Status> + Send),
+) -> Result<Outcome, Status> {
+    let allowed = change.upsert || resource.strategy.allow_create_on_update();
+    if !allowed || !options.subresource.is_empty() {
+        return Err(resource.not_found(change.name));
+    }
+    let Changed { mut object, tracked } = make(None)?;
+    if !meta::uid(&object).is_empty() {
+        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta::uid(&object));
+        return Err(Status::conflict(&resource.group, &resource.resource, change.name, &why));
+    }
+    if !matches!(meta::resource_version(&object), "" | "0") && !change.upsert {
+        return Err(resource.not_found(change.name));
+    }
+    if meta::name(&object).is_empty() {
+        meta::set(&mut object, "name", change.name);
+    }
+    let stored = if tracked {
+        super::decode::check_namespace(resource, &mut object, change.namespace)?;
+        create_tracked(server, request, resource, change.namespace, object, options).await?
+    } else {
+        create(server, request, resource, change.namespace, object, options).await?
+    };
+    Ok(Outcome { stored, created: true, deleted: false })
+}
+
+fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &Object) -> Result<(), Status> {
+    let conflict = |why: &str| Status::conflict(&resource.group, &resource.resource, change.name, why);
+    let (uid, old_uid) = (meta::uid(new), meta::uid(old));
+    if !uid.is_empty() && uid != old_uid {
+        return Err(conflict(&format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"
+        )));
+    }
+    match meta::resource_version(new) {
+        "" | "0" => {
+            if !change.unconditional && !resource.strategy.allow_unconditional_update() {
+                let mut cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+                cause.message = cause.message.replacen(": 0:", ": 0x0:", 1);
+                return Err(invalid(resource, old, &[cause]));
+            }
+            Ok(())
+        }
+        sent if sent == meta::resource_version(old) => Ok(()),
+        sent if sent.parse::<u64>().is_err() => Err(Status::bad_request(format!(
+            "resourceVersion: Invalid value: {sent:?}: strconv.ParseUint: parsing {sent:?}: invalid syntax"
+        ))),
+        _ => Err(conflict(MODIFIED)),
+    }
+}
+
+/// The strategy that a subresource writes with.
+enum Way {
+    Main(&'static dyn Strategy),
+    Status(&'static dyn Strategy),
+}
+
+fn way(resource: &Resource, subresource: &str) -> Way {
+    match subresource {
+        "status" => Way::Status(resource.strategy),
+        "" | "scale" => Way::Main(resource.strategy),
+        name => Way::Main(resource.strategy.subresource(name).unwrap_or(resource.strategy)),
+    }
+}
+
+async fn write(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    current: &Stored,
+    wanted: Changed,
+    change: &Change<'_>,
+    options: &WriteOptions,
+) -> Result<Outcome, Status> {
+    let (request, resource) = (attributes.request, attributes.resource);
+    let old = attributes.old.unwrap_or(&Value::Null);
+    let way = way(resource, &options.subresource);
+    let mut new = wanted.object;
+    super::decode::check_namespace(resource, &mut new, change.namespace)?;
+    schema::complete(resource.schema, &mut new);
+    if !wanted.tracked {
+        track(request, resource, &way, &mut new, old, options);
+    }
+    admission::admit(server, attributes, &mut new).await?;
+    let ctx = request.strategy_ctx(options.dry_run);
+    system::keep_system_fields(&mut new, old);
+    let allocation = match &way {
+        Way::Main(_) => allocators::on_update(server, resource, &mut new, old, options.dry_run).await?,
+        Way::Status(_) => allocators::Allocation::none(),
+    };
+    let causes = match &way {
+        Way::Main(strategy) => {
+            strategy.prepare_for_update(&ctx, &mut new, old);
+            if strategy.counts_generation() && strategy.generation_changes(&new, old) {
+                meta::set(&mut new, "generation", meta::generation(old) + 1);
+            }
+            resources::validate_update(*strategy, &ctx, &new, old)
+        }
+        Way::Status(strategy) => {
+            strategy.prepare_for_status_update(&ctx, &mut new, old);
+            resources::validate_status_update(*strategy, &ctx, &new, old)
+        }
+    };
+    if !causes.is_empty() {
+        return Err(invalid(resource, old, &causes));
+    }
+    if options.subresource.is_empty() {
+        request.warn_all(resource.strategy.warnings(&new, Some(old)));
+    }
+    admission::validate(server, attributes, Some(&new)).await?;
+    schema::complete(resource.schema, &mut new);
+    system::drop_empty(&mut new);
+    let updated = store(resource, current, change, new, options.dry_run).await?;
+    if !options.dry_run {
+        allocation.keep();
+        if updated.deleted {
+            allocators::on_delete(server, resource, old);
+        }
+    }
+    Ok(Outcome { stored: updated.stored, created: false, deleted: updated.deleted })
+}
+
+async fn store(
+    resource: &Resource,
+    current: &Stored,
+    change: &Change<'_>,
+    new: Object,
+    dry_run: bool,
+) -> Result<Updated, Status> {
+    let gone = is_finished(resource, &new);
+    let new = resource.to_stored(new);
+    let seen = current.meta.resource_version;
+    let conflict = || Status::conflict(&resource.group, &resource.resource, change.name, MODIFIED);
+    resource
+        .store
+        .guaranteed_update(
+            change.namespace,
+            change.name,
+            &change.preconditions,
+            move |now: &Stored, _| match now.meta.resource_version == seen {
+                true if gone => Ok(Update::Delete(new.clone())),
+                true => Ok(Update::Write(new.clone())),
+                false => Err(conflict()),
+            },
+            dry_run,
+        )
+        .await
+}
+
+/// An object that is being deleted goes when nothing holds it any more: no finalizer, no grace period left
+/// (a pod's kubelet ends that with a delete), and no spec finalizer (namespaces).
+fn is_finished(resource: &Resource, object: &Object) -> bool {
+    let grace = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+    let held = object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty());
+    let held = resource.resource == "namespaces" && resource.group.is_empty() && held;
+    meta::is_deleting(object) && meta::finalizers(object).is_empty() && grace.unwrap_or(0) == 0 && !held
+}
+
+/// Records who owns the fields that this write changes.
+fn track(request: &Request, resource: &Resource, way: &Way, new: &mut Object, old: &Object, options: &WriteOptions) {
+    let mut shown = new.clone();
+    match way {
+        Way::Main(strategy) if strategy.has_status() => resources::copy_field(&mut shown, old, "status"),
+        Way::Main(_) => {}
+        Way::Status(_) => {
+            let status = shown.get("status").cloned();
+            let managed = shown.pointer("/metadata/managedFields").cloned();
+            shown = old.clone();
+            if let (Value::Object(map), Some(status)) = (&mut shown, status) {
+                map.insert("status".into(), status);
+            }
+            meta::set(&mut shown, "managedFields", managed.unwrap_or(Value::Null));
+        }
+    }
+    resource.set_type(&mut shown);
+    let time = system::time(request.now);
+    let write = Write {
+        old,
+        manager: &options.manager,
+        time: &time,
+        subresource: &options.subresource,
+        schema: resource.schema,
+    };
+    merge::update_managed_fields(&write, &mut shown, &BuiltIn);
+    let managed = shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
+    meta::set(new, "managedFields", managed);
+}

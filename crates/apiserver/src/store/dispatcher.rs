@@ -1,0 +1,225 @@
+//! One watch of the key-value store feeds the cachers of all resources.
+//!
+//! A transaction is handed to the cacher whose prefix its keys have; then `progress` says that every
+//! cacher has seen its revision, which is how quiet resources know how fresh they are. When the watch
+//! breaks, every cacher forgets what it has, its watchers end, and clients list again.
+
+use super::cacher::Cacher;
+use super::continuation::too_large;
+use api::Status;
+use kv::{Kv, Revision, WatchBatch, WatchStream};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{OnceCell, watch};
+use tokio::time::Instant;
+
+/// Below this are all keys.
+pub(super) const ROOT: &str = "/registry/";
+/// How long a request waits for a revision.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// History is forgotten when it is between one and two of these old.
+const COMPACT_EVERY: Duration = Duration::from_secs(300);
+
+/// How far the cachers are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Every cacher has seen this revision.
+    pub revision: Revision,
+    /// Raised when the watch breaks: what was loaded before is worthless.
+    pub generation: u64,
+    /// Whether the watch is in progress.
+    pub up: bool,
+}
+
+/// Feeds every cacher of a server from one watch of the key-value store.
+pub struct Dispatcher {
+    kv: Arc<dyn Kv>,
+    routes: Mutex<HashMap<String, Vec<Weak<Cacher>>>>,
+    progress: watch::Sender<Progress>,
+    started: OnceCell<()>,
+}
+
+impl Dispatcher {
+    /// Builds a dispatcher; it starts with the first use of a store.
+    pub fn new(kv: Arc<dyn Kv>) -> Arc<Self> {
+        Arc::new(Self {
+            kv,
+            routes: Mutex::default(),
+            progress: watch::channel(Progress::default()).0,
+            started: OnceCell::new(),
+        })
+    }
+
+    /// The key-value store below.
+    pub fn kv(&self) -> &Arc<dyn Kv> {
+        &self.kv
+    }
+
+    /// Starts the watch, once, and waits until it is in progress.
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<Progress, Status> {
+        self.started.get_or_try_init(|| self.start()).await?;
+        self.wait(|p| p.up).await.map_err(|_| Status::internal("the store's watch is broken; see the server's log"))
+    }
+
+    async fn start(self: &Arc<Self>) -> Result<(), Status> {
+        let stream = self.connect().await.map_err(Status::internal)?;
+        tokio::spawn(run(Arc::downgrade(self), stream));
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<WatchStream, kv::Error> {
+        let revision = self.kv.revision().await?;
+        let stream = self.kv.watch(ROOT, revision).await?;
+        self.progress.send_modify(|p| (p.revision, p.up) = (revision, true));
+        Ok(stream)
+    }
+
+    /// Follows how far the cachers are.
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Waits until the cachers have seen everything that is committed now.
+    pub(super) async fn wait_current(&self) -> Result<(), Status> {
+        let current = self.kv.revision().await.map_err(Status::internal)?;
+        self.wait_for(current).await
+    }
+
+    /// Waits until the cachers have seen a revision.
+    pub(super) async fn wait_for(&self, revision: Revision) -> Result<(), Status> {
+        let waited = self.wait(|p| p.up && p.revision >= revision).await;
+        waited.map(drop).map_err(|now| too_large(revision, now.revision))
+    }
+
+    async fn wait(&self, reached: impl Fn(&Progress) -> bool) -> Result<Progress, Progress> {
+        let now = *self.progress.borrow();
+        if reached(&now) {
+            return Ok(now);
+        }
+        let mut progress = self.progress.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, progress.wait_for(|p| reached(p))).await;
+        match waited {
+            Ok(Ok(now)) => Ok(*now),
+            _ => Err(*self.progress.borrow()),
+        }
+    }
+
+    /// Sends a cacher the changes of its keys from now on.
+    pub(super) fn route(&self, cacher: &Arc<Cacher>) {
+        let mut routes = self.routes.lock();
+        let list = routes.entry(cacher.prefix().to_owned()).or_default();
+        list.retain(|c| c.strong_count() > 0);
+        if list.iter().all(|c| c.as_ptr() != Arc::as_ptr(cacher)) {
+            list.push(Arc::downgrade(cacher));
+        }
+    }
+
+    fn dispatch(&self, batch: &WatchBatch) {
+        let mut rest = &batch.events[..];
+        while let Some(first) = rest.first() {
+            let key = key_of(first);
+            let cachers = self.cachers_of(key);
+            let same = |e: &kv::Event| cachers.first().map_or(key_of(e) == key, |c| key_of(e).starts_with(c.prefix()));
+            let count = rest.iter().take_while(|e| same(e)).count().max(1);
+            let (events, others) = rest.split_at(count);
+            cachers.iter().for_each(|cacher| cacher.apply(batch.revision, events));
+            rest = others;
+        }
+    }
+
+    /// The cachers of a key: its prefix has one or two segments below the root.
+    fn cachers_of(&self, key: &str) -> Vec<Arc<Cacher>> {
+        let ends = key.char_indices().skip(ROOT.len()).filter(|(_, c)| *c == '/').map(|(at, _)| at + 1).take(2);
+        let routes = self.routes.lock();
+        let lists = ends.filter_map(|end| routes.get(&key[..end]));
+        lists.flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    fn advance(&self, revision: Revision) {
+        self.progress.send_modify(|p| p.revision = revision);
+    }
+
+    /// Makes every cacher start anew.
+    fn reset(&self) {
+        let cachers: Vec<_> = self.routes.lock().values().flatten().filter_map(Weak::upgrade).collect();
+        self.progress.send_modify(|p| (p.generation, p.up) = (p.generation + 1, false));
+        cachers.iter().for_each(|cacher| cacher.reset());
+    }
+}
+
+fn key_of(event: &kv::Event) -> &str {
+    event.kv.as_ref().or(event.previous.as_ref()).map_or("", |kv| &kv.key)
+}
+
+/// Runs until the dispatcher is dropped.
+async fn run(dispatcher: Weak<Dispatcher>, mut stream: WatchStream) {
+    let mut compaction = Compaction::default();
+    loop {
+        let received = tokio::select! {
+            received = stream.recv() => received,
+            () = compaction.due() => {
+                let Some(dispatcher) = dispatcher.upgrade() else { return };
+                compaction.run(&dispatcher).await;
+                continue;
+            }
+        };
+        let Some(dispatcher) = dispatcher.upgrade() else { return };
+        match received {
+            Some(Ok(batch)) => {
+                dispatcher.dispatch(&batch);
+                dispatcher.advance(batch.revision);
+                compaction.saw();
+            }
+            ended => {
+                let error = ended.and_then(Result::err).map_or_else(|| "the watch ended".into(), |e| e.to_string());
+                tracing::warn!(error, "the store's watch broke; every watcher has to list again");
+                dispatcher.reset();
+                stream = reconnect(&dispatcher).await;
+            }
+        }
+    }
+}
+
+async fn reconnect(dispatcher: &Dispatcher) -> WatchStream {
+    loop {
+        match dispatcher.connect().await {
+            Ok(stream) => return stream,
+            Err(error) => tracing::error!(%error, "cannot watch the store; trying again in a second"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Forgets old history, with a timer that only runs while there is history to forget.
+#[derive(Default)]
+struct Compaction {
+    at: Option<Instant>,
+    mark: Revision,
+    done: Revision,
+}
+
+impl Compaction {
+    fn saw(&mut self) {
+        self.at.get_or_insert_with(|| Instant::now() + COMPACT_EVERY);
+    }
+
+    async fn due(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn run(&mut self, dispatcher: &Dispatcher) {
+        if self.mark > self.done {
+            match dispatcher.kv.compact(self.mark).await {
+                Ok(()) => self.done = self.mark,
+                Err(error) => tracing::warn!(%error, "cannot compact the store"),
+            }
+        }
+        self.mark = dispatcher.progress.borrow().revision;
+        self.at = (self.mark > self.done).then(|| Instant::now() + COMPACT_EVERY);
+    }
+}

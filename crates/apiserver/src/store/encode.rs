@@ -1,0 +1,225 @@
+//! Objects as bytes: canonical JSON, its resource version, and what is parsed of it.
+
+use super::{Meta, StoreSpec, Stored};
+use api::{Object, Status, meta};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// An object ready to be written: canonical JSON without a resource version.
+pub(super) struct Encoded {
+    pub json: Bytes,
+    pub meta: Meta,
+}
+
+impl Encoded {
+    /// Encodes an object as the resource stores it.
+    pub fn new(spec: &StoreSpec, mut object: Object) -> Result<Self, Status> {
+        if let Value::Object(map) = &mut object {
+            map.insert("apiVersion".into(), spec.api_version.as_str().into());
+            map.insert("kind".into(), spec.kind.as_str().into());
+        }
+        meta::set(&mut object, "resourceVersion", Value::Null);
+        let json = serde_json::to_vec(&object).map_err(Status::internal)?;
+        Ok(Self { json: json.into(), meta: parse_meta(spec, &object) })
+    }
+
+    /// The object as readers get it.
+    pub fn stored(&self, revision: u64) -> Stored {
+        let meta = Meta { resource_version: revision, ..self.meta.clone() };
+        Stored::of(with_resource_version(&self.json, revision), meta)
+    }
+}
+
+/// Parses a value of the key-value store.
+pub(super) fn decode(spec: &StoreSpec, json: &Bytes, revision: u64) -> Result<Stored, Status> {
+    let object: Object = serde_json::from_slice(json).map_err(Status::internal)?;
+    let meta = Meta { resource_version: revision, ..parse_meta(spec, &object) };
+    Ok(Stored::of(with_resource_version(json, revision), meta))
+}
+
+/// The same state at another resource version.
+pub(super) fn restamped(stored: &Stored, revision: u64) -> Stored {
+    let meta = Meta { resource_version: revision, ..(*stored.meta).clone() };
+    Stored::of(with_resource_version(&stored.json, revision), meta)
+}
+
+impl Stored {
+    fn of(json: Bytes, meta: Meta) -> Self {
+        Self { json, meta: Arc::new(meta), frames: None }
+    }
+
+    /// Parses the object.
+    pub fn object(&self) -> Result<Object, Status> {
+        serde_json::from_slice(&self.json).map_err(Status::internal)
+    }
+}
+
+fn parse_meta(spec: &StoreSpec, object: &Object) -> Meta {
+    let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    let mut labels: Vec<_> = labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
+    labels.sort();
+    let (name, namespace) = (meta::name(object).to_owned(), meta::namespace(object).to_owned());
+    let mut fields = (spec.fields)(object);
+    for (field, value) in [("metadata.name", &name), ("metadata.namespace", &namespace)] {
+        if fields.iter().all(|(f, _)| *f != field) {
+            fields.push((field, value.clone()));
+        }
+    }
+    Meta { name, namespace, uid: meta::uid(object).to_owned(), resource_version: 0, labels, fields }
+}
+
+/// Puts a resource version into canonical JSON, where sorted keys have it; 0 leaves it out.
+fn with_resource_version(json: &Bytes, revision: u64) -> Bytes {
+    let Some(place) = Place::find(json) else { return json.clone() };
+    if revision == 0 && place.from == place.to {
+        return json.clone();
+    }
+    let mut out = BytesMut::with_capacity(json.len() + 44);
+    out.put_slice(&json[..place.from]);
+    if revision > 0 {
+        let (before, after) = (if place.comma_before { "," } else { "" }, if place.comma_after { "," } else { "" });
+        out.put_slice(format!("{before}\"resourceVersion\":\"{revision}\"{after}").as_bytes());
+    }
+    out.put_slice(&json[place.to..]);
+    out.freeze()
+}
+
+/// Where `metadata.resourceVersion` is or belongs, with its commas.
+struct Place {
+    from: usize,
+    to: usize,
+    comma_before: bool,
+    comma_after: bool,
+}
+
+impl Place {
+    fn find(json: &[u8]) -> Option<Self> {
+        let top = Members { json, at: 1 }.find(|m| &json[m.key.0..m.key.1] == b"metadata")?;
+        if json.get(top.value.0) != Some(&b'{') {
+            return None;
+        }
+        let (start, end) = (top.value.0 + 1, top.value.1 - 1);
+        let mut last = None;
+        for member in (Members { json, at: start }) {
+            let key = &json[member.key.0..member.key.1];
+            let quote = member.key.0 - 1;
+            if key > &b"resourceVersion"[..] {
+                return Some(Self { from: quote, to: quote, comma_before: false, comma_after: true });
+            }
+            if key == b"resourceVersion" {
+                return Some(match (last, json.get(member.value.1)) {
+                    (_, Some(b',')) => {
+                        Self { from: quote, to: member.value.1 + 1, comma_before: false, comma_after: true }
+                    }
+                    (Some(last), _) => Self { from: last, to: member.value.1, comma_before: true, comma_after: false },
+                    (None, _) => Self { from: quote, to: member.value.1, comma_before: false, comma_after: false },
+                });
+            }
+            last = Some(member.value.1);
+        }
+        Some(Self { from: end, to: end, comma_before: last.is_some(), comma_after: false })
+    }
+}
+
+/// A member of a JSON object without white space: ranges of the key (without quotes) and the value.
+struct Member {
+    key: (usize, usize),
+    value: (usize, usize),
+}
+
+/// Walks over the members of an object, beginning after its brace.
+struct Members<'a> {
+    json: &'a [u8],
+    at: usize,
+}
+
+impl Iterator for Members<'_> {
+    type Item = Member;
+
+    fn next(&mut self) -> Option<Member> {
+        if self.json.get(self.at) == Some(&b',') {
+            self.at += 1;
+        }
+        if self.json.get(self.at) != Some(&b'"') {
+            return None;
+        }
+        let key_end = string_end(self.json, self.at)?;
+        let key = (self.at + 1, key_end - 1);
+        let value = (key_end + 1, value_end(self.json, key_end + 1)?);
+        self.at = value.1;
+        Some(Member { key, value })
+    }
+}
+
+/// The index after a string that starts at `at`.
+fn string_end(json: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        match json.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The index after a value that starts at `at`.
+fn value_end(json: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    loop {
+        match json.get(at)? {
+            b'"' => at = string_end(json, at)?,
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' if depth == 0 => return Some(at),
+            b'}' | b']' => {
+                depth -= 1;
+                at += 1;
+            }
+            b',' if depth == 0 => return Some(at),
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn resource_versions_are_put_in_sorted_place() {
+        let check = |object: Value, want: &str| {
+            let json = Bytes::from(serde_json::to_vec(&object).expect("json"));
+            let spliced = with_resource_version(&json, 7);
+            assert_eq!(std::str::from_utf8(&spliced), Ok(want));
+            let sorted = serde_json::from_slice::<Value>(&spliced).and_then(|v| serde_json::to_string(&v));
+            assert_eq!(sorted.expect("json"), want, "canonical");
+            let again = with_resource_version(&spliced, 123);
+            assert_eq!(again, want.replace("\"7\"", "\"123\""));
+        };
+        check(json!({"metadata": {}}), r#"{"metadata":{"resourceVersion":"7"}}"#);
+        check(json!({"metadata": {"uid": "u"}}), r#"{"metadata":{"resourceVersion":"7","uid":"u"}}"#);
+        check(json!({"metadata": {"name": "n"}}), r#"{"metadata":{"name":"n","resourceVersion":"7"}}"#);
+        check(
+            json!({"data": {"metadata": {"uid": "}\"\\"}}, "metadata": {"annotations": {"uid": "{\"a\":[1]}"}, "uid": "u"}, "z": [1, {}]}),
+            r#"{"data":{"metadata":{"uid":"}\"\\"}},"metadata":{"annotations":{"uid":"{\"a\":[1]}"},"resourceVersion":"7","uid":"u"},"z":[1,{}]}"#,
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_object_pass_through() {
+        for text in ["", "1", "{}", "[]", "{\"metadata\":1}", "{\"metadata\":{\"a\"", "{\"metadata\":\"\\"] {
+            assert_eq!(with_resource_version(&Bytes::from(text), 7), text);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! create and guaranteed update.
+
+use super::encode::{Encoded, decode};
+use super::{Freshness, ObjectStore, Preconditions, Stored, Update, Updated};
+use api::{Object, Status, meta};
+use kv::{Compare, Op, Txn, TxnOutcome};
+use std::sync::Arc;
+
+impl ObjectStore {
+    /// Creates an object. Name and namespace are those of its metadata; a resource version in it is ignored.
+    pub async fn create(&self, object: Object, dry_run: bool) -> Result<Stored, Status> {
+        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+        let key: Arc<str> = self.key(&namespace, &name).into();
+        let (group, resource) = &self.spec.group_resource;
+        let exists = || Status::already_exists(group, resource, &name);
+        let encoded = Encoded::new(&self.spec, object)?;
+        if dry_run {
+            let present = self.get(&namespace, &name).await?;
+            return if present.is_some() { Err(exists()) } else { Ok(encoded.stored(0)) };
+        }
+        self.cacher.ready(&self.dispatcher).await?;
+        match self.commit(&key, 0, Change::Put(&encoded)).await? {
+            TxnOutcome::Committed(revision) => Ok(encoded.stored(revision)),
+            TxnOutcome::Conflict(_) => Err(exists()),
+        }
+    }
+
+    /// Changes an object to what `change` makes of it. `change` runs again, with the newer state, when somebody
+    /// else was faster. NotFound when there is no such object.
+    pub async fn guaranteed_update<F>(
+        &self,
+        namespace: &str,
+        name: &str,
+        preconditions: &Preconditions,
+        mut change: F,
+        dry_run: bool,
+    ) -> Result<Updated, Status>
+    where
+        F: FnMut(&Stored, Object) -> Result<Update, Status> + Send,
+    {
+        let key: Arc<str> = self.key(namespace, name).into();
+        let (group, resource) = &self.spec.group_resource;
+        self.wait(Freshness::Latest).await?;
+        let mut present = self.cacher.get(&key);
+        loop {
+            let stored = present.ok_or_else(|| Status::not_found(group, resource, name))?;
+            self.check(&key, name, preconditions, &stored)?;
+            let update = change(&stored, stored.object()?)?;
+            match self.apply(&key, stored, update, dry_run).await? {
+                Ok(updated) => return Ok(updated),
+                Err(newer) => present = newer,
+            }
+        }
+    }
+
+    /// Writes an update; the inner error is the newer state that got in between.
+    async fn apply(
+        &self,
+        key: &Arc<str>,
+        stored: Stored,
+        update: Update,
+        dry_run: bool,
+    ) -> Result<Result<Updated, Option<Stored>>, Status> {
+        let (object, deleted) = match update {
+            Update::Keep => return Ok(Ok(Updated { stored, changed: false, deleted: false })),
+            Update::Write(object) => (object, false),
+            Update::Delete(object) => (object, true),
+        };
+        let present = stored.meta.resource_version;
+        let encoded = Encoded::new(&self.spec, object)?;
+        let next = encoded.stored(present);
+        let same = next.json == stored.json;
+        if same && !deleted {
+            return Ok(Ok(Updated { stored, changed: false, deleted }));
+        }
+        if dry_run {
+            return Ok(Ok(Updated { stored: next, changed: true, deleted }));
+        }
+        let change = match (deleted, same) {
+            (false, _) => Change::Put(&encoded),
+            (true, true) => Change::Delete,
+            (true, false) => Change::PutAndDelete(&encoded),
+        };
+        match self.commit(key, present, change).await? {
+            TxnOutcome::Committed(revision) => {
+                Ok(Ok(Updated { stored: encoded.stored(revision), changed: true, deleted }))
+            }
+            TxnOutcome::Conflict(states) => {
+                let newer = states.into_iter().next().flatten();
+                Ok(Err(newer.map(|kv| decode(&self.spec, &kv.value, kv.mod_revision)).transpose()?))
+            }
+        }
+    }
+
+    async fn commit(&self, key: &Arc<str>, present: u64, change: Change<'_>) -> Result<TxnOutcome, Status> {
+        let put = |encoded: &Encoded| Op::Put(key.clone(), encoded.json.clone());
+        let (ops, encoded) = match change {
+            Change::Put(encoded) => (vec![put(encoded)], Some(encoded)),
+            Change::PutAndDelete(encoded) => (vec![put(encoded), Op::Delete(key.clone())], Some(encoded)),
+            Change::Delete => (vec![Op::Delete(key.clone())], None),
+        };
+        let compares = vec![Compare { key: key.clone(), mod_revision: present }];
+        if let Some(encoded) = encoded {
+            self.cacher.prepare(encoded);
+        }
+        let outcome = self.dispatcher.kv().txn(Txn { compares, ops, durability: self.spec.durability }).await;
+        if let Some(encoded) = encoded.filter(|_| !matches!(outcome, Ok(TxnOutcome::Committed(_)))) {
+            self.cacher.unprepare(encoded);
+        }
+        outcome.map_err(Status::internal)
+    }
+
+    /// Checks preconditions, with the texts of upstream's storage layer and delete strategy.
+    fn check(&self, key: &str, name: &str, wanted: &Preconditions, stored: &Stored) -> Result<(), Status> {
+        let (group, resource) = &self.spec.group_resource;
+        if let Some(uid) = wanted.uid.as_ref().filter(|uid| **uid != stored.meta.uid) {
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                stored.meta.uid
+            );
+            return Err(Status::conflict(group, resource, name, &why));
+        }
+        let record = stored.meta.resource_version;
+        if let Some(rv) = wanted.resource_version.filter(|rv| *rv != record) {
+            let why = format!(
+                "the ResourceVersion in the precondition ({rv}) does not match the ResourceVersion in record \
+                 ({record}). The object might have been modified"
+            );
+            return Err(Status::conflict(group, resource, name, &why));
+        }
+        Ok(())
+    }
+}
+
+/// What is done to a key.
+enum Change<'a> {
+    Put(&'a Encoded),
+    /// Watchers see the deletion of the new state.
+    PutAndDelete(&'a Encoded),
+    Delete,
+}

@@ -1,0 +1,52 @@
+//! Subresources: one file each; those that update the object itself share the handlers of the verbs.
+
+pub mod binding;
+mod eviction;
+mod finalize;
+mod pod_connect;
+mod pod_log;
+mod proxy;
+mod scale;
+mod token;
+mod upstream;
+
+use crate::body::Body;
+use crate::handlers::{Request, get, patch, update};
+use crate::registry::Resource;
+use crate::server::ApiServer;
+use api::Status;
+use http::Response;
+use std::sync::Arc;
+
+/// Answers a request for a subresource.
+pub async fn handle(
+    server: &ApiServer,
+    request: &Request,
+    resource: &Arc<Resource>,
+) -> Result<Response<Body>, Status> {
+    let info = &request.info;
+    let fact = resource.subresource(&info.subresource).ok_or_else(Status::no_such_path)?;
+    let verb = info.verb.as_str();
+    if !fact.has_verb(verb) {
+        return Err(Status::method_not_allowed());
+    }
+    if !info.rest.is_empty() && info.subresource != "proxy" {
+        return Err(Status::no_such_path());
+    }
+    match (resource.resource.as_str(), info.subresource.as_str()) {
+        (_, "scale") => scale::handle(server, request, resource).await,
+        ("pods", "binding") => binding::handle(server, request, resource).await,
+        ("pods", "eviction") => eviction::handle(server, request, resource).await,
+        ("pods", "log") => pod_log::handle(server, request, resource).await,
+        ("pods", "exec" | "attach" | "portforward") => pod_connect::handle(server, request, resource).await,
+        ("pods" | "services" | "nodes", "proxy") => proxy::handle(server, request, resource).await,
+        ("serviceaccounts", "token") => token::handle(server, request, resource).await,
+        ("namespaces", "finalize") => finalize::handle(server, request, resource).await,
+        (_, name) => match verb {
+            "get" => get::handle(request, resource).await,
+            "update" => update::handle_subresource(server, request, resource, name).await,
+            "patch" => patch::handle(server, request, resource, name).await,
+            _ => Err(Status::method_not_allowed()),
+        },
+    }
+}

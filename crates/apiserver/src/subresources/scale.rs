@@ -1,0 +1,100 @@
+//! `scale`: the number of replicas of any workload, as `autoscaling/v1` Scale.
+
+use crate::body::Body;
+use crate::handlers::patch::{self, PatchType};
+use crate::handlers::{Request, answer, namespace, options};
+use crate::registry::decode::{Expected, body, canonical_quantity};
+use crate::registry::update::{Change, Changed, update};
+use crate::registry::{Resource, facts::BuiltIn};
+use crate::server::ApiServer;
+use crate::store::Preconditions;
+use api::{Cause, Gvk, Object, Status, meta};
+use http::Response;
+use serde_json::{Value, json};
+
+const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
+
+/// Answers a request for the scale.
+pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
+    let (namespace, name) = (namespace(resource, request), &request.info.name);
+    if request.info.verb == "get" {
+        let stored = resource.store.get(namespace, name).await?.ok_or_else(|| resource.not_found(name))?;
+        return answer::plain(request, 200, &show(resource, &resource.whole_object(&stored)?)?);
+    }
+    let gvk = Gvk::new("autoscaling", "v1", "Scale");
+    let (mut patch, mut put) = (None, None);
+    let options = if request.info.verb == "patch" {
+        let (read, options) = patch::read(request, "scale").await?;
+        patch = Some(read);
+        options
+    } else {
+        let options = options::write_options(request, "UpdateOptions", "scale")?;
+        put = Some(body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?);
+        options
+    };
+    let change =
+        Change { namespace, name, upsert: false, unconditional: patch.is_some(), preconditions: Preconditions::default() };
+    let mut make = |old: Option<&Object>| {
+        let old = old.ok_or_else(|| resource.not_found(name))?;
+        let wanted = match (&patch, &put) {
+            (Some(patch), _) => patched(&show(resource, old)?, patch)?,
+            (None, Some(scale)) => scale.clone(),
+            (None, None) => return Err(Status::internal("a scale without a body")),
+        };
+        check(&wanted, name)?;
+        let mut object = old.clone();
+        meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
+        if !meta::uid(&wanted).is_empty() {
+            meta::set(&mut object, "uid", meta::uid(&wanted));
+        }
+        let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+        resource.strategy.set_scale(&mut object, replicas);
+        Ok(Changed { object, tracked: false })
+    };
+    let outcome = update(server, request, resource, &change, &options, &mut make).await?;
+    answer::plain(request, 200, &show(resource, &resource.whole_object(&outcome.stored)?)?)
+}
+
+fn show(resource: &Resource, object: &Object) -> Result<Value, Status> {
+    let scale = resource.strategy.scale(object).ok_or_else(Status::no_such_path)?;
+    let metadata: serde_json::Map<String, Value> = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
+        .into_iter()
+        .filter(|field| !meta::string(object, field).is_empty())
+        .map(|field| (field.to_owned(), meta::string(object, field).into()))
+        .collect();
+    let mut spec = json!({});
+    if scale.spec_replicas != 0 {
+        spec["replicas"] = scale.spec_replicas.into();
+    }
+    let mut status = json!({"replicas": scale.status_replicas});
+    if !scale.selector.is_empty() {
+        status["selector"] = scale.selector.into();
+    }
+    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+}
+
+fn patched(scale: &Value, patch: &patch::Patch) -> Result<Value, Status> {
+    let result = match patch.kind {
+        PatchType::Json => merge::json_patch(scale, &patch.body),
+        PatchType::Strategic => merge::strategic_merge(scale, &patch.body, SCHEMA, &BuiltIn),
+        // An apply of a scale says only how many replicas are wanted.
+        PatchType::Merge | PatchType::Apply => merge::merge_patch(scale, &patch.body),
+    };
+    let mut value = result.map_err(|e| patch::failure(&e))?;
+    schema::decode(SCHEMA, &mut value, canonical_quantity).map_err(Status::bad_request)?;
+    Ok(value)
+}
+
+fn check(scale: &Value, name: &str) -> Result<(), Status> {
+    let found = meta::name(scale);
+    if !found.is_empty() && found != name {
+        let why = format!("the name of the object ({found}) does not match the name on the URL ({name})");
+        return Err(Status::bad_request(why));
+    }
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    if replicas < 0 {
+        let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", name, &[cause]));
+    }
+    Ok(())
+}

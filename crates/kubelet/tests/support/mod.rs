@@ -1,0 +1,154 @@
+//! A real API server in memory, a kubelet with an in-memory runtime, and short ways to talk to both.
+
+pub mod runtime;
+
+use api::k8s::core::v1::{ConfigMap, Event, Pod, ServiceAccount};
+use apiserver::{ApiServer, UserInfo};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kubelet::{Config, Kubelet};
+use runtime::FakeRuntime;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+pub struct Cluster {
+    pub admin: kube::Client,
+    pub runtime: Arc<FakeRuntime>,
+    node: kube::Client,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+    dir: tempfile::TempDir,
+    server: Arc<ApiServer>,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let kv = kv::RedbKv::open(dir.path().join("kv"), kv::Options::default()).expect("kv");
+        let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
+        let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
+        let config = apiserver::Config::new(kv, ca, key, ("127.0.0.1".parse().expect("ip"), 6443)).expect("config");
+        let server = ApiServer::new(config).expect("server");
+        server.bootstrap().await.expect("bootstrap");
+        let admin = server.client(UserInfo::admin());
+        let node = server.client(UserInfo::new("system:node:n1", &["system:nodes"]));
+        let runtime = Arc::new(FakeRuntime::new());
+        let (stop, running) = launch(&node, &runtime, &dir);
+        let cluster = Self { admin, runtime, node, stop, running, dir, server };
+        cluster.prepare().await;
+        cluster
+    }
+
+    /// What controllers would have made.
+    async fn prepare(&self) {
+        let mut account = ServiceAccount::default();
+        account.metadata.name = Some("default".into());
+        let accounts: kube::Api<ServiceAccount> = kube::Api::default_namespaced(self.admin.clone());
+        accounts.create(&PostParams::default(), &account).await.expect("service account");
+        self.config_map("kube-root-ca.crt", json!({"ca.crt": "x"})).await;
+    }
+
+    pub async fn config_map(&self, name: &str, data: Value) {
+        let mut map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).expect("config map");
+        let maps: kube::Api<ConfigMap> = kube::Api::default_namespaced(self.admin.clone());
+        if let Some(old) = maps.get_opt(name).await.expect("get") {
+            map.metadata.resource_version = old.metadata.resource_version;
+            maps.replace(name, &PostParams::default(), &map).await.expect("replace");
+        } else {
+            maps.create(&PostParams::default(), &map).await.expect("create");
+        }
+    }
+
+    pub fn pods(&self) -> kube::Api<Pod> {
+        kube::Api::default_namespaced(self.admin.clone())
+    }
+
+    pub fn pod_dir(&self, pod: &Pod) -> std::path::PathBuf {
+        self.dir.path().join("kubelet/pods").join(pod.metadata.uid.as_deref().expect("uid"))
+    }
+
+    pub async fn create(&self, name: &str, mut spec: Value) -> Pod {
+        spec["nodeName"] = "n1".into();
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("pod");
+        self.pods().create(&PostParams::default(), &pod).await.expect("create")
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.pods().delete(name, &DeleteParams::default()).await.expect("delete");
+    }
+
+    /// Waits until a pod's JSON satisfies a condition.
+    pub async fn wait(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..400 {
+            last = serde_json::to_value(self.pods().get_opt(name).await.expect("get")).expect("json");
+            if holds(&last) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{name} never came to {what}: {:#}\ncalls: {:?}", last["status"], self.runtime.calls());
+    }
+
+    pub async fn phase(&self, name: &str, phase: &str) -> Value {
+        self.wait(name, phase, |pod| pod["status"]["phase"] == phase).await
+    }
+
+    pub async fn gone(&self, name: &str) {
+        self.wait(name, "its end", Value::is_null).await;
+    }
+
+    pub async fn event(&self, reason: &str, message: &str) {
+        let events: kube::Api<Event> = kube::Api::default_namespaced(self.admin.clone());
+        let mut seen = Vec::new();
+        for _ in 0..200 {
+            let list = events.list(&ListParams::default()).await.expect("events");
+            seen = list.items.into_iter().map(|e| (e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect();
+            if seen.iter().any(|(r, m)| r == reason && m.contains(message)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no event {reason} {message}: {seen:#?}");
+    }
+
+    /// Ends the kubelet and starts another on the same runtime.
+    pub async fn restart_kubelet(&mut self) {
+        self.stop.cancel();
+        (&mut self.running).await.expect("kubelet");
+        (self.stop, self.running) = launch(&self.node, &self.runtime, &self.dir);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.server.stop();
+        // Volumes of pods that are still there are mounts of this process's namespace.
+        let _ = kubelet::volumes::mounts::unmount_below(self.dir.path());
+    }
+}
+
+fn launch(client: &kube::Client, runtime: &Arc<FakeRuntime>, dir: &tempfile::TempDir) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+    let kubelet = Kubelet::new(Config {
+        node_name: "n1".into(),
+        client: client.clone(),
+        runtime: runtime.clone(),
+        images: runtime.clone(),
+        root_dir: dir.path().join("kubelet"),
+        log_dir: dir.path().join("logs"),
+        node_ips: vec!["192.168.0.1".parse().expect("ip")],
+        cluster_dns: vec!["10.96.0.10".parse().expect("ip")],
+        cluster_domain: "cluster.local".into(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        max_pods: 110,
+        reserved: Default::default(),
+        node_labels: Default::default(),
+        taints: Vec::new(),
+        on_pod_cidr: None,
+        server: None,
+    });
+    let stop = CancellationToken::new();
+    (stop.clone(), tokio::spawn(kubelet.run(stop)))
+}

@@ -1,0 +1,281 @@
+//! Jobs.
+
+use super::job_spec::{self, SPEC};
+use crate::age;
+use crate::apps;
+use crate::columns::{AGE, NAME};
+use crate::core::pod::{defaults, warnings};
+use crate::field::{Errors, Fields, Path, items_mut, map_mut, same, set_default};
+use crate::{Ctx, Propagation, Strategy, copy_field, metadata, names};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Jobs.
+pub struct Job;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::string("Status").describe("Status of the job."),
+Column::string("Completions").describe("The number of pods which reached phase Succeeded. The value increases monotonically for a given spec. However, it may decrease in reaction to scale down of elastic indexed jobs."),
+Column::string("Duration").describe("Time required to complete the job."),
+AGE,
+Column::string("Containers").wide().describe("Names of each container in the template."),
+Column::string("Images").wide().describe("Images referenced by each container in the template."),
+Column::string("Selector").wide().describe("A label query over pods that should match the pod count. Normally, the system sets this field for you. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
+];
+const UID: &str = "batch.kubernetes.io/controller-uid";
+const JOB: &str = "batch.kubernetes.io/job-name";
+/// Labels of a job's pods under their new and old names.
+const LABELS: [(&str, bool); 4] = [("controller-uid", true), ("job-name", false), (UID, true), (JOB, false)];
+
+impl Strategy for Job {
+    fn default(&self, obj: &mut Object) {
+        if let Some(spec) = map_mut(obj, "spec") {
+            spec_defaults(spec);
+            set_default(spec, "completionMode", "NonIndexed");
+            set_default(spec, "suspend", false);
+            set_default(spec, "manualSelector", false);
+            let policy = if spec.has("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+            set_default(spec, "podReplacementPolicy", policy);
+        }
+        labels_of_template(obj);
+        map_mut(obj, "status");
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        obj["status"] = json!({});
+        if !obj.at("spec").flag("manualSelector") {
+            generate_selector(obj);
+        }
+        labels_of_template(obj);
+    }
+
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "status");
+        labels_of_template(new);
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        let spec = obj.at("spec");
+        if !spec.flag("manualSelector") {
+            generated(&mut errors, obj);
+        }
+        job_spec::with_selector(&mut errors, spec);
+        let completions = spec.int("completions").unwrap_or(0);
+        if spec.text("completionMode") == "Indexed" && completions > 0 {
+            let (name, path) = (api::meta::name(obj), Path::root("metadata.name"));
+            let host = format!("{name}-{}", completions - 1);
+            let wrong = names::dns1123_label(&host, false);
+            if !wrong.is_empty() {
+                let list = wrong.join(" ");
+                errors.invalid(&path, name, &format!("will not able to create pod with invalid DNS label: {host}: [{list}]"));
+            }
+        }
+        errors.0
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        let (now, was) = (new.at("spec"), old.at("spec"));
+        job_spec::with_selector(&mut errors, now);
+        completions(&mut errors, now, was);
+        apps::fixed_selector(&mut errors, now, was);
+        template(&mut errors, new, old);
+        for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+            errors.immutable(&SPEC.field(field), now.at(field), was.at(field));
+        }
+        errors.0
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::new();
+        let (name, spec) = (api::meta::name(obj), obj.at("spec"));
+        let wrong = names::dns1123_label(name, false);
+        if !wrong.is_empty() && obj.at("metadata").text("resourceVersion").is_empty() {
+            let list = wrong.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(" ");
+            out.push(format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]", list.trim_matches('"')));
+        }
+        let (completions, parallelism) = (spec.int("completions").unwrap_or(0), spec.int("parallelism").unwrap_or(0));
+        if spec.text("completionMode") == "Indexed" && completions > 100_000 && parallelism > 10_000 {
+            out.push("In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".into());
+        }
+        let template = spec.at("template");
+        out.extend(warnings::pod_spec(template.at("spec"), template.at("metadata"), &SPEC.field("template.spec")));
+        out
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "spec");
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+        super::job_policy::status(new)
+    }
+
+    fn default_propagation(&self) -> Propagation {
+        Propagation::Orphan
+    }
+
+    fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
+        vec![("status.successful", obj.at("status").int("succeeded").unwrap_or(0).to_string())]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let spec = obj.at("spec");
+        let (names, images) = apps::containers(spec.at("template"));
+        vec![
+            api::meta::name(obj).into(),
+            status_word(obj).into(),
+            completions_text(obj).into(),
+            duration(obj, now).into(),
+            age::since_creation(obj, now).into(),
+            names.into(),
+            images.into(),
+            metadata::format_selector(spec.at("selector")).into(),
+        ]
+    }
+}
+
+/// Defaults of a job's spec in a job or a job template.
+fn spec_defaults(spec: &mut Value) {
+    if !spec.has("completions") && !spec.has("parallelism") {
+        spec["completions"] = 1.into();
+    }
+    set_default(spec, "parallelism", 1);
+    let limit = if spec.has("backoffLimitPerIndex") { i32::MAX } else { 6 };
+    set_default(spec, "backoffLimit", limit);
+    template_defaults(spec);
+}
+
+/// What a job template in a cron job gets: only what its pods get.
+pub fn template_defaults(spec: &mut Value) {
+    map_mut(spec, "template").into_iter().for_each(defaults::template);
+    let rules = spec.get_mut("podFailurePolicy").into_iter().flat_map(|p| items_mut(p, "rules"));
+    for pattern in rules.flat_map(|r| items_mut(r, "onPodConditions")) {
+        set_default(pattern, "status", "True");
+    }
+}
+
+/// A job without labels has those of its pods.
+fn labels_of_template(obj: &mut Object) {
+    let labels = obj.at("spec").at("template").at("metadata").at("labels").clone();
+    if labels.is_object() && obj.at("metadata").entries("labels").next().is_none() {
+        api::meta::set(obj, "labels", labels);
+    }
+}
+
+fn generate_selector(obj: &mut Object) {
+    let (uid, name) = (api::meta::uid(obj).to_owned(), api::meta::name(obj).to_owned());
+    let Some(spec) = map_mut(obj, "spec") else { return };
+    if let Some(labels) = map_mut(spec, "template").and_then(|t| map_mut(t, "metadata")).and_then(|m| map_mut(m, "labels")) {
+        for (label, by_uid) in LABELS {
+            labels[label] = if by_uid { uid.as_str() } else { name.as_str() }.into();
+        }
+    }
+    if let Some(selector) = map_mut(spec, "selector").and_then(|s| map_mut(s, "matchLabels")) {
+        selector[UID] = uid.into();
+    }
+}
+
+/// Errors of labels and selector that the server would have made otherwise.
+fn generated(errors: &mut Errors, obj: &Object) {
+    let (spec, uid, name) = (obj.at("spec"), api::meta::uid(obj), api::meta::name(obj));
+    let labels = spec.at("template").at("metadata").at("labels");
+    let path = SPEC.field("template.metadata.labels");
+    let mut expected = serde_json::Map::new();
+    for (label, by_uid) in LABELS {
+        let want = if by_uid { uid } else { name };
+        expected.insert(label.into(), want.into());
+        match labels.at(label).as_str() {
+            None => errors.required(&path.key(label), &format!("must be '{want}'")),
+            Some(value) if value != want => {
+                errors.invalid(&path.key(label), labels.clone(), &format!("must be '{want}'"));
+            }
+            Some(_) => {}
+        }
+    }
+    let selector = spec.at("selector");
+    if metadata::selector_matches(selector, &Value::Object(expected)) == Some(false) && !selector.is_null() {
+        let printed = apps::print_selector(selector);
+        errors.invalid_printed(&SPEC.field("selector"), &printed, "`selector` not auto-generated");
+    }
+}
+
+fn completions(errors: &mut Errors, now: &Value, was: &Value) {
+    let path = SPEC.field("completions");
+    if now.text("completionMode") != "Indexed" {
+        errors.immutable(&path, now.at("completions"), was.at("completions"));
+        return;
+    }
+    let (new, old) = (now.at("completions"), was.at("completions"));
+    if new != old && !new.is_null() && new != now.at("parallelism") {
+        errors.invalid(&path, new.clone(), "can only be modified in tandem with spec.parallelism");
+    }
+}
+
+/// The template stays, but for where a suspended job that never started may run.
+fn template(errors: &mut Errors, new: &Object, old: &Object) {
+    let (mut now, was) = (new.at("spec").at("template").clone(), old.at("spec").at("template"));
+    let started = old.at("status").has("startTime");
+    if old.at("spec").flag("suspend") && !started {
+        for field in ["nodeSelector", "tolerations", "schedulingGates"] {
+            copy_field(&mut now["spec"], was.at("spec"), field);
+        }
+        for field in ["annotations", "labels"] {
+            copy_field(&mut now["metadata"], was.at("metadata"), field);
+        }
+        let affinity = was.at("spec").at("affinity").at("nodeAffinity").clone();
+        match now.pointer_mut("/spec/affinity").and_then(Value::as_object_mut) {
+            Some(map) if affinity.is_null() => drop(map.remove("nodeAffinity")),
+            Some(map) => drop(map.insert("nodeAffinity".into(), affinity)),
+            None if !affinity.is_null() => now["spec"]["affinity"] = json!({"nodeAffinity": affinity}),
+            None => {}
+        }
+    }
+    if !same(&now, was) {
+        errors.invalid(&SPEC.field("template"), now, crate::field::IMMUTABLE);
+    }
+}
+
+fn condition(obj: &Object, kind: &str) -> bool {
+    obj.at("status").list("conditions").iter().any(|c| c.text("type") == kind && c.text("status") == "True")
+}
+
+fn status_word(obj: &Object) -> &'static str {
+    let words = ["Complete", "Failed"];
+    match words.into_iter().find(|w| condition(obj, w)) {
+        Some(word) => word,
+        None if api::meta::is_deleting(obj) => "Terminating",
+        None if condition(obj, "Suspended") => "Suspended",
+        None if condition(obj, "FailureTarget") => "FailureTarget",
+        None if condition(obj, "SuccessCriteriaMet") => "SuccessCriteriaMet",
+        None => "Running",
+    }
+}
+
+fn completions_text(obj: &Object) -> String {
+    let (spec, done) = (obj.at("spec"), obj.at("status").int("succeeded").unwrap_or(0));
+    match (spec.int("completions"), spec.int("parallelism").unwrap_or(0)) {
+        (Some(wanted), _) => format!("{done}/{wanted}"),
+        (None, parallelism) if parallelism > 1 => format!("{done}/1 of {parallelism}"),
+        (None, _) => format!("{done}/1"),
+    }
+}
+
+fn duration(obj: &Object, now: Timestamp) -> String {
+    let status = obj.at("status");
+    let Some(start) = age::parse(status.get("startTime")) else { return String::new() };
+    let end = age::parse(status.get("completionTime")).unwrap_or(now);
+    age::human(end.as_second() - start.as_second())
+}

@@ -1,0 +1,205 @@
+//! When a job fails or succeeds before its time, and what its status may say.
+
+use crate::field::{Errors, Fields, Path, go_struct};
+use crate::names;
+use api::{Cause, Object};
+use serde_json::{Value, json};
+
+/// Errors of `podFailurePolicy`.
+pub fn failure(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let rules = spec.at("podFailurePolicy").list("rules");
+    let path = path.field("rules");
+    if rules.len() > 20 {
+        errors.too_many(&path, rules.len(), 20);
+    }
+    let pod = spec.at("template").at("spec");
+    let names: Vec<&str> =
+        ["containers", "initContainers"].iter().flat_map(|l| pod.list(l)).map(|c| c.text("name")).collect();
+    for (i, rule) in rules.iter().enumerate() {
+        let (path, action) = (path.index(i), rule.text("action"));
+        match action {
+            "" => errors.required(&path.field("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]"),
+            "FailIndex" if !spec.has("backoffLimitPerIndex") => {
+                errors.invalid(&path.field("action"), action, "requires the backoffLimitPerIndex to be set");
+            }
+            action => drop(errors.supported(&path.field("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"])),
+        }
+        let (codes, conditions) = (rule.at("onExitCodes"), rule.list("onPodConditions"));
+        if !codes.is_null() {
+            exit_codes(errors, codes, &names, &path.field("onExitCodes"));
+        }
+        pod_conditions(errors, conditions, &path.field("onPodConditions"));
+        let both = match (codes.is_null(), conditions.is_empty()) {
+            (false, false) => "specifying both OnExitCodes and OnPodConditions is not supported",
+            (true, true) => "specifying one of OnExitCodes and OnPodConditions is required",
+            _ => continue,
+        };
+        let message = format!("Invalid value: {both}");
+        errors.0.push(Cause { kind: api::CauseType::FieldValueInvalid, field: path.to_string(), message });
+    }
+}
+
+fn exit_codes(errors: &mut Errors, codes: &Value, names: &[&str], path: &Path<'_>) {
+    let operator = codes.text("operator");
+    match operator {
+        "" => errors.required(&path.field("operator"), "valid values: [\"In\" \"NotIn\"]"),
+        operator => drop(errors.supported(&path.field("operator"), operator, &["In", "NotIn"])),
+    }
+    if codes.has("containerName") && !names.contains(&codes.text("containerName")) {
+        let text = "must be one of the container or initContainer names in the pod template";
+        errors.invalid(&path.field("containerName"), codes.text("containerName"), text);
+    }
+    let (values, path) = (codes.list("values"), path.field("values"));
+    match values.len() {
+        0 => errors.invalid(&path, codes.at("values").clone(), "at least one value is required"),
+        count if count > 255 => errors.too_many(&path, count, 255),
+        _ => {}
+    }
+    let number = |v: &Value| v.as_i64().unwrap_or(0);
+    for (i, value) in values.iter().enumerate() {
+        if operator == "In" && number(value) == 0 {
+            errors.invalid(&path.index(i), 0, "must not be 0 for the In operator");
+        }
+        if values[..i].contains(value) {
+            errors.duplicate(&path.index(i), value.clone());
+        }
+    }
+    if values.windows(2).any(|pair| number(&pair[0]) > number(&pair[1])) {
+        errors.invalid(&path, values.to_vec(), "must be ordered");
+    }
+}
+
+fn pod_conditions(errors: &mut Errors, conditions: &[Value], path: &Path<'_>) {
+    if conditions.len() > 20 {
+        errors.too_many(path, conditions.len(), 20);
+    }
+    for (i, pattern) in conditions.iter().enumerate() {
+        let (path, kind) = (path.index(i), pattern.text("type"));
+        errors.invalid_each(&path.field("type"), kind, names::qualified_name(kind));
+        match pattern.text("status") {
+            "" => errors.required(&path.field("status"), "valid values: [\"False\" \"True\" \"Unknown\"]"),
+            status => drop(errors.supported(&path.field("status"), status, &["False", "True", "Unknown"])),
+        }
+    }
+}
+
+/// Errors of `successPolicy`.
+pub fn success(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let policy = spec.at("successPolicy");
+    if policy.is_null() {
+        return;
+    }
+    let rules = policy.list("rules");
+    if spec.text("completionMode") != "Indexed" {
+        let print = |r: &Value| {
+            go_struct(&[
+                ("SucceededIndexes", r.at("succeededIndexes").clone()),
+                ("SucceededCount", r.at("succeededCount").clone()),
+            ])
+        };
+        let list: Vec<String> = rules.iter().map(print).collect();
+        let printed = format!("{{\"Rules\":[{}]}}", list.join(","));
+        return errors.invalid_printed(path, &printed, "requires indexed completion mode");
+    }
+    let path = path.field("rules");
+    match rules.len() {
+        0 => errors.required(&path, "at least one rules must be specified when the successPolicy is specified"),
+        count if count > 20 => errors.too_many(&path, count, 20),
+        _ => {}
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        success_rule(errors, rule, spec.int("completions").unwrap_or(0), &path.index(i));
+    }
+}
+
+fn success_rule(errors: &mut Errors, rule: &Value, completions: i64, path: &Path<'_>) {
+    let (count, indexes) = (rule.int("succeededCount"), rule.at("succeededIndexes").as_str());
+    if count.is_none() && indexes.is_none() {
+        errors.required(path, "at least one of succeededCount or succeededIndexes must be specified");
+    }
+    let mut total = 0;
+    if let Some(text) = indexes {
+        match self::indexes(text, completions) {
+            Ok(found) => total = found,
+            Err(why) => {
+                let text_of = format!("error parsing succeededIndexes: {why}");
+                errors.invalid(&path.field("succeededIndexes"), text, &text_of);
+            }
+        }
+    }
+    let Some(count) = count else { return };
+    let path = path.field("succeededCount");
+    errors.non_negative(&path, count);
+    if count > completions {
+        let text = format!("must be less than or equal to {completions} (the number of specified completions)");
+        errors.invalid(&path, count, &text);
+    }
+    if indexes.is_some() && count > total {
+        let text = format!("must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)");
+        errors.invalid(&path, count, &text);
+    }
+}
+
+/// How many indexes a text such as `1,3-5` names.
+fn indexes(text: &str, completions: i64) -> Result<i64, String> {
+    let (mut total, mut last) = (0, -1);
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let ends: Vec<&str> = part.split('-').collect();
+        if ends.len() > 2 {
+            return Err(format!("the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"));
+        }
+        let mut numbers = Vec::new();
+        for end in ends {
+            let number: i64 = end.parse().map_err(|_| format!("cannot convert string to integer for index: {end:?}"))?;
+            if number >= completions {
+                return Err(format!("too large index: {end:?}"));
+            }
+            if number <= last {
+                return Err(format!("non-increasing order, previous: {last}, current: {number}"));
+            }
+            last = number;
+            numbers.push(number);
+        }
+        total += numbers[numbers.len() - 1] - numbers[0] + 1;
+    }
+    Ok(total)
+}
+
+/// Errors of a job's status.
+pub fn status(obj: &Object) -> Vec<Cause> {
+    let (mut errors, path, status) = (Errors::default(), Path::root("status"), obj.at("status"));
+    for field in ["active", "succeeded", "failed", "ready", "terminating"] {
+        errors.non_negative(&path.field(field), status.int(field).unwrap_or(0));
+    }
+    let is = |kind: &str| status.list("conditions").iter().any(|c| c.text("type") == kind && c.text("status") == "True");
+    let finished = is("Complete") || is("Failed");
+    if is("Complete") && is("Failed") {
+        errors.invalid(&path.field("conditions"), json!({}), "cannot set Complete=True and Failed=true conditions");
+    }
+    if status.has("completionTime") && !is("Complete") {
+        let text = "completionTime can only be set for Complete jobs";
+        errors.invalid(&path.field("completionTime"), status.at("completionTime").clone(), text);
+    }
+    if finished && status.int("active").unwrap_or(0) > 0 {
+        errors.invalid(&path.field("active"), status.int("active").unwrap_or(0), "active>0 is invalid for finished job");
+    }
+    errors.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_are_counted() {
+        for (text, want) in [
+            ("1,3-5", Ok(4)), ("", Ok(0)), ("0", Ok(1)), ("5-2", Err("too large index: \"9\"")), ("x", Err("")),
+        ] {
+            let got = indexes(&text.replace('5', if want.is_err() { "9" } else { "5" }), 8);
+            match want {
+                Ok(want) => assert_eq!(got, Ok(want), "{text}"),
+                Err(want) => assert!(got.is_err_and(|e| e.starts_with(want)), "{text}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Validation of a job's spec.
+
+use super::job_policy;
+use crate::core::pod::template;
+use crate::field::{Errors, Fields, Path};
+use crate::{metadata, names};
+use serde_json::Value;
+
+/// `spec`
+pub const SPEC: Path<'static> = Path::root("spec");
+const MAX_INDEXED: i64 = 100_000;
+const HIGH: i64 = 100_000;
+
+/// Errors of a job's spec, with its selector.
+pub fn with_selector(errors: &mut Errors, spec: &Value) {
+    self::spec(errors, spec, &SPEC);
+    let selector = spec.at("selector");
+    if selector.is_null() {
+        errors.required(&SPEC.field("selector"), "");
+    } else {
+        metadata::label_selector(errors, selector, &SPEC.field("selector"));
+    }
+    let of = spec.at("template");
+    if metadata::selector_matches(selector, of.at("metadata").at("labels")) == Some(false) {
+        template::labels_mismatch(errors, of, &SPEC.field("template"));
+    }
+}
+
+/// Errors of a spec in a job or a job template.
+pub fn spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    for field in [
+        "parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex", "maxFailedIndexes",
+    ] {
+        errors.non_negative(&path.field(field), spec.int(field).unwrap_or(0));
+    }
+    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+        errors.required(&path.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+    }
+    if spec.has("managedBy") {
+        managed_by(errors, spec.text("managedBy"), &path.field("managedBy"));
+    }
+    let mode = spec.text("completionMode");
+    if spec.has("completionMode") {
+        errors.supported(&path.field("completionMode"), mode, &["NonIndexed", "Indexed"]);
+    }
+    if mode == "Indexed" {
+        indexed(errors, spec, path);
+    }
+    if ["", "NonIndexed"].contains(&mode) {
+        for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+            if let Some(value) = spec.int(field) {
+                errors.invalid(&path.field(field), value, "requires indexed completion mode");
+            }
+        }
+    }
+    job_policy::failure(errors, spec, &path.field("podFailurePolicy"));
+    job_policy::success(errors, spec, &path.field("successPolicy"));
+    replacement(errors, spec, &path.field("podReplacementPolicy"));
+    template::validate(errors, spec.at("template"), &path.field("template"));
+    restart_policy(errors, spec, &path.field("template.spec.restartPolicy"));
+}
+
+fn managed_by(errors: &mut Errors, text: &str, path: &Path<'_>) {
+    match text.split_once('/') {
+        None | Some(("" | ".", _)) | Some((_, "")) if text.is_empty() => errors.required(path, ""),
+        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
+            errors.invalid_each(path, domain, names::dns1123_subdomain(domain, false));
+        }
+        _ => errors.invalid(path, text, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+    }
+    if text.len() > 63 {
+        errors.too_long(path, 63);
+    }
+}
+
+fn indexed(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let (completions, parallelism) = (spec.int("completions"), spec.int("parallelism"));
+    let max_failed = spec.int("maxFailedIndexes");
+    let too_much = |value: Option<i64>, bound: i64| value.filter(|v| *v > bound);
+    if completions.is_none() {
+        errors.required(&path.field("completions"), "when completion mode is Indexed");
+    }
+    if let Some(value) = too_much(parallelism, MAX_INDEXED) {
+        let text = format!("must be less than or equal to {MAX_INDEXED} when completion mode is Indexed");
+        errors.invalid(&path.field("parallelism"), value, &text);
+    }
+    if let Some(value) = completions.and_then(|bound| too_much(max_failed, bound)) {
+        errors.invalid(&path.field("maxFailedIndexes"), value, "must be less than or equal to completions");
+    }
+    if let Some(value) = too_much(max_failed, MAX_INDEXED) {
+        errors.invalid(&path.field("maxFailedIndexes"), value, &format!("must be less than or equal to {MAX_INDEXED}"));
+    }
+    if completions.is_some_and(|c| c > HIGH) && spec.has("backoffLimitPerIndex") {
+        if max_failed.is_none() {
+            let text = format!("must be specified when completions is above {HIGH}");
+            errors.required(&path.field("maxFailedIndexes"), &text);
+        }
+        for (field, value) in [("parallelism", parallelism), ("maxFailedIndexes", max_failed)] {
+            if let Some(value) = too_much(value, 10_000) {
+                let text = format!("must be less than or equal to 10000 when completions are above {HIGH} and used with backoff limit per index");
+                errors.invalid(&path.field(field), value, &text);
+            }
+        }
+    }
+}
+
+fn replacement(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    if !spec.has("podReplacementPolicy") {
+        return;
+    }
+    let policy = spec.text("podReplacementPolicy");
+    let supported: &[&str] =
+        if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    errors.supported(path, policy, supported);
+}
+
+fn restart_policy(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    match spec.at("template").at("spec").text("restartPolicy") {
+        "" | "Always" => errors.required(path, "valid values: \"OnFailure\", \"Never\""),
+        policy @ ("OnFailure" | "Never") => {
+            if policy == "OnFailure" && spec.has("podFailurePolicy") {
+                errors.invalid(path, policy, "only \"Never\" is supported when podFailurePolicy is specified");
+            }
+        }
+        other => errors.not_supported(path, other, &["OnFailure", "Never"]),
+    }
+}

@@ -1,0 +1,105 @@
+//! `sagong server`
+
+use crate::server::{self, Part};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Runs a control plane, and a node beside it, in the foreground on this host.
+#[derive(clap::Args)]
+pub struct Server {
+    /// Directory of the store, certificates and the node's state
+    #[arg(long, env = "SAGONG_DATA_DIR", default_value = "/var/lib/sagong", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Address the API is served on
+    #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
+    bind_address: IpAddr,
+    /// Port the API is served on
+    #[arg(long, default_value_t = 6443)]
+    port: u16,
+    /// Address others reach this host by [default: that of the default route]
+    #[arg(long, value_name = "ADDRESS")]
+    advertise_address: Option<IpAddr>,
+    /// Addresses of services
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    service_cidr: String,
+    /// Addresses of pods
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    cluster_cidr: String,
+    /// Runs a node beside the control plane
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    agent: bool,
+    /// Parts to leave out
+    #[arg(long, value_delimiter = ',', value_name = "PARTS")]
+    disable: Vec<Part>,
+    /// File to write the administrator's kubeconfig to, besides `admin.kubeconfig` in the data directory
+    #[arg(long, value_name = "FILE")]
+    write_kubeconfig: Option<PathBuf>,
+    /// Name of the cluster in kubeconfigs
+    #[arg(long, default_value = "sagong", value_name = "NAME")]
+    cluster_name: String,
+    #[command(flatten)]
+    node: NodeFlags,
+    /// File to log to instead of stderr
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// File that exists while the server is ready
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// What a node is told, by `server` and `agent` alike.
+#[derive(clap::Args)]
+pub struct NodeFlags {
+    /// Name of the node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Directory for sockets and what else must not outlive a reboot
+    #[arg(long, default_value = "/run/sagong", value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Directory of container images [default: `images` in the data directory]
+    #[arg(long, value_name = "DIR")]
+    pub image_dir: Option<PathBuf>,
+    /// DNS domain of the cluster
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+}
+
+impl NodeFlags {
+    /// The node's options below a data directory.
+    pub fn options(self, data_dir: &std::path::Path, cluster_cidr: String) -> server::NodeOptions {
+        let hostname = || rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        server::NodeOptions {
+            name: self.node_name.unwrap_or_else(hostname),
+            run_dir: self.run_dir,
+            image_dir: self.image_dir.unwrap_or_else(|| cluster::images_dir(data_dir)),
+            data_dir: data_dir.join("node"),
+            cluster_domain: self.cluster_domain,
+            cluster_cidr,
+        }
+    }
+}
+
+impl Server {
+    /// Runs until SIGTERM or SIGINT.
+    pub fn run(self) -> anyhow::Result<()> {
+        crate::log::start(self.log_file.as_deref())?;
+        let advertise = match self.advertise_address {
+            Some(address) => address,
+            None => server::default_address()?,
+        };
+        let options = server::Options {
+            bind: (self.bind_address, self.port).into(),
+            advertise,
+            service_cidr: self.service_cidr,
+            cluster_cidr: self.cluster_cidr.clone(),
+            agent: self.agent,
+            disabled: self.disable,
+            write_kubeconfig: self.write_kubeconfig,
+            cluster_name: self.cluster_name,
+            node: self.node.options(&self.data_dir, self.cluster_cidr),
+            data_dir: self.data_dir,
+            ready: server::Ready { file: self.ready_file, socket: std::env::var_os(cluster::notify::VARIABLE).map(PathBuf::from) },
+        };
+        server::run(options)
+    }
+}

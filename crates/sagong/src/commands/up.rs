@@ -1,0 +1,43 @@
+//! `sagong up`
+
+use crate::cli::{KubeconfigFile, Target};
+use crate::output::{Output, Progress};
+use cluster::{kubeconfig, lifecycle};
+use serde_json::json;
+use std::time::Instant;
+
+/// Creates the cluster, or resumes it.
+#[derive(clap::Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    kubeconfig: KubeconfigFile,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Up {
+    /// Returns when the node is ready, cluster DNS answers and the context is selected.
+    pub fn run(self) -> anyhow::Result<()> {
+        let layout = self.target.layout()?;
+        let begun = Instant::now();
+        let progress = Progress::new(self.output.output.is_some());
+        let now = super::now();
+        let spec = lifecycle::up(&layout, &std::env::current_exe()?, &now, &mut |text| progress.say(text))?;
+        let admin = lifecycle::admin_kubeconfig(&layout)?;
+        let file = kubeconfig::add(&self.kubeconfig.files(), layout.name(), &admin)?;
+        drop(progress);
+        let server = format!("https://{}:6443", spec.node_ip());
+        let took = begun.elapsed();
+        let value = json!({"name": spec.name, "server": server, "context": spec.name, "kubeconfig": file, "seconds": took.as_secs_f64()});
+        self.output.print(&value, || {
+            format!(
+                "Cluster {0:?} is ready after {1:.1} s at {server}.\nContext {0:?} is selected in {2}: try `kubectl get nodes`.\n",
+                spec.name,
+                took.as_secs_f64(),
+                file.display()
+            )
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! The wiring of a server and of an agent: which component gets what, in which order they start and end.
+//!
+//! [`control_plane`] is the API server with its store, the controllers and the scheduler; [`node`] is the
+//! runtime, the kubelet, the proxy and DNS. They meet at a `kube::Client` only: in memory beside each other,
+//! by TLS ([`remote`]) from another host.
+
+mod control_plane;
+mod kubeconfig;
+mod network;
+mod node;
+mod options;
+mod ready;
+mod remote;
+
+pub use kubeconfig::config as kubeconfig_of;
+pub use options::{NodeOptions, Options, Part, Ready, default_address};
+pub use remote::Remote;
+
+use anyhow::{Context, Result};
+use control_plane::ControlPlane;
+use std::net::IpAddr;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Runs a server until SIGTERM or SIGINT.
+pub fn run(options: Options) -> Result<()> {
+    runtime()?.block_on(async {
+        let stop = until_signal()?;
+        options.ready.clear();
+        let plane = ControlPlane::start(&options, &stop).await?;
+        let running = async {
+            if options.agent {
+                run_node(&options, &plane, &stop).await
+            } else {
+                options.ready.ready()?;
+                stop.cancelled().await;
+                Ok(())
+            }
+        };
+        let result = running.await;
+        options.ready.clear();
+        stop.cancel();
+        plane.stop().await;
+        result
+    })
+}
+
+/// Runs the node beside a control plane; returns when `stop` is cancelled.
+async fn run_node(options: &Options, plane: &ControlPlane, stop: &CancellationToken) -> Result<()> {
+    options.ready.status("starting the node");
+    let surroundings = plane.surroundings(options)?;
+    let node = node::Node::start(&options.node, surroundings, stop).await?;
+    options.ready.status("waiting for the node to be ready");
+    let until_ready = async {
+        node.ready().await?;
+        if options.enabled(Part::Dns) {
+            options.ready.status("waiting for cluster DNS to answer");
+            ready::dns_answers(plane.dns_address(), &options.node.cluster_domain).await?;
+        }
+        options.ready.ready()
+    };
+    if let Some(result) = stop.run_until_cancelled(until_ready).await {
+        result?;
+        stop.cancelled().await;
+    }
+    node.stopped().await;
+    Ok(())
+}
+
+/// Runs an agent with the identity of a kubeconfig until SIGTERM or SIGINT.
+pub fn run_agent(options: &NodeOptions, remote: &Remote, address: IpAddr) -> Result<()> {
+    runtime()?.block_on(async {
+        let stop = until_signal()?;
+        let surroundings = node::Surroundings::remote(remote, options, address).await?;
+        let node = node::Node::start(options, surroundings, &stop).await?;
+        node.ready().await?;
+        tracing::info!("ready");
+        stop.cancelled().await;
+        node.stopped().await;
+        Ok(())
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().context("start the event loop")
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+fn until_signal() -> Result<CancellationToken> {
+    let token = CancellationToken::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (mut signal, token) = (signal(kind).context("listen for signals")?, token.clone());
+        tokio::spawn(async move {
+            signal.recv().await;
+            token.cancel();
+        });
+    }
+    Ok(token)
+}
