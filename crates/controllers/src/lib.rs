@@ -11,14 +11,17 @@
 
 mod cluster_dns;
 mod context;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod endpoints;
 mod endpointslice;
 mod garbage_collector;
+mod history;
 mod job;
 mod namespace;
 mod node_ipam;
+mod node_lifecycle;
 mod ownership;
 mod pod_control;
 mod pod_gc;
@@ -82,6 +85,8 @@ fn table() -> Vec<Row> {
         row!("endpoint-slice-controller", "endpointslice-controller", endpointslice::run),
         row!("endpoint-controller", "endpoint-controller", endpoints::run),
         row!("nodeipam", "node-controller", node_ipam::run),
+        row!("node-controller", "node-controller", node_lifecycle::run),
+        row!("daemonset-controller", "daemon-set-controller", daemonset::run),
         row!("job-controller", "job-controller", job::run),
         row!("garbage-collector-controller", "generic-garbage-collector", garbage_collector::run),
         row!("pod-garbage-collector", "pod-garbage-collector", pod_gc::run),

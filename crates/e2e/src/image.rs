@@ -127,7 +127,7 @@ fn busybox(builder: &mut Builder) -> Result<()> {
     }
     builder.dir("/tmp", 0o1777)?;
     builder.text("/etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www:/var/www:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")?;
-    builder.text("/etc/group", 0o644, b"root:x:0:\nwww-data:x:33:\nnobody:x:65534:\n")
+    builder.text("/etc/group", 0o644, b"root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n")
 }
 
 const NGINX_CONF: &str = "daemon off;\nworker_processes 1;\nerror_log /dev/stderr;\npid /tmp/nginx.pid;\nevents { worker_connections 256; }\n\

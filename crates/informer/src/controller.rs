@@ -34,6 +34,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error in one line: of an answer of the API server its message alone.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Api(kube::Error::Api(status)) => status.message.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// The HTTP status the API server answered with, 0 when it did not.
     pub fn code(&self) -> u16 {
         match self {
@@ -103,7 +111,7 @@ async fn work<R: Reconcile>(name: &'static str, queue: WorkQueue<R::Key>, reconc
                 if error.code() == 409 {
                     tracing::debug!(controller = name, %key, %error, "conflict");
                 } else {
-                    tracing::warn!(controller = name, %key, %error, "reconcile failed, will retry");
+                    tracing::warn!(controller = name, %key, error = error.text(), "reconcile failed, will retry");
                 }
                 queue.add_rate_limited(key.clone());
             }

@@ -8,7 +8,7 @@ use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::hooks::{self, Flow};
 use crate::mailbox::{Mailbox, News};
-use crate::pod::{PodExt, TERMINAL};
+use crate::pod::{PodExt, TERMINAL, restarts_after};
 use crate::probes::ProbeTasks;
 use crate::state::PodState;
 use crate::status::container::Waiting;
@@ -16,6 +16,7 @@ use crate::status::writer::StatusWriter;
 use crate::status::{self, Facts};
 use crate::volumes::MountedVolumes;
 use api::k8s::core::v1::{Pod, PodStatus};
+use cri::ContainerState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,6 +38,8 @@ pub struct Worker {
     pub volumes: MountedVolumes,
     /// Why its containers wait.
     pub waiting: BTreeMap<String, Waiting>,
+    /// Before when a container is not tried again, whatever wakes the pod: pulls that failed.
+    pub not_before: BTreeMap<String, SystemTime>,
     /// Delays of its containers' restarts and its volumes' retries.
     pub backoff: Backoff,
     /// Why it failed as a whole.
@@ -68,6 +71,7 @@ impl Worker {
             state: PodState::default(),
             volumes: MountedVolumes::new(),
             waiting: BTreeMap::new(),
+            not_before: BTreeMap::new(),
             backoff: Backoff::default(),
             failure: None,
             probes: ProbeTasks::default(),
@@ -155,7 +159,15 @@ impl Worker {
             return true;
         }
         let status = self.make_status(false);
-        status.phase.as_deref().is_some_and(|phase| TERMINAL.contains(&phase))
+        self.is_finished() || status.phase.as_deref().is_some_and(|phase| TERMINAL.contains(&phase))
+    }
+
+    /// Whether every regular container has ended for good: sidecars do not keep a pod alive.
+    fn is_finished(&self) -> bool {
+        self.pod.spec().containers.iter().all(|container| {
+            let ended = self.state.latest(&container.name).filter(|s| s.state == ContainerState::Exited);
+            ended.is_some_and(|s| !restarts_after(container, &self.pod, s.exit_code))
+        })
     }
 
     /// Whether the API has the pod no more.

@@ -26,7 +26,7 @@ async fn a_pod_runs_and_is_deleted() {
     let pod = cluster.wait("p", "readiness", |p| condition(p, "Ready")["status"] == "True").await;
     assert_eq!(pod["status"]["phase"], "Running");
     assert_eq!(pod["status"]["podIP"], "10.1.0.5");
-    assert_eq!(pod["status"]["hostIP"], "192.168.0.1");
+    assert_eq!(pod["status"]["hostIP"], "127.0.0.1");
     assert_eq!(pod["status"]["qosClass"], "BestEffort");
     let status = &pod["status"]["containerStatuses"][0];
     assert_eq!((&status["ready"], &status["started"], &status["restartCount"]), (&json!(true), &json!(true), &json!(0)));

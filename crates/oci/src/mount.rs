@@ -47,12 +47,17 @@ const MAX_OPTIONS: usize = 4095;
 
 /// An overlay of read-only layers (top first) and a writable one.
 pub fn overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<Overlay> {
-    let invalid = Some(libc::EINVAL);
-    match detached_overlay(lower, upper, work) {
-        // An old kernel collects any option and refuses it here.
-        Err(error) if error.raw_os_error() == invalid => Ok(Overlay::Options(overlay_options(lower, upper, work)?)),
-        done => done.map(Overlay::Detached),
+    if takes_single_layers(&rustix::system::uname().release().to_string_lossy()) {
+        detached_overlay(lower, upper, work).map(Overlay::Detached)
+    } else {
+        overlay_options(lower, upper, work).map(Overlay::Options)
     }
+}
+
+/// Whether overlay knows `lowerdir+`. Asked of the version: trying it on an older kernel fills the kernel's log.
+fn takes_single_layers(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 5)
 }
 
 fn detached_overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<OwnedFd> {
@@ -143,5 +148,20 @@ pub fn detach(path: &Path) -> Result<()> {
     match rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
         Err(error) => Err(error).context(|| format!("unmount {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_and_options() {
+        for (release, expect) in [("6.1.0-50-cloud-amd64", false), ("6.5.0", true), ("6.18.44-fc", true), ("5.15", false), ("7.0-rc1", true), ("", false)] {
+            assert_eq!(takes_single_layers(release), expect, "{release}");
+        }
+        let options = overlay_options(&["/a:b", "/c,d"], Path::new("/u"), Path::new("/w")).unwrap();
+        assert_eq!(options, "lowerdir=/a\\:b:/c\\,d,upperdir=/u,workdir=/w");
+        assert!(overlay_options(&vec!["/layer"; 600], Path::new("/u"), Path::new("/w")).is_err());
     }
 }

@@ -78,9 +78,8 @@ fn null_device() -> Result<OwnedFd> {
 }
 
 fn clone_source(bind: &BindMount) -> Result<OwnedFd> {
-    if bind.propagation == Propagation::Shared && !is_shared(&bind.source)? {
-        let path = bind.source.display();
-        return Err(Error::Invalid(format!("path \"{path}\" is mounted on a mount that is not a shared mount")));
+    if bind.propagation == Propagation::Shared {
+        require_shared(&bind.source)?;
     }
     let clone = mount::clone_path(&bind.source, true)?;
     let propagation = match bind.propagation {
@@ -95,13 +94,19 @@ fn clone_source(bind: &BindMount) -> Result<OwnedFd> {
     Ok(clone)
 }
 
-/// Whether the mount that holds a path passes mount events on.
-fn is_shared(path: &Path) -> Result<bool> {
+/// Refuses a path whose mount does not pass mount events on: what the container mounts would stay unseen.
+fn require_shared(path: &Path) -> Result<()> {
     let path = path.canonicalize().context(|| path.display().to_string())?;
     let info = std::fs::read_to_string("/proc/self/mountinfo").context(|| "read mountinfo")?;
-    let holds = |line: &&str| line.split(' ').nth(4).is_some_and(|point| path.starts_with(point));
-    let longest = info.lines().filter(holds).max_by_key(|line| line.split(' ').nth(4).map_or(0, str::len));
-    Ok(longest.is_some_and(|line| line.contains(" shared:")))
+    let point = |line: &str| line.split(' ').nth(4).map(str::to_string).unwrap_or_default();
+    let holding = info.lines().filter(|line| path.starts_with(point(line))).max_by_key(|line| point(line).len());
+    match holding {
+        Some(line) if line.contains(" shared:") => Ok(()),
+        holding => {
+            let (path, point) = (path.display(), holding.map(point).unwrap_or_default());
+            Err(Error::Invalid(format!("path \"{path}\" is mounted on \"{point}\" but it is not a shared mount")))
+        }
+    }
 }
 
 /// The new root, once inside.

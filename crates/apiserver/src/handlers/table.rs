@@ -42,7 +42,10 @@ pub fn table(request: &Request, resource: &Resource, objects: &[Object], meta: M
 }
 
 fn row(request: &Request, resource: &Resource, object: &Object, include: &str) -> Value {
-    let cells = resource.strategy.row(object, request.now);
+    let cells = match resource.convert {
+        None => resource.strategy.row(object, request.now),
+        Some(_) => resource.strategy.row(&resource.to_stored(object.clone()), request.now),
+    };
     let shown = match include {
         "None" => Value::Null,
         "Object" => object.clone(),

@@ -95,6 +95,8 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
         meta::set(&mut object, "generation", 1);
     }
     let allocation = allocators::on_create(server, resource, &mut object, attributes.dry_run).await?;
+    // From here on, strategies see the stored form.
+    object = resource.to_stored(object);
     resource.strategy.prepare_for_create(&ctx, &mut object);
     let causes = resources::validate_create(resource.strategy, &ctx, &object, resource.namespaced);
     if !causes.is_empty() {
@@ -102,9 +104,9 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     }
     request.warn_all(resource.strategy.warnings(&object, None));
     admission::validate(server, attributes, Some(&object)).await?;
-    schema::complete(resource.schema, &mut object);
+    resource.complete(&mut object);
     system::drop_empty(&mut object);
-    let stored = resource.store.create(resource.to_stored(object), attributes.dry_run).await?;
+    let stored = resource.store.create(object, attributes.dry_run).await?;
     if !attributes.dry_run {
         allocation.keep();
     }

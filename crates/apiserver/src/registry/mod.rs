@@ -108,12 +108,21 @@ impl Resource {
         }
     }
 
-    /// An object of this version in the form it is stored in.
+    /// An object of this version in the form it is stored in; one that has that form stays as it is.
     pub fn to_stored(&self, mut object: Object) -> Object {
-        if let Some(conversion) = self.convert {
+        if let Some(conversion) = self.convert
+            && object.get("apiVersion").and_then(Value::as_str) != Some(conversion.stored)
+        {
             (conversion.to_stored)(&mut object);
         }
         object
+    }
+
+    /// Adds the fields Go sends always, and drops what is empty; a converted object was completed in its served form.
+    pub fn complete(&self, object: &mut Object) {
+        if self.convert.is_none() {
+            schema::complete(self.schema, object);
+        }
     }
 
     /// 400 for a field that selectors cannot name.

@@ -184,6 +184,10 @@ async fn write(
         Way::Main(_) => allocators::on_update(server, resource, &mut new, old, options.dry_run).await?,
         Way::Status(_) => allocators::Allocation::none(),
     };
+    // From here on, strategies see the stored form.
+    new = resource.to_stored(new);
+    let stored_old = resource.convert.map(|_| resource.to_stored(old.clone()));
+    let old = stored_old.as_ref().unwrap_or(old);
     let causes = match &way {
         Way::Main(strategy) => {
             strategy.prepare_for_update(&ctx, &mut new, old);
@@ -204,7 +208,7 @@ async fn write(
         request.warn_all(resource.strategy.warnings(&new, Some(old)));
     }
     admission::validate(server, attributes, Some(&new)).await?;
-    schema::complete(resource.schema, &mut new);
+    resource.complete(&mut new);
     system::drop_empty(&mut new);
     let updated = store(resource, current, change, new, options.dry_run).await?;
     if !options.dry_run {
@@ -224,7 +228,6 @@ async fn store(
     dry_run: bool,
 ) -> Result<Updated, Status> {
     let gone = is_finished(resource, &new);
-    let new = resource.to_stored(new);
     let seen = current.meta.resource_version;
     let conflict = || Status::conflict(&resource.group, &resource.resource, change.name, MODIFIED);
     resource

@@ -10,6 +10,7 @@ mod status;
 mod sync;
 
 use crate::context::{Context, synced};
+pub(crate) use rolling::resolve;
 use crate::ownership::{self, Claimant, claim, controlled_by};
 use crate::pods;
 use api::k8s::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};

@@ -138,7 +138,7 @@ impl Sweeper {
         if let Some(known) = self.graph.lock().get(&owner.uid)
             && same_scope(dependent, known)
         {
-            return Ok(if known.deletes_dependents() && dependent.blocks(&owner.uid) { Owner::Waiting } else { Owner::Solid });
+            return Ok(if known.deletes_dependents() { Owner::Waiting } else { Owner::Solid });
         }
         // An owner of an unknown kind cannot be judged; nor can a namespaced owner of a cluster-scoped object.
         let Some(resource) = self.monitors.resolve(&owner.api_version, &owner.kind) else { return Ok(Owner::Solid) };

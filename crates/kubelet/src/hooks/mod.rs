@@ -82,8 +82,13 @@ async fn start(worker: &mut Worker, container: &Container, target_id: Option<Str
             return false;
         }
     }
+    if let Some(at) = worker.not_before.get(&container.name).copied().filter(|at| *at > now) {
+        worker.wake_at(at);
+        return false;
+    }
     match start::start(worker, container, target_id).await {
         Ok(()) => {
+            worker.not_before.remove(&container.name);
             if let Some(ended) = ended {
                 // Counted from the end of the instance before: its age says whether the container has recovered.
                 worker.backoff.next(&container.name, ended);
@@ -97,6 +102,9 @@ async fn start(worker: &mut Worker, container: &Container, target_id: Option<Str
                 worker.backoff.next(&container.name, ended.unwrap_or(now));
             }
             let retry = if failed_instance { now } else { now + RETRY };
+            if let Some(at) = retry_at {
+                worker.not_before.insert(container.name.clone(), at);
+            }
             worker.wake_at(retry_at.unwrap_or(retry));
             worker.waiting.insert(container.name.clone(), (reason, message));
             failed_instance

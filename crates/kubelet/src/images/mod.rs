@@ -25,6 +25,9 @@ pub struct ImageError {
     pub retry_at: Option<SystemTime>,
 }
 
+/// How long `ErrImagePull` is shown before the back-off is.
+const SHOWN: Duration = Duration::from_secs(5);
+
 /// Sees to it that images are there.
 pub struct ImageManager {
     service: Arc<dyn ImageService>,
@@ -114,7 +117,7 @@ impl ImageManager {
                 let message = error.to_string();
                 self.last_error.lock().insert(key.clone(), format!("{reason}: {message}"));
                 // The next sync meets the back-off: that turns ErrImagePull into ImagePullBackOff.
-                Err(ImageError { reason, message, retry_at: Some(now + Duration::from_secs(2)) })
+                Err(ImageError { reason, message, retry_at: Some(now + SHOWN) })
             }
         }
     }

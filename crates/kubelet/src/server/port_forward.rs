@@ -99,7 +99,7 @@ async fn channels(socket: Socket, forwarder: Forwarder, ports: Vec<u16>) {
             },
         }
     }
-    let _ = sink.close().await;
+    let _ = sink.send(websocket::goodbye()).await;
 }
 
 async fn one_port(forwarder: Forwarder, port: u16, [data, error]: [u8; 2], mut input: mpsc::Receiver<Bytes>, output: mpsc::Sender<Bytes>) {

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, handshake};
 
 const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
@@ -128,9 +129,14 @@ async fn channels(
         }
     }
     output.close();
-    let _ = sink.close().await;
+    let _ = sink.send(goodbye()).await;
     // The client's close is waited for, so that nothing that was sent is cut off by a reset.
     let _ = tokio::time::timeout(PING, async { while let Some(Ok(_)) = source.next().await {} }).await;
+}
+
+/// A normal end (1000): clients take any other close for an error.
+pub fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
 }
 
 async fn receive(message: Bytes, stdin: &mut Option<mpsc::Sender<Bytes>>, sizes: &mpsc::Sender<cri::TerminalSize>) {
@@ -170,7 +176,7 @@ pub fn byte_stream(socket: Socket) -> DuplexStream {
                     return;
                 }
             }
-            let _ = sink.close().await;
+            let _ = sink.send(goodbye()).await;
         };
         let incoming = async {
             while let Some(Ok(message)) = source.next().await {

@@ -1,5 +1,8 @@
 //! A real API server in memory, a kubelet with an in-memory runtime, and short ways to talk to both.
 
+// Each test program uses its own part of this.
+#![allow(dead_code)]
+
 pub mod runtime;
 
 use api::k8s::core::v1::{ConfigMap, Event, Pod, ServiceAccount};
@@ -20,6 +23,8 @@ pub struct Cluster {
     running: tokio::task::JoinHandle<()>,
     dir: tempfile::TempDir,
     server: Arc<ApiServer>,
+    ca: Arc<pki::Ca>,
+    port: u16,
 }
 
 impl Cluster {
@@ -28,14 +33,15 @@ impl Cluster {
         let kv = kv::RedbKv::open(dir.path().join("kv"), kv::Options::default()).expect("kv");
         let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
         let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
-        let config = apiserver::Config::new(kv, ca, key, ("127.0.0.1".parse().expect("ip"), 6443)).expect("config");
+        let config = apiserver::Config::new(kv, ca.clone(), key, ("127.0.0.1".parse().expect("ip"), 6443)).expect("config");
         let server = ApiServer::new(config).expect("server");
         server.bootstrap().await.expect("bootstrap");
         let admin = server.client(UserInfo::admin());
         let node = server.client(UserInfo::new("system:node:n1", &["system:nodes"]));
         let runtime = Arc::new(FakeRuntime::new());
-        let (stop, running) = launch(&node, &runtime, &dir);
-        let cluster = Self { admin, runtime, node, stop, running, dir, server };
+        let port = free_port().await;
+        let (stop, running) = launch(&node, &runtime, &dir, &ca, port);
+        let cluster = Self { admin, runtime, node, stop, running, dir, server, ca, port };
         cluster.prepare().await;
         cluster
     }
@@ -113,11 +119,45 @@ impl Cluster {
         panic!("no event {reason} {message}: {seen:#?}");
     }
 
+    /// Address of the kubelet's API.
+    pub fn kubelet_address(&self) -> (&'static str, u16) {
+        ("127.0.0.1", self.port)
+    }
+
+    /// TLS of a client with a user's certificate.
+    pub fn tls(&self, user: &str, groups: &[&str]) -> Arc<rustls::ClientConfig> {
+        let identity = self.ca.issue_client(user, groups).expect("certificate");
+        let mut config = pki::tls::client_config(&[self.ca.cert_pem()], Some(&identity)).expect("tls");
+        config.alpn_protocols = Vec::new();
+        Arc::new(config)
+    }
+
+    /// Serves the API over TLS and writes a kubeconfig of the administrator.
+    pub async fn kubeconfig(&self) -> std::path::PathBuf {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let identity = self.ca.issue_server("kube-apiserver", &["127.0.0.1".into()]).expect("certificate");
+        let tls = Arc::new(pki::tls::server_config(&identity, &[self.ca.cert_pem()]).expect("tls"));
+        tokio::spawn(self.server.clone().serve(listener, tls, self.stop.clone()));
+        let admin = self.ca.issue_client("admin", &["system:masters"]).expect("certificate");
+        let write = |name: &str, text: &str| {
+            let path = self.dir.path().join(name);
+            std::fs::write(&path, text).expect("write");
+            path.display().to_string()
+        };
+        let (ca, cert, key) = (write("ca.pem", self.ca.cert_pem()), write("admin.pem", &admin.cert_pem), write("admin.key", &admin.key_pem));
+        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": format!("https://{address}"), "certificate-authority": ca}}],
+            "users": [{"name": "u", "user": {"client-certificate": cert, "client-key": key}}]});
+        write("kubeconfig", &config.to_string()).into()
+    }
+
     /// Ends the kubelet and starts another on the same runtime.
     pub async fn restart_kubelet(&mut self) {
         self.stop.cancel();
         (&mut self.running).await.expect("kubelet");
-        (self.stop, self.running) = launch(&self.node, &self.runtime, &self.dir);
+        (self.stop, self.running) = launch(&self.node, &self.runtime, &self.dir, &self.ca, self.port);
     }
 }
 
@@ -130,7 +170,20 @@ impl Drop for Cluster {
     }
 }
 
-fn launch(client: &kube::Client, runtime: &Arc<FakeRuntime>, dir: &tempfile::TempDir) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+async fn free_port() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    listener.local_addr().expect("address").port()
+}
+
+fn launch(
+    client: &kube::Client,
+    runtime: &Arc<FakeRuntime>,
+    dir: &tempfile::TempDir,
+    ca: &pki::Ca,
+    port: u16,
+) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+    let identity = ca.issue_server("system:node:n1", &["127.0.0.1".into()]).expect("certificate");
+    let tls = Arc::new(pki::tls::server_config(&identity, &[ca.cert_pem()]).expect("tls"));
     let kubelet = Kubelet::new(Config {
         node_name: "n1".into(),
         client: client.clone(),
@@ -138,7 +191,7 @@ fn launch(client: &kube::Client, runtime: &Arc<FakeRuntime>, dir: &tempfile::Tem
         images: runtime.clone(),
         root_dir: dir.path().join("kubelet"),
         log_dir: dir.path().join("logs"),
-        node_ips: vec!["192.168.0.1".parse().expect("ip")],
+        node_ips: vec!["127.0.0.1".parse().expect("ip")],
         cluster_dns: vec!["10.96.0.10".parse().expect("ip")],
         cluster_domain: "cluster.local".into(),
         resolv_conf: "/etc/resolv.conf".into(),
@@ -147,7 +200,7 @@ fn launch(client: &kube::Client, runtime: &Arc<FakeRuntime>, dir: &tempfile::Tem
         node_labels: Default::default(),
         taints: Vec::new(),
         on_pod_cidr: None,
-        server: None,
+        server: Some(kubelet::ServerOptions { listen: ([127, 0, 0, 1], port).into(), tls }),
     });
     let stop = CancellationToken::new();
     (stop.clone(), tokio::spawn(kubelet.run(stop)))

@@ -13,6 +13,7 @@ struct Content {
     sandboxes: BTreeMap<String, PodSandboxStatus>,
     containers: BTreeMap<String, ContainerStatus>,
     configs: BTreeMap<String, ContainerConfig>,
+    logs: BTreeMap<String, String>,
     calls: Vec<String>,
 }
 
@@ -96,6 +97,7 @@ impl RuntimeService for FakeRuntime {
         };
         let mut content = self.content.lock().expect("lock");
         content.calls.push(format!("run_pod_sandbox {}", config.metadata.name));
+        content.logs.insert(id.clone(), config.log_directory);
         content.sandboxes.insert(id.clone(), sandbox);
         Ok(id)
     }
@@ -149,6 +151,8 @@ impl RuntimeService for FakeRuntime {
         };
         let mut content = self.content.lock().expect("lock");
         content.calls.push(format!("create_container {} {}", config.metadata.name, config.metadata.attempt));
+        let status = ContainerStatus { log_path: format!("{}/{}", content.logs[sandbox_id], config.log_path), ..status };
+        std::fs::write(&status.log_path, "2026-01-01T00:00:01.000000000Z stdout F one\n2026-01-01T00:00:02.000000000Z stderr F two\n").expect("log");
         content.containers.insert(id.clone(), status);
         content.configs.insert(id.clone(), config);
         Ok(id)
@@ -221,15 +225,20 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<Streams> {
-        let (stdout, mut process) = tokio::io::duplex(1024);
+        let (stdout, mut process_out) = tokio::io::duplex(1024);
+        let (stdin, mut process_in) = tokio::io::duplex(1024);
         let (sender, exit) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
-            let text = request.cmd.join(" ");
-            let _ = tokio::io::AsyncWriteExt::write_all(&mut process, text.as_bytes()).await;
-            drop(process);
-            let _ = sender.send(Ok(0));
+            match request.cmd.first().map(String::as_str) {
+                Some("cat") => drop(tokio::io::copy(&mut process_in, &mut process_out).await),
+                _ => drop(tokio::io::AsyncWriteExt::write_all(&mut process_out, request.cmd.join(" ").as_bytes()).await),
+            }
+            drop(process_out);
+            let code = request.cmd.get(1).filter(|_| request.cmd[0] == "exit").and_then(|c| c.parse().ok()).unwrap_or(0);
+            let _ = sender.send(Ok(code));
         });
-        Ok(Streams { stdin: None, stdout: Some(Box::new(stdout)), stderr: None, resize: None, exit })
+        let stdin = request.stdin.then(|| Box::new(stdin) as Writer);
+        Ok(Streams { stdin, stdout: Some(Box::new(stdout)), stderr: None, resize: None, exit })
     }
 
     async fn attach(&self, request: ExecRequest) -> Result<Streams> {
@@ -237,7 +246,12 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn port_forward(&self, _: &str, _: u16) -> Result<Box<dyn Duplex>> {
-        Ok(Box::new(tokio::io::duplex(1024).0))
+        let (near, far) = tokio::io::duplex(1024);
+        tokio::spawn(async move {
+            let (mut from, mut to) = tokio::io::split(far);
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        });
+        Ok(Box::new(near))
     }
 
     async fn container_stats(&self, _: &str) -> Result<Stats> {

@@ -131,7 +131,7 @@ impl Cgroups {
         let driver: Arc<dyn Driver> = if found.iter().any(|h| h.controllers.iter().any(|c| c == "memory")) {
             Arc::new(v1::V1::new(found, &root))
         } else if let Some(unified) = found.into_iter().find(|h| h.unified) {
-            Arc::new(v2::V2::new(unified.point.join(&root)))
+            Arc::new(v2::V2::new(&unified.point, &root))
         } else {
             return Err(Error::Invalid("no cgroup hierarchy is mounted".into()));
         };

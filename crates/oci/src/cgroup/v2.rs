@@ -6,12 +6,14 @@ use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
 
 pub(super) struct V2 {
+    point: PathBuf,
+    /// Below the mount point.
     root: PathBuf,
 }
 
 impl V2 {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub(super) fn new(point: &Path, root: &Path) -> Self {
+        Self { point: point.into(), root: point.join(root) }
     }
 }
 
@@ -21,9 +23,10 @@ impl Driver for V2 {
     }
 
     fn make(&self, path: &Path) -> Result<()> {
-        let mut dir = self.root.clone();
-        std::fs::create_dir_all(&dir).context(|| format!("mkdir {}", dir.display()))?;
-        for part in path.components() {
+        let mut dir = self.point.clone();
+        let target = self.root.join(path);
+        // A parent that hands a controller down must have it itself: from the top, then.
+        for part in target.strip_prefix(&self.point).unwrap_or(path).components() {
             enable_controllers(&dir)?;
             dir.push(part);
             match std::fs::create_dir(&dir) {

@@ -25,7 +25,10 @@ pub fn main(args: Vec<OsString>) -> ! {
     let ready = args.first().ok_or_else(|| "usage: shim DIRECTORY".to_string()).and_then(|dir| prepare(Path::new(dir)));
     match ready {
         Ok(mut events) => {
-            report("ok");
+            if !report("ok") {
+                // The agent died meanwhile: the next one takes the directory for the rest of a failure.
+                oci::sys::exit_now(1);
+            }
             let code = match events.run() {
                 Ok(()) => 0,
                 Err(_) => 1,
@@ -39,12 +42,12 @@ pub fn main(args: Vec<OsString>) -> ! {
     }
 }
 
-/// Tells the agent how the start went, over stdout, then lets go of stdout and stderr.
-fn report(text: &str) {
-    // Without an agent there is nobody to tell.
-    let _ = std::io::stdout().write_all(format!("{}\n", text.replace('\n', " ")).as_bytes());
-    let _ = std::io::stdout().flush();
+/// Tells the agent how the start went, over stdout, then lets go of stdout and stderr. False without an agent.
+fn report(text: &str) -> bool {
+    let mut stdout = std::io::stdout();
+    let told = stdout.write_all(format!("{}\n", text.replace('\n', " ")).as_bytes()).and_then(|()| stdout.flush());
     let_go_of_stdio();
+    told.is_ok()
 }
 
 /// Puts /dev/null in the place of stdin, stdout and stderr.

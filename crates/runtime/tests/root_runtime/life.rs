@@ -239,3 +239,25 @@ async fn shim_memory(bed: &Bed) {
     let shown: Vec<_> = smaps.lines().filter(|l| l.starts_with("Pss:") || l.starts_with("Private") || l.starts_with("Rss")).collect();
     println!("     shim: {shown:?}");
 }
+
+/// Forty pods at once, as a deployment makes them.
+pub async fn burst(bed: &mut Bed) {
+    let began = Instant::now();
+    let one = async |bed: &Bed, number: usize| {
+        let sandbox = bed.sandbox().await;
+        let config = ContainerConfig { log_path: format!("c/{number}.log"), ..shell("echo up; sleep 100") };
+        bed.run(&sandbox, config).await;
+        (sandbox, began.elapsed())
+    };
+    let all = futures::future::join_all((0..40).map(|number| one(bed, number))).await;
+    let mut times: Vec<_> = all.iter().map(|(_, time)| *time).collect();
+    times.sort();
+    println!("     burst of 40: p50 {:.0?}, last {:.0?}, {:.0} pods/s", times[20], times[39], 40.0 / times[39].as_secs_f64());
+    let began = Instant::now();
+    let service = bed.service();
+    let removed = futures::future::join_all(all.iter().map(|(sandbox, _)| service.remove_pod_sandbox(sandbox))).await;
+    removed.into_iter().for_each(|r| r.unwrap());
+    println!("     removed in {:.0?}", began.elapsed());
+    bed.service().remove_pod_cgroup(crate::bed::CGROUP_PARENT).await.unwrap();
+    assert_eq!(bed.leftovers(), Vec::<String>::new());
+}

@@ -32,6 +32,7 @@ const CASES: &[Case] = cases![
     life::a_killed_shim_is_noticed,
     life::logs_rotate_and_cut,
     life::fifty_lives,
+    life::burst,
     isolation::process_is_confined,
     isolation::file_systems,
     isolation::users,

@@ -17,7 +17,7 @@ mod volume;
 pub mod volume_sources;
 pub mod warnings;
 
-pub use affinity::{node_selector, taint_effect};
+pub use affinity::{node_selector, taint_effect, tolerations};
 pub use probe::port_number_or_name;
 pub use spec::{Scope, ip, pod_spec};
 pub use update::difference;

@@ -1,0 +1,129 @@
+//! Horizontal pod autoscalers, in their v2 form.
+
+use super::metrics;
+use crate::age;
+use crate::columns::{AGE, NAME};
+use crate::field::{Errors, Fields, Path, map_mut, set_default};
+use crate::{Ctx, Strategy, copy_field, names};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Horizontal pod autoscalers.
+pub struct HorizontalPodAutoscaler;
+
+const SPEC: Path<'_> = Path::root("spec");
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::string("Reference").describe("scaleTargetRef points to the target resource to scale, and is used to the pods for which metrics should be collected, as well as to actually change the replica count."),
+Column::string("Targets").describe("metrics contains the specifications for which to use to calculate the desired replica count (the maximum replica count across all metrics will be used).  The desired replica count is calculated multiplying the ratio between the target value and the current value by the current number of pods.  Ergo, metrics used must decrease as the pod count is increased, and vice-versa.  See the individual metric source types for more information about how each type of metric must respond. If not set, the default metric will be set to 80% average CPU utilization."),
+Column::string("MinPods").describe("minReplicas is the lower limit for the number of replicas to which the autoscaler can scale down.  It defaults to 1 pod.  minReplicas is allowed to be 0 if the alpha feature gate HPAScaleToZero is enabled and at least one Object or External metric is configured.  Scaling is active as long as at least one metric value is available."),
+Column::string("MaxPods").describe("maxReplicas is the upper limit for the number of replicas to which the autoscaler can scale up. It cannot be less that minReplicas."),
+Column::string("Replicas").describe("currentReplicas is current number of replicas of pods managed by this autoscaler, as last seen by the autoscaler."),
+AGE,
+];
+
+impl Strategy for HorizontalPodAutoscaler {
+    fn default(&self, obj: &mut Object) {
+        if let Some(spec) = map_mut(obj, "spec") {
+            set_default(spec, "minReplicas", 1);
+            if spec.list("metrics").is_empty() {
+                spec["metrics"] = json!([{"type": "Resource",
+                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+            }
+            if spec.at("behavior").is_object() {
+                behavior_defaults(&mut spec["behavior"]);
+            }
+        }
+        if let Some(status) = map_mut(obj, "status") {
+            if !status.has("desiredReplicas") {
+                status["desiredReplicas"] = 0.into();
+            }
+            if !status.has("currentMetrics") {
+                status["currentMetrics"] = Value::Null;
+            }
+        }
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        obj["status"] = json!({"desiredReplicas": 0, "currentMetrics": null});
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        names::dns1123_subdomain(name, prefix)
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
+        let (min, max) = (spec.int("minReplicas"), spec.int("maxReplicas").unwrap_or(0));
+        if let Some(min) = min.filter(|m| *m < 1) {
+            errors.invalid(&SPEC.field("minReplicas"), min, "must be greater than or equal to 1");
+        }
+        match max {
+            0 => errors.required(&SPEC.field("maxReplicas"), "must be set and greater than 0"),
+            max if max < 0 => errors.invalid(&SPEC.field("maxReplicas"), max, "must be greater than or equal to 1"),
+            _ => {}
+        }
+        if min.is_some_and(|min| max < min) {
+            errors.invalid(&SPEC.field("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
+        }
+        metrics::object_reference(&mut errors, spec.at("scaleTargetRef"), true, &SPEC.field("scaleTargetRef"));
+        metrics::metrics(&mut errors, spec, &SPEC.field("metrics"));
+        for direction in ["scaleUp", "scaleDown"] {
+            let path = SPEC.field("behavior");
+            let rules = spec.at("behavior").at(direction);
+            if !rules.is_null() {
+                metrics::scaling_rules(&mut errors, rules, &path.field(direction));
+            }
+        }
+        errors.0
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "spec");
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+        let (mut errors, path) = (Errors::default(), Path::root("status"));
+        for field in ["currentReplicas", "desiredReplicas"] {
+            errors.non_negative(&path.field(field), new.at("status").int(field).unwrap_or(0));
+        }
+        errors.0
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (obj.at("spec"), obj.at("status"));
+        let target = spec.at("scaleTargetRef");
+        let min = spec.int("minReplicas").map_or("<unset>".into(), |m| m.to_string());
+        vec![
+            api::meta::name(obj).into(),
+            format!("{}/{}", target.text("kind"), target.text("name")).into(),
+            metrics::summary(spec.list("metrics"), status.list("currentMetrics")).into(),
+            min.into(),
+            spec.int("maxReplicas").unwrap_or(0).into(),
+            status.int("currentReplicas").unwrap_or(0).into(),
+            age::since_creation(obj, now).into(),
+        ]
+    }
+}
+
+fn behavior_defaults(behavior: &mut Value) {
+    let policy = |kind: &str, value: i64| json!({"type": kind, "value": value, "periodSeconds": 15});
+    let up = [policy("Pods", 4), policy("Percent", 100)];
+    let down = [policy("Percent", 100)];
+    for (direction, policies) in [("scaleUp", &up[..]), ("scaleDown", &down[..])] {
+        let Some(rules) = map_mut(behavior, direction) else { continue };
+        set_default(rules, "selectPolicy", "Max");
+        if direction == "scaleUp" {
+            set_default(rules, "stabilizationWindowSeconds", 0);
+        }
+        if !rules.has("policies") {
+            rules["policies"] = policies.into();
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `autoscaling/v1` ⇄ v2: what v1 has no field for travels in annotations.
+
+use super::horizontal_pod_autoscaler::HorizontalPodAutoscaler;
+use crate::field::{Fields, drop_empty, map_mut, set_default};
+use crate::table::Conversion;
+use crate::{Ctx, Strategy};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// `autoscaling/v1` ⇄ v2.
+pub static V1: Conversion = Conversion { stored: "autoscaling/v2", to_stored, from_stored };
+
+/// v1 autoscalers: their own defaults, all else as v2.
+pub struct HorizontalPodAutoscalerV1;
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+
+impl Strategy for HorizontalPodAutoscalerV1 {
+    fn default(&self, obj: &mut Object) {
+        if let Some(spec) = map_mut(obj, "spec") {
+            set_default(spec, "minReplicas", 1);
+        }
+    }
+
+    fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {
+        HorizontalPodAutoscaler.prepare_for_create(ctx, obj);
+    }
+
+    fn prepare_for_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        HorizontalPodAutoscaler.prepare_for_update(ctx, new, old);
+    }
+
+    fn validate(&self, ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        HorizontalPodAutoscaler.validate(ctx, obj)
+    }
+
+    fn prepare_for_status_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        HorizontalPodAutoscaler.prepare_for_status_update(ctx, new, old);
+    }
+
+    fn validate_status_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        HorizontalPodAutoscaler.validate_status_update(ctx, new, old)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        HorizontalPodAutoscaler.columns()
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        HorizontalPodAutoscaler.row(obj, now)
+    }
+}
+
+fn to_stored(obj: &mut Object) {
+    obj["apiVersion"] = "autoscaling/v2".into();
+    let (extra, behavior) = (taken(obj, METRICS), taken(obj, BEHAVIOR));
+    let (conditions, current) = (taken(obj, CONDITIONS), taken(obj, CURRENT));
+    if let Some(spec) = map_mut(obj, "spec") {
+        let mut metrics: Vec<Value> = extra.as_array().cloned().unwrap_or_default();
+        let target = spec.as_object_mut().and_then(|map| map.remove("targetCPUUtilizationPercentage"));
+        let target = target.filter(|t| !t.is_null()).or_else(|| metrics.is_empty().then(|| json!(80)));
+        if let Some(percent) = target {
+            metrics.insert(0, cpu(json!({"type": "Utilization", "averageUtilization": percent}), "target"));
+        }
+        spec["metrics"] = metrics.into();
+        if behavior.is_object() {
+            spec["behavior"] = behavior;
+        }
+    }
+    if let Some(status) = map_mut(obj, "status") {
+        let mut list: Vec<Value> = current.as_array().cloned().unwrap_or_default();
+        let used = status.as_object_mut().and_then(|map| map.remove("currentCPUUtilizationPercentage"));
+        if let Some(percent) = used.filter(|v| !v.is_null()) {
+            list.insert(0, cpu(json!({"averageUtilization": percent}), "current"));
+        }
+        if !list.is_empty() {
+            status["currentMetrics"] = list.into();
+        }
+        if conditions.is_array() {
+            status["conditions"] = conditions;
+        }
+    }
+    HorizontalPodAutoscaler.default(obj);
+}
+
+fn cpu(value: Value, field: &str) -> Value {
+    let mut resource = json!({"name": "cpu"});
+    resource[field] = value;
+    json!({"type": "Resource", "resource": resource})
+}
+
+/// The value of an annotation that holds JSON, removed.
+fn taken(obj: &mut Object, key: &str) -> Value {
+    let Some(map) = obj.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else { return Value::Null };
+    let value = map.remove(key);
+    drop_empty(&mut obj["metadata"], "annotations");
+    value.as_ref().and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null)
+}
+
+fn from_stored(obj: &mut Object) {
+    obj["apiVersion"] = "autoscaling/v1".into();
+    let percent_of = |list: &[Value], field: &str| {
+        let is_cpu = |m: &&Value| {
+            m.text("type") == "Resource" && m.at("resource").text("name") == "cpu"
+                && m.at("resource").at(field).has("averageUtilization")
+        };
+        let at = list.iter().position(|m| is_cpu(&m));
+        at.map(|i| (i, list[i].at("resource").at(field).at("averageUtilization").clone()))
+    };
+    if let Some(spec) = map_mut(obj, "spec") {
+        let (metrics, behavior) = (spec.list("metrics").to_vec(), spec.at("behavior").clone());
+        for field in ["metrics", "behavior"] {
+            spec.as_object_mut().map(|map| map.remove(field));
+        }
+        let found = percent_of(&metrics, "target");
+        if let Some((_, percent)) = &found {
+            spec["targetCPUUtilizationPercentage"] = percent.clone();
+        }
+        keep(obj, METRICS, rest(metrics, found.map(|(i, _)| i)));
+        keep(obj, BEHAVIOR, behavior);
+    }
+    if let Some(status) = map_mut(obj, "status") {
+        let (metrics, conditions) = (status.list("currentMetrics").to_vec(), status.at("conditions").clone());
+        for field in ["currentMetrics", "conditions"] {
+            status.as_object_mut().map(|map| map.remove(field));
+        }
+        for field in ["currentReplicas", "desiredReplicas"] {
+            if !status.has(field) {
+                status[field] = 0.into();
+            }
+        }
+        let found = percent_of(&metrics, "current");
+        if let Some((_, percent)) = &found {
+            status["currentCPUUtilizationPercentage"] = percent.clone();
+        }
+        keep(obj, CURRENT, rest(metrics, found.map(|(i, _)| i)));
+        keep(obj, CONDITIONS, conditions);
+    }
+}
+
+fn rest(mut list: Vec<Value>, without: Option<usize>) -> Value {
+    if let Some(i) = without {
+        list.remove(i);
+    }
+    if list.is_empty() { Value::Null } else { list.into() }
+}
+
+fn keep(obj: &mut Object, key: &str, value: Value) {
+    if !crate::field::same(&value, &Value::Null) {
+        api::meta::set_annotation(obj, key, &value.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_in_v1() {
+        let v2 = json!({"apiVersion": "autoscaling/v2", "metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "minReplicas": 1,
+            "metrics": [cpu(json!({"type": "Utilization", "averageUtilization": 50}), "target"),
+                {"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "1"}}}]},
+            "status": {"currentReplicas": 0, "desiredReplicas": 0}});
+        let mut obj = v2.clone();
+        from_stored(&mut obj);
+        assert_eq!(obj["spec"]["targetCPUUtilizationPercentage"], 50);
+        to_stored(&mut obj);
+        assert!(crate::field::same(&obj, &v2), "{obj}");
+    }
+}

@@ -1,0 +1,55 @@
+//! `coordination.k8s.io`: leases.
+
+use crate::age;
+use crate::columns::{AGE, NAME};
+use crate::field::{Errors, Fields, Path, map_mut};
+use crate::{Ctx, Strategy};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Leases.
+pub struct Lease;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::string("Holder").describe("holderIdentity contains the identity of the holder of a current lease. If Coordinated Leader Election is used, the holder identity must be equal to the elected LeaseCandidate.metadata.name field."),
+AGE,
+];
+
+impl Strategy for Lease {
+    fn default(&self, obj: &mut Object) {
+        map_mut(obj, "spec");
+    }
+
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let (mut errors, spec, path) = (Errors::default(), obj.at("spec"), Path::root("spec"));
+        if let Some(seconds) = spec.int("leaseDurationSeconds").filter(|s| *s <= 0) {
+            errors.invalid(&path.field("leaseDurationSeconds"), seconds, "must be greater than 0");
+        }
+        errors.non_negative(&path.field("leaseTransitions"), spec.int("leaseTransitions").unwrap_or(0));
+        errors.0
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let holder = obj.at("spec").text("holderIdentity");
+        vec![api::meta::name(obj).into(), holder.into(), age::since_creation(obj, now).into()]
+    }
+}

@@ -1,0 +1,73 @@
+//! `node.k8s.io`: runtime classes.
+
+use crate::age;
+use crate::columns::{AGE, NAME};
+use crate::core::pod::tolerations;
+use crate::core::quantities::{container_resource_name, requirements, round_up};
+use crate::field::{Errors, Fields, Path, field_mut};
+use crate::{Ctx, MetadataChecks, Strategy, metadata, names};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Runtime classes.
+pub struct RuntimeClass;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+Column::string("Handler"),
+AGE,
+];
+
+impl Strategy for RuntimeClass {
+    fn default(&self, obj: &mut Object) {
+        if let Some(overhead) = field_mut(obj, "overhead").and_then(|o| field_mut(o, "podFixed")) {
+            round_up(overhead);
+        }
+    }
+
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Both
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        match obj.text("handler") {
+            "" => errors.required(&Path::root("handler"), ""),
+            handler => errors.invalid_each(&Path::root("handler"), handler, names::dns1123_label(handler, false)),
+        }
+        if obj.at("overhead").has("podFixed") {
+            let limits = json!({"limits": obj.at("overhead").at("podFixed")});
+            requirements(&mut errors, &limits, &[], &Path::root("overhead.podFixed"), container_resource_name);
+        }
+        let (scheduling, path) = (obj.at("scheduling"), Path::root("scheduling"));
+        metadata::labels(&mut errors, scheduling.at("nodeSelector"), &path.field("nodeSelector"));
+        let list = scheduling.list("tolerations");
+        tolerations(&mut errors, list, &path.field("tolerations"));
+        for (i, toleration) in list.iter().enumerate() {
+            if list[..i].contains(toleration) {
+                errors.duplicate(&path.field("tolerations").index(i), toleration.clone());
+            }
+        }
+        errors.0
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        errors.immutable(&Path::root("handler"), new.at("handler"), old.at("handler"));
+        errors.0
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        vec![api::meta::name(obj).into(), obj.text("handler").into(), age::since_creation(obj, now).into()]
+    }
+}

@@ -1,0 +1,54 @@
+//! CSI storage capacities.
+
+use crate::apps::print_selector;
+use crate::core::quantities::quantity;
+use crate::field::{Errors, Fields, IMMUTABLE, NOT_NEGATIVE, Path, same};
+use crate::{Ctx, MetadataChecks, Strategy, metadata, names};
+use api::{Cause, Object};
+use serde_json::Value;
+
+/// CSI storage capacities.
+pub struct CsiStorageCapacity;
+
+impl Strategy for CsiStorageCapacity {
+    fn default(&self, obj: &mut Object) {
+        if !obj.has("storageClassName") {
+            obj["storageClassName"] = "".into();
+        }
+    }
+
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Both
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        metadata::label_selector(&mut errors, obj.at("nodeTopology"), &Path::root("nodeTopology"));
+        let class = obj.text("storageClassName");
+        errors.invalid_each(&Path::root("storageClassName"), class, names::dns1123_subdomain(class, false));
+        for field in ["capacity", "maximumVolumeSize"].into_iter().filter(|f| obj.has(f)) {
+            let amount = quantity(obj.at(field));
+            if amount.sign() < 0 {
+                errors.invalid(&Path::root(field), amount.to_string(), NOT_NEGATIVE);
+            }
+        }
+        errors.0
+    }
+
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
+        if !same(new.at("nodeTopology"), old.at("nodeTopology")) {
+            let printed = match new.at("nodeTopology") {
+                Value::Null => "null".into(),
+                selector => print_selector(selector),
+            };
+            errors.invalid_printed(&Path::root("nodeTopology"), &printed, IMMUTABLE);
+        }
+        errors.immutable(&Path::root("storageClassName"), new.at("storageClassName"), old.at("storageClassName"));
+        errors.0
+    }
+}

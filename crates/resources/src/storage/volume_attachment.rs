@@ -1,0 +1,106 @@
+//! Volume attachments.
+
+use crate::age;
+use crate::columns::{AGE, NAME};
+use crate::core::persistent_volume;
+use crate::core::pod::volume_sources::csi_driver_name;
+use crate::field::{Errors, Fields, IMMUTABLE, Path, go_struct, map_mut, same};
+use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
+use api::table::Column;
+use api::{Cause, Object};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Volume attachments.
+pub struct VolumeAttachment;
+
+const SPEC: Path<'_> = Path::root("spec");
+const COLUMNS: &[Column] = &[
+    NAME,
+Column { format: "name", ..Column::string("Attacher") }.describe("attacher indicates the name of the volume driver that MUST handle this request. This is the name returned by GetPluginName()."),
+Column::string("PV").describe("persistentVolumeName represents the name of the persistent volume to attach."),
+Column::string("Node").describe("nodeName represents the node that the volume should be attached to."),
+Column { kind: "boolean", ..Column::string("Attached") }.describe("attached indicates the volume is successfully attached. This field must only be set by the entity completing the attach operation, i.e. the external-attacher."),
+AGE,
+];
+
+impl Strategy for VolumeAttachment {
+    fn default(&self, obj: &mut Object) {
+        if let Some(spec) = map_mut(obj, "spec") {
+            map_mut(spec, "source");
+        }
+        if let Some(status) = map_mut(obj, "status") {
+            if !status.has("attached") {
+                status["attached"] = false.into();
+            }
+        }
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        obj["status"] = json!({"attached": false});
+    }
+
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Create
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
+        csi_driver_name(&mut errors, spec.text("attacher"), &SPEC.field("attacher"));
+        let (source, path) = (spec.at("source"), SPEC.field("source"));
+        match (source.has("inlineVolumeSpec"), source.has("persistentVolumeName")) {
+            (false, false) => {
+                errors.required(&path, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+            }
+            (true, true) => {
+                let text = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+                errors.invalid(&path, source.clone(), text);
+            }
+            (false, true) => match source.text("persistentVolumeName") {
+                "" => errors.required(&path.field("persistentVolumeName"), "must specify non empty persistentVolumeName"),
+                name => errors.invalid_each(&path.field("persistentVolumeName"), name, names::dns1123_subdomain(name, false)),
+            },
+            (true, false) => {
+                persistent_volume::spec(&mut errors, source.at("inlineVolumeSpec"), true, &path.field("inlineVolumeSpec"));
+            }
+        }
+        let node = spec.text("nodeName");
+        errors.invalid_each(&SPEC.field("nodeName"), node, names::dns1123_subdomain(node, false));
+        errors.0
+    }
+
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
+        let (now, was) = (new.at("spec"), old.at("spec"));
+        if !same(now, was) {
+            let source = go_struct(&[
+                ("PersistentVolumeName", now.at("source").at("persistentVolumeName").clone()),
+                ("InlineVolumeSpec", now.at("source").at("inlineVolumeSpec").clone()),
+            ]);
+            let printed = format!("{{\"Attacher\":{},\"Source\":{source},\"NodeName\":{}}}", now.at("attacher"), now.at("nodeName"));
+            errors.invalid_printed(&SPEC, &printed, IMMUTABLE);
+        }
+        errors.0
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "spec");
+        api::meta::set(new, "labels", old.at("metadata").at("labels").clone());
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        let spec = obj.at("spec");
+        vec![
+            api::meta::name(obj).into(),
+            spec.text("attacher").into(),
+            spec.at("source").text("persistentVolumeName").into(),
+            spec.text("nodeName").into(),
+            obj.at("status").flag("attached").into(),
+            age::since_creation(obj, now).into(),
+        ]
+    }
+}
