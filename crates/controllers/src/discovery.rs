@@ -39,6 +39,7 @@ struct Groups {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Group {
+    name: String,
     preferred_version: Option<Version>,
     #[serde(default)]
     versions: Vec<Version>,
@@ -70,7 +71,8 @@ pub(crate) async fn resources(client: &Client) -> Result<Discovered, kube::Error
     let groups: Groups = get(client, "/apis").await?;
     let mut found = Discovered::default();
     add(&mut found, "v1", get::<Resources>(client, "/api/v1").await)?;
-    for group in groups.groups {
+    // The core group has a path of its own, read above.
+    for group in groups.groups.into_iter().filter(|group| !group.name.is_empty()) {
         let preferred = group.preferred_version.map(|v| v.group_version).unwrap_or_default();
         let others = group.versions.into_iter().map(|v| v.group_version).filter(|v| *v != preferred);
         for version in std::iter::once(preferred.clone()).chain(others).filter(|v| !v.is_empty()) {

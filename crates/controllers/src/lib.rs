@@ -10,10 +10,13 @@
 //! Deliberately absent: cloud, attach/detach and autoscaling controllers; periodic resync.
 
 mod cluster_dns;
+mod clusterrole_aggregation;
 mod context;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod garbage_collector;
@@ -26,11 +29,16 @@ mod ownership;
 mod pod_control;
 mod pod_gc;
 mod pods;
+mod protection;
 mod replicaset;
+mod resourcequota;
 mod root_ca;
 mod service_endpoints;
 mod serviceaccount;
+mod statefulset;
 mod template;
+mod ttl;
+mod ttl_after_finished;
 
 use context::{Context, Shared};
 use futures::future::BoxFuture;
@@ -87,10 +95,19 @@ fn table() -> Vec<Row> {
         row!("nodeipam", "node-controller", node_ipam::run),
         row!("node-controller", "node-controller", node_lifecycle::run),
         row!("daemonset-controller", "daemon-set-controller", daemonset::run),
+        row!("statefulset-controller", "statefulset-controller", statefulset::run),
         row!("job-controller", "job-controller", job::run),
+        row!("cronjob-controller", "cronjob-controller", cronjob::run),
+        row!("ttl-after-finished-controller", "ttl-after-finished-controller", ttl_after_finished::run),
         row!("garbage-collector-controller", "generic-garbage-collector", garbage_collector::run),
         row!("pod-garbage-collector", "pod-garbage-collector", pod_gc::run),
+        row!("ttl-controller", "ttl-controller", ttl::run),
+        row!("controllermanager", "disruption-controller", disruption::run),
+        row!("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", clusterrole_aggregation::run),
+        row!("persistentvolumeclaim-protection", "pvc-protection-controller", protection::run_claims),
+        row!("persistentvolume-protection", "pv-protection-controller", protection::run_volumes),
         row!("cluster-dns", "cluster-dns", cluster_dns::run),
+        row!("resourcequota-controller", "resourcequota-controller", resourcequota::run),
     ]
 }
 

@@ -25,13 +25,20 @@ pub fn admit(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Reject
     taints(node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default(), pod)
 }
 
+/// Whether the resources of a pod fit beside those of others.
+pub fn fits(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Rejection> {
+    resources(&ctx.allocatable(), pod, others)
+}
+
 fn resources(allocatable: &Resources, pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Rejection> {
     let of = |name: &str, list: &Resources| {
         let amount = list.get(name);
         amount.map_or(0, |q| if name == "cpu" { q.milli_value() } else { q.value() })
     };
     let out_of = |reason: String, name: &str, requested: i64, used: i64, capacity: i64| {
-        let message = format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}");
+        let message = format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
         Err((reason, message))
     };
     let most = of("pods", allocatable);
@@ -67,7 +74,10 @@ fn selectors(node: &Node, pod: &Pod) -> Result<(), Rejection> {
     if selected && fits {
         return Ok(());
     }
-    Err(("NodeAffinity".into(), "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into()))
+    Err((
+        "NodeAffinity".into(),
+        "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+    ))
 }
 
 fn matches(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {
@@ -85,7 +95,8 @@ fn matches(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, Strin
             _ => return None,
         })
     };
-    let (expressions, fields) = (term.match_expressions.as_deref().unwrap_or_default(), term.match_fields.as_deref().unwrap_or_default());
+    let (expressions, fields) =
+        (term.match_expressions.as_deref().unwrap_or_default(), term.match_fields.as_deref().unwrap_or_default());
     if expressions.is_empty() && fields.is_empty() {
         return false;
     }
@@ -93,13 +104,20 @@ fn matches(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, Strin
         requirement(&e.key, &e.operator, &e.values).is_some_and(|r| r.matches(labels.get(&e.key).map(String::as_str)))
     });
     let name = node.metadata.name.as_deref();
-    by_label && fields.iter().all(|e| e.key == "metadata.name" && requirement(&e.key, &e.operator, &e.values).is_some_and(|r| r.matches(name)))
+    by_label
+        && fields.iter().all(|e| {
+            e.key == "metadata.name" && requirement(&e.key, &e.operator, &e.values).is_some_and(|r| r.matches(name))
+        })
 }
 
 type HostPort = (String, String, i32);
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let containers = pod.spec().containers.iter().chain(pod.spec().init_containers.iter().flatten().filter(|c| crate::pod::is_sidecar(c)));
+    let containers = pod
+        .spec()
+        .containers
+        .iter()
+        .chain(pod.spec().init_containers.iter().flatten().filter(|c| crate::pod::is_sidecar(c)));
     let ports = containers.flat_map(|c| c.ports.iter().flatten());
     let of = |p: &api::k8s::core::v1::ContainerPort| {
         let any = |ip: &Option<String>| ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
@@ -110,7 +128,8 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
 
 fn ports(pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Rejection> {
     let taken: Vec<HostPort> = others.iter().flat_map(|p| host_ports(p)).collect();
-    let clash = |a: &HostPort, b: &HostPort| a.1 == b.1 && a.2 == b.2 && (a.0 == b.0 || a.0 == "0.0.0.0" || b.0 == "0.0.0.0");
+    let clash =
+        |a: &HostPort, b: &HostPort| a.1 == b.1 && a.2 == b.2 && (a.0 == b.0 || a.0 == "0.0.0.0" || b.0 == "0.0.0.0");
     if host_ports(pod).iter().any(|a| taken.iter().any(|b| clash(a, b))) {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return Err(("NodePorts".into(), message.into()));
@@ -127,7 +146,11 @@ fn taints(taints: &[Taint], pod: &Pod) -> Result<(), Rejection> {
             let key = t.key.as_deref().unwrap_or_default();
             match t.operator.as_deref() {
                 Some("Exists") => effect && (key.is_empty() || key == taint.key),
-                _ => effect && key == taint.key && t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
+                _ => {
+                    effect
+                        && key == taint.key
+                        && t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+                }
             }
         })
     };
@@ -135,7 +158,10 @@ fn taints(taints: &[Taint], pod: &Pod) -> Result<(), Rejection> {
         None => Ok(()),
         Some(taint) => {
             let shown = format!("{{{}: {}}}", taint.key, taint.value.as_deref().unwrap_or_default());
-            Err(("TaintToleration".into(), format!("Predicate TaintToleration failed: node(s) had untolerated taint {shown}")))
+            Err((
+                "TaintToleration".into(),
+                format!("Predicate TaintToleration failed: node(s) had untolerated taint {shown}"),
+            ))
         }
     }
 }
@@ -162,15 +188,21 @@ mod tests {
         let message = "Node didn't have enough resource: cpu, requested: 500, used: 600, capacity: 1000";
         assert_eq!(resources(&allocatable(), &with("500m"), &others), Err(("OutOfcpu".into(), message.into())));
         let full = [others[0].clone(), others[0].clone()];
-        assert_eq!(resources(&allocatable(), &pod(json!({"containers": []})), &full).map_err(|e| e.0), Err("OutOfpods".into()));
+        assert_eq!(
+            resources(&allocatable(), &pod(json!({"containers": []})), &full).map_err(|e| e.0),
+            Err("OutOfpods".into())
+        );
     }
 
     #[test]
     fn ports_and_selectors() {
-        let with = |ip: &str| pod(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]}));
+        let with = |ip: &str| {
+            pod(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]}))
+        };
         assert!(ports(&with("1.1.1.1"), &[Arc::new(with("2.2.2.2"))]).is_ok());
         assert!(ports(&with("1.1.1.1"), &[Arc::new(with(""))]).is_err());
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"a": "1"}}})).expect("node");
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"a": "1"}}})).expect("node");
         assert!(selectors(&node, &pod(json!({"containers": [], "nodeSelector": {"a": "1"}}))).is_ok());
         assert!(selectors(&node, &pod(json!({"containers": [], "nodeSelector": {"a": "2"}}))).is_err());
     }

@@ -53,7 +53,8 @@ pub async fn build(request: &Request<'_>) -> Result<ContainerConfig, String> {
     }
     let log_path = format!("{}/{}.log", container.name, request.attempt);
     let logs = ctx.config.pod_log_dir(pod.namespace(), pod.name(), pod.uid()).join(&container.name);
-    mounts::make_dir(&logs, 0o755).map_err(|e| format!("create container log directory for container {} failed: {e}", container.name))?;
+    mounts::make_dir(&logs, 0o755)
+        .map_err(|e| format!("create container log directory for container {} failed: {e}", container.name))?;
     Ok(ContainerConfig {
         metadata: ContainerMetadata { name: container.name.clone(), attempt: request.attempt },
         image: image.id.clone(),
@@ -129,14 +130,19 @@ fn volume_mount(request: &Request<'_>, envs: &Environment, index: usize, mount: 
             subpath::bind(&volume.path, &relative, &target).map_err(|error| {
                 // The error may tell of the node's file system: it is for the log only.
                 tracing::warn!(pod = format::pod(request.pod), %error, "cannot prepare subPath");
-                format!("failed to prepare subPath for volumeMount {} of container {}", format::quote(&mount.name), format::quote(name))
+                format!(
+                    "failed to prepare subPath for volumeMount {} of container {}",
+                    format::quote(&mount.name),
+                    format::quote(name)
+                )
             })?;
             target
         }
     };
     let readonly = mount.read_only.unwrap_or(false) || volume.readonly;
     let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
-    let container_path = if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
+    let container_path =
+        if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
     Ok(Mount {
         container_path,
         host_path: host_path.display().to_string(),
@@ -154,8 +160,16 @@ fn sub_path(mount: &VolumeMount, envs: &Environment) -> Result<Option<String>, S
     let expression = mount.sub_path_expr.as_deref().filter(|e| !e.is_empty());
     let path = match expression {
         None => mount.sub_path.clone().unwrap_or_default(),
-        Some(expression) => expand_strict(expression, |name| envs.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()))
-            .map_err(|missing| format!("missing value for {}", missing.iter().map(|m| format::quote(m)).collect::<Vec<_>>().join(", ")))?,
+        Some(expression) => {
+            expand_strict(expression, |name| envs.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone())).map_err(
+                |missing| {
+                    format!(
+                        "missing value for {}",
+                        missing.iter().map(|m| format::quote(m)).collect::<Vec<_>>().join(", ")
+                    )
+                },
+            )?
+        }
     };
     if path.is_empty() {
         return Ok(None);
@@ -176,7 +190,11 @@ fn pod_dir(request: &Request<'_>) -> PathBuf {
 fn hosts_mount(request: &Request<'_>) -> Result<Mount, String> {
     let path = pod_dir(request).join("etc-hosts");
     let (hostname, domain) = hosts::hostname_and_domain(request.pod, &request.ctx.config.cluster_domain);
-    let node_file = if request.pod.host_network() { std::fs::read_to_string("/etc/hosts").unwrap_or_default() } else { String::new() };
+    let node_file = if request.pod.host_network() {
+        std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+    } else {
+        String::new()
+    };
     let text = hosts::content(request.pod, request.facts.pod_ips, &hostname, &domain, &node_file);
     std::fs::write(&path, text).and_then(|()| mode(&path, 0o644)).map_err(|e| e.to_string())?;
     Ok(Mount { container_path: "/etc/hosts".into(), host_path: path.display().to_string(), ..Mount::default() })
@@ -192,7 +210,8 @@ fn message_mount(request: &Request<'_>, message_path: &str) -> Result<Mount, Str
     mounts::make_dir(&dir, 0o750).map_err(|e| e.to_string())?;
     let path = dir.join(format!("{:08x}", rand::random::<u32>()));
     std::fs::write(&path, "").and_then(|()| mode(&path, 0o666)).map_err(|e| e.to_string())?;
-    let container_path = if message_path.starts_with('/') { message_path.to_owned() } else { format!("/{message_path}") };
+    let container_path =
+        if message_path.starts_with('/') { message_path.to_owned() } else { format!("/{message_path}") };
     Ok(Mount { container_path, host_path: path.display().to_string(), ..Mount::default() })
 }
 
@@ -204,7 +223,11 @@ mod tests {
     fn sub_paths_expand_and_stay_inside() {
         let envs = vec![("POD".to_owned(), "p".to_owned())];
         let check = |path: Option<&str>, expression: Option<&str>, expect: Result<Option<&str>, &str>| {
-            let mount = VolumeMount { sub_path: path.map(Into::into), sub_path_expr: expression.map(Into::into), ..VolumeMount::default() };
+            let mount = VolumeMount {
+                sub_path: path.map(Into::into),
+                sub_path_expr: expression.map(Into::into),
+                ..VolumeMount::default()
+            };
             assert_eq!(sub_path(&mount, &envs), expect.map(|o| o.map(str::to_owned)).map_err(str::to_owned));
         };
         check(None, None, Ok(None));

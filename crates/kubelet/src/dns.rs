@@ -27,7 +27,8 @@ pub fn pod_dns(config: &Config, pod: &Pod) -> (DnsConfig, Vec<String>) {
         for option in own.options.iter().flatten() {
             let name = option.name.clone().unwrap_or_default();
             out.options.retain(|o| o.split(':').next() != Some(&name));
-            out.options.push(option.value.as_ref().filter(|v| !v.is_empty()).map_or(name.clone(), |v| format!("{name}:{v}")));
+            out.options
+                .push(option.value.as_ref().filter(|v| !v.is_empty()).map_or(name.clone(), |v| format!("{name}:{v}")));
         }
     }
     let warnings = fit_limits(&mut out);
@@ -61,7 +62,9 @@ fn parse_resolv_conf(text: &str) -> DnsConfig {
         match words.next().as_deref() {
             Some("nameserver") => out.servers.extend(words.next()),
             // The last search line wins, as in resolv.conf(5).
-            Some("search" | "domain") => out.searches = words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect(),
+            Some("search" | "domain") => {
+                out.searches = words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect()
+            }
             Some("options") => words.for_each(|w| push_unique(&mut out.options, &w)),
             _ => {}
         }
@@ -78,7 +81,9 @@ fn fit_limits(config: &mut DnsConfig) -> Vec<String> {
     }
     if config.searches.len() < before {
         let line = config.searches.join(" ");
-        warnings.push(format!("Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {line}"));
+        warnings.push(format!(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {line}"
+        ));
     }
     if config.servers.len() > MAX_SERVERS {
         config.servers.truncate(MAX_SERVERS);

@@ -20,9 +20,15 @@ pub async fn end(worker: &mut Worker) {
     stop_containers(worker).await;
     stop_sandboxes(worker).await;
     worker.probes = Default::default();
-    let mut last = worker.make_status(true);
-    status::terminate(&worker.pod, &mut last);
-    worker.status = last;
+    worker.status = match worker.failure.as_ref().filter(|_| worker.state.sandboxes.is_empty()) {
+        // Never run: nothing is known of its containers.
+        Some((reason, message)) => status::rejected(&worker.pod, reason, message),
+        None => {
+            let mut last = worker.make_status(true);
+            status::terminate(&worker.pod, &mut last);
+            last
+        }
+    };
     if !worker.is_removed() {
         worker.writer.set(worker.pod.clone(), worker.status.clone(), true);
     }
@@ -135,7 +141,8 @@ async fn wait_for_deletion(worker: &mut Worker) {
 /// Deletes exactly this pod: not another of the same name.
 async fn delete(worker: &Worker) -> kube::Result<()> {
     let preconditions = Preconditions { uid: Some(worker.pod.uid().to_owned()), ..Preconditions::default() };
-    let parameters = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+    let parameters =
+        DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
     let api: kube::Api<Pod> = kube::Api::namespaced(worker.ctx.config.client.clone(), worker.pod.namespace());
     match api.delete(worker.pod.name(), &parameters).await {
         Ok(_) => Ok(()),

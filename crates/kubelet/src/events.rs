@@ -2,8 +2,8 @@
 
 use crate::pod::{ContainerType, PodExt};
 use api::k8s::core::v1::{Container, Node, ObjectReference, Pod};
-pub use informer::EventType;
 use informer::EventRecorder;
+pub use informer::EventType;
 
 /// Reasons, named as upstream's `events` package names them.
 pub mod reason {
@@ -64,7 +64,14 @@ impl Recorder {
     }
 
     /// An event about a container of a pod (`fieldPath` says which).
-    pub fn container(&self, pod: &Pod, container: &Container, kind: EventType, reason: &str, message: impl Into<String>) {
+    pub fn container(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        kind: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         let list = match pod.container(&container.name) {
             Some((ContainerType::Init, _)) => "initContainers",
             Some((ContainerType::Ephemeral, _)) => "ephemeralContainers",

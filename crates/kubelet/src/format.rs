@@ -62,7 +62,15 @@ mod tests {
 
     #[test]
     fn durations_print_as_go_prints_them() {
-        let table = [(10_000, "10s"), (80_000, "1m20s"), (300_000, "5m0s"), (20, "20ms"), (1_500, "1.5s"), (0, "0s"), (3_601_000, "1h0m1s")];
+        let table = [
+            (10_000, "10s"),
+            (80_000, "1m20s"),
+            (300_000, "5m0s"),
+            (20, "20ms"),
+            (1_500, "1.5s"),
+            (0, "0s"),
+            (3_601_000, "1h0m1s"),
+        ];
         for (millis, want) in table {
             assert_eq!(duration(Duration::from_millis(millis)), want);
         }

@@ -39,7 +39,8 @@ pub async fn remove_strangers(ctx: &Arc<Context>, present: &[Arc<Pod>]) {
 async fn remove_pod(ctx: Arc<Context>, uid: String, state: crate::state::PodState) {
     let pod = Pod::default();
     let stops = state.running().map(|container| {
-        let seconds = container.annotations.get(crate::state::label::GRACE_PERIOD).and_then(|g| g.parse().ok()).unwrap_or(30);
+        let seconds =
+            container.annotations.get(crate::state::label::GRACE_PERIOD).and_then(|g| g.parse().ok()).unwrap_or(30);
         let kill = termination::Kill { grace: Duration::from_secs(seconds), message: String::new(), order: None };
         termination::kill(&ctx, &pod, None, &container.id, None, kill)
     });

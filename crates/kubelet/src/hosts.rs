@@ -49,7 +49,9 @@ pub fn content(pod: &Pod, ips: &[IpAddr], hostname: &str, domain: &str, node_fil
     } else {
         out.push_str(HEADER);
         out.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-        out.push_str("fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
+        out.push_str(
+            "fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+        );
         for ip in ips {
             let _ = match domain {
                 "" => writeln!(out, "{ip}\t{hostname}"),
@@ -85,12 +87,16 @@ mod tests {
         assert_eq!((hostname.as_str(), domain.as_str()), ("p", "s.n.svc.cluster.local"));
         let text = content(&pod, &["10.0.0.1".parse().expect("ip")], &hostname, &domain, "");
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
-        assert!(text.ends_with("10.0.0.1\tp.s.n.svc.cluster.local\tp\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"));
+        assert!(
+            text.ends_with("10.0.0.1\tp.s.n.svc.cluster.local\tp\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n")
+        );
     }
 
     #[test]
     fn long_names_are_cut() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "x".repeat(62) + "-yy"}, "spec": {"containers": []}})).expect("pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "x".repeat(62) + "-yy"}, "spec": {"containers": []}}))
+                .expect("pod");
         assert_eq!(hostname_and_domain(&pod, "c").0, "x".repeat(62));
     }
 }

@@ -18,16 +18,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-/// The pods of the node by uid, each with its mailbox.
+/// The pods of the node by uid, each with its mailbox and its worker.
 #[derive(Default)]
-pub struct Pods(Mutex<BTreeMap<String, Arc<Mailbox>>>);
+pub struct Pods(Mutex<BTreeMap<String, (Arc<Mailbox>, AbortHandle)>>);
 
 impl Pods {
     /// The mailbox of a pod.
     pub fn get(&self, uid: &str) -> Option<Arc<Mailbox>> {
-        self.0.lock().get(uid).cloned()
+        self.0.lock().get(uid).map(|(mailbox, _)| mailbox.clone())
     }
 
     /// The pod of a name that is not yet replaced: the newest of them.
@@ -38,11 +39,16 @@ impl Pods {
 
     /// All pods.
     pub fn list(&self) -> Vec<Arc<Pod>> {
-        self.0.lock().values().map(|m| m.pod()).collect()
+        self.0.lock().values().map(|(m, _)| m.pod()).collect()
+    }
+
+    /// The pods that use the node's resources, as admission counts.
+    pub fn active(&self) -> Vec<Arc<Pod>> {
+        self.0.lock().values().filter(|(m, _)| m.counts()).map(|(m, _)| m.pod()).collect()
     }
 
     fn each(&self, mut tell: impl FnMut(&Mailbox)) {
-        self.0.lock().values().for_each(|m| tell(m));
+        self.0.lock().values().for_each(|(m, _)| tell(m));
     }
 }
 
@@ -73,6 +79,8 @@ impl Kubelet {
     pub async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(self.start()).await;
         self.factory.shutdown();
+        // Nothing is ended with its worker: the runtime keeps what runs.
+        std::mem::take(&mut *self.pods.0.lock()).into_values().for_each(|(_, worker)| worker.abort());
     }
 
     async fn start(&self) {
@@ -82,8 +90,8 @@ impl Kubelet {
         let nodes = self.factory.informer_filtered::<Node>(&format!("metadata.name={}", ctx.config.node_name), "", "");
         let pods = self.factory.informer_filtered::<Pod>(&format!("spec.nodeName={}", ctx.config.node_name), "", "");
         let look = Arc::new(Notify::new());
-        node::follow(&ctx, &nodes, look.clone());
         let (registered, ()) = tokio::join!(node::register(&ctx), make_cgroups(&ctx));
+        node::follow(&ctx, &registered, &nodes, look.clone()).await;
         ctx.recorder.node(&registered, EventType::Normal, reason::STARTING, "Starting kubelet.");
         look.notify_one();
         tokio::join!(
@@ -106,7 +114,13 @@ impl Kubelet {
         let mut news = informer.subscribe();
         while let Some(event) = news.next().await {
             match &event {
-                Event::Deleted(pod) => self.removed(pod.uid()),
+                Event::Deleted(pod) => {
+                    if let Some(mailbox) = self.pods.get(pod.uid()) {
+                        // Its last state says how long its containers have.
+                        mailbox.update(pod.clone());
+                        mailbox.remove();
+                    }
+                }
                 other => self.upsert(other.object().clone()),
             }
         }
@@ -130,12 +144,14 @@ impl Kubelet {
         }
         let rejected = self.admit(&pod);
         let mailbox = Arc::new(Mailbox::new(pod.clone(), rejected));
-        self.pods.0.lock().insert(pod.uid().to_owned(), mailbox.clone());
-        let (ctx, pods, uid) = (self.ctx.clone(), self.pods.clone(), pod.uid().to_owned());
-        tokio::spawn(async move {
-            Worker::new(ctx, mailbox).run().await;
+        let (ctx, pods, uid, given) = (self.ctx.clone(), self.pods.clone(), pod.uid().to_owned(), mailbox.clone());
+        // Locked until the entry is there: a worker that ends at once removes it after that.
+        let mut entries = self.pods.0.lock();
+        let worker = tokio::spawn(async move {
+            Worker::new(ctx, pods.clone(), given).run().await;
             pods.0.lock().remove(&uid);
         });
+        entries.insert(pod.uid().to_owned(), (mailbox, worker.abort_handle()));
     }
 
     /// Decides about a new pod; a rejected one fails with the reason as its status's.
@@ -143,7 +159,7 @@ impl Kubelet {
         if pod.is_deleted() || pod.is_terminal() {
             return None;
         }
-        let others: Vec<Arc<Pod>> = self.pods.0.lock().values().filter(|m| m.counts()).map(|m| m.pod()).collect();
+        let others = self.pods.active();
         let (reason, message) = admission::admit(&self.ctx, pod, &others).err()?;
         self.ctx.recorder.pod(pod, EventType::Warning, &reason, message.clone());
         Some((reason, format!("Pod was rejected: {message}")))
@@ -170,9 +186,15 @@ async fn make_cgroups(ctx: &Context) {
     let allocatable = ctx.allocatable();
     let milli = allocatable.get("cpu").map_or(0, api::quantity::Quantity::milli_value);
     let memory = allocatable.get("memory").map_or(0, api::quantity::Quantity::value);
-    let root = LinuxContainerResources { cpu_shares: qos::cpu_shares(milli), memory_limit_in_bytes: memory, ..Default::default() };
+    let root = LinuxContainerResources {
+        cpu_shares: qos::cpu_shares(milli),
+        memory_limit_in_bytes: memory,
+        ..Default::default()
+    };
     let class = LinuxContainerResources { cpu_shares: 2, ..Default::default() };
-    for (path, resources) in [("/kubepods", root), ("/kubepods/burstable", class.clone()), ("/kubepods/besteffort", class)] {
+    for (path, resources) in
+        [("/kubepods", root), ("/kubepods/burstable", class.clone()), ("/kubepods/besteffort", class)]
+    {
         if let Err(error) = ctx.config.runtime.update_pod_cgroup(path, resources).await {
             tracing::warn!(path, %error, "cannot make cgroup");
         }
@@ -182,7 +204,8 @@ async fn make_cgroups(ctx: &Context) {
 /// Uids of the pods the runtime knows.
 pub async fn runtime_pods(ctx: &Context) -> cri::Result<BTreeMap<String, PodState>> {
     let mut out: BTreeMap<String, PodState> = BTreeMap::new();
-    let uids: BTreeSet<String> = ctx.config.runtime.list_pod_sandboxes().await?.into_iter().map(|s| s.metadata.uid).collect();
+    let uids: BTreeSet<String> =
+        ctx.config.runtime.list_pod_sandboxes().await?.into_iter().map(|s| s.metadata.uid).collect();
     for uid in uids {
         let state = PodState::list(&*ctx.config.runtime, &uid).await?;
         out.insert(uid, state);

@@ -14,8 +14,19 @@ const EXEC_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs a handler to its end. The error is the message that goes to the container's state, never to an event:
 /// it may hold what a secret held.
-pub async fn run(ctx: &Context, pod: &Pod, container: &Container, id: &str, ip: Option<IpAddr>, handler: &LifecycleHandler) -> Result<(), String> {
-    let whose = format!("for Container {} in Pod {} failed - error:", format::quote(&container.name), format::quote(&format::pod(pod)));
+pub async fn run(
+    ctx: &Context,
+    pod: &Pod,
+    container: &Container,
+    id: &str,
+    ip: Option<IpAddr>,
+    handler: &LifecycleHandler,
+) -> Result<(), String> {
+    let whose = format!(
+        "for Container {} in Pod {} failed - error:",
+        format::quote(&container.name),
+        format::quote(&format::pod(pod))
+    );
     if let Some(exec) = &handler.exec {
         let cmd = exec.command.clone().unwrap_or_default();
         let shown = format::list(&cmd);
@@ -26,7 +37,9 @@ pub async fn run(ctx: &Context, pod: &Pod, container: &Container, id: &str, ip: 
                 let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
                 text.push_str(&String::from_utf8_lossy(&output.stderr));
                 let (code, text) = (output.exit_code, format::quote(&text));
-                Err(format!("Exec lifecycle hook ({shown}) {whose} command terminated with exit code {code}, message: {text}"))
+                Err(format!(
+                    "Exec lifecycle hook ({shown}) {whose} command terminated with exit code {code}, message: {text}"
+                ))
             }
             Err(error) => Err(format!("Exec lifecycle hook ({shown}) {whose} {error}, message: \"\"")),
         };

@@ -74,7 +74,8 @@ impl<K: Stored<DynamicType = ()>> ObjectCache<K> {
 
     fn informer(&self, pod_uid: &str, namespace: &str, name: &str) -> Informer<K> {
         let mut entries = self.entries.lock();
-        let entry = entries.entry((namespace.to_owned(), name.to_owned())).or_insert_with(|| self.start(namespace, name));
+        let entry =
+            entries.entry((namespace.to_owned(), name.to_owned())).or_insert_with(|| self.start(namespace, name));
         entry.users.lock().insert(pod_uid.to_owned());
         entry.informer.clone()
     }

@@ -156,7 +156,8 @@ mod tests {
         let check = |container: serde_json::Value, policy: &str, code: i32, expect: bool| {
             let container: Container = serde_json::from_value(container).expect("container");
             let pod: Pod =
-                serde_json::from_value(json!({"metadata": {}, "spec": {"restartPolicy": policy, "containers": []}})).expect("pod");
+                serde_json::from_value(json!({"metadata": {}, "spec": {"restartPolicy": policy, "containers": []}}))
+                    .expect("pod");
             assert_eq!(restarts_after(&container, &pod, code), expect);
         };
         check(json!({"name": "a"}), "Always", 0, true);

@@ -42,7 +42,11 @@ fn max(into: &mut Resources, from: &Resources) {
 }
 
 /// What a pod needs at most: the sum of its containers and sidecars, or more while an init container runs.
-fn aggregate(pod: &Pod, of: impl Fn(&Container) -> Resources, level: impl Fn(&ResourceRequirements) -> Resources) -> Resources {
+fn aggregate(
+    pod: &Pod,
+    of: impl Fn(&Container) -> Resources,
+    level: impl Fn(&ResourceRequirements) -> Resources,
+) -> Resources {
     let spec = pod.spec();
     let (mut sum, mut sidecars, mut init) = (Resources::new(), Resources::new(), Resources::new());
     spec.containers.iter().for_each(|c| add(&mut sum, &of(c)));
@@ -91,16 +95,24 @@ pub fn class(pod: &Pod) -> &'static str {
         }
     }
     let spec = pod.spec();
-    let containers: Vec<(Resources, Resources)> = match spec.resources.as_ref().filter(|r| r.requests.is_some() || r.limits.is_some()) {
-        Some(own) => vec![(parse(own.requests.as_ref()), parse(own.limits.as_ref()))],
-        None => spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|c| (requests(c), limits(c))).collect(),
-    };
+    let containers: Vec<(Resources, Resources)> =
+        match spec.resources.as_ref().filter(|r| r.requests.is_some() || r.limits.is_some()) {
+            Some(own) => vec![(parse(own.requests.as_ref()), parse(own.limits.as_ref()))],
+            None => spec
+                .containers
+                .iter()
+                .chain(spec.init_containers.iter().flatten())
+                .map(|c| (requests(c), limits(c)))
+                .collect(),
+        };
     let positive = |r: &Resources, name: &str| r.get(name).filter(|q| q.sign() > 0).copied();
     const NAMES: [&str; 2] = ["cpu", "memory"];
     if containers.iter().all(|(r, l)| NAMES.iter().all(|n| positive(r, n).is_none() && positive(l, n).is_none())) {
         return "BestEffort";
     }
-    let guaranteed = |(r, l): &(Resources, Resources)| NAMES.iter().all(|n| positive(l, n).is_some() && positive(r, n) == positive(l, n));
+    let guaranteed = |(r, l): &(Resources, Resources)| {
+        NAMES.iter().all(|n| positive(l, n).is_some() && positive(r, n) == positive(l, n))
+    };
     if containers.iter().all(guaranteed) { "Guaranteed" } else { "Burstable" }
 }
 
@@ -179,7 +191,13 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 
 pub fn kibibytes(bytes: u64) -> ApiQuantity {
     let units = i64::try_from(bytes / 1024 * 1024).unwrap_or(i64::MAX);
     let text = Quantity::from_units(units, Format::BinarySi).to_string();
-    ApiQuantity(if bytes < 1024 { "0".into() } else if text.ends_with("Ki") { text } else { format!("{}Ki", bytes / 1024) })
+    ApiQuantity(if bytes < 1024 {
+        "0".into()
+    } else if text.ends_with("Ki") {
+        text
+    } else {
+        format!("{}Ki", bytes / 1024)
+    })
 }
 
 #[cfg(test)]
@@ -188,7 +206,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(containers: serde_json::Value, init: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": containers, "initContainers": init}})).expect("pod")
+        serde_json::from_value(
+            json!({"metadata": {"uid": "u"}, "spec": {"containers": containers, "initContainers": init}}),
+        )
+        .expect("pod")
     }
 
     #[test]
@@ -197,7 +218,10 @@ mod tests {
         check(json!([{"name": "a"}]), "BestEffort");
         check(json!([{"name": "a", "resources": {"requests": {"cpu": "1"}}}]), "Burstable");
         check(json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]), "Guaranteed");
-        check(json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {"name": "b"}]), "Burstable");
+        check(
+            json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {"name": "b"}]),
+            "Burstable",
+        );
     }
 
     #[test]
@@ -214,7 +238,10 @@ mod tests {
     fn cgroup_numbers() {
         let pod = pod(json!([{"name": "a", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}]), json!([]));
         let resources = pod_cgroup_resources(&pod);
-        assert_eq!((resources.cpu_shares, resources.cpu_quota, resources.memory_limit_in_bytes), (512, 50_000, 1 << 30));
+        assert_eq!(
+            (resources.cpu_shares, resources.cpu_quota, resources.memory_limit_in_bytes),
+            (512, 50_000, 1 << 30)
+        );
         assert_eq!(pod_cgroup(&pod), "/kubepods/podu");
         assert_eq!(container_resources(&pod, &pod.spec().containers[0], 1 << 34).oom_score_adj, -997);
     }

@@ -73,9 +73,14 @@ fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
 }
 
 async fn runtime_handler(ctx: &Context, pod: &Pod) -> Result<String, String> {
-    let Some(name) = pod.spec().runtime_class_name.as_deref().filter(|n| !n.is_empty()) else { return Ok(String::new()) };
+    let Some(name) = pod.spec().runtime_class_name.as_deref().filter(|n| !n.is_empty()) else {
+        return Ok(String::new());
+    };
     let api: kube::Api<RuntimeClass> = kube::Api::all(ctx.config.client.clone());
-    let class = api.get(name).await.map_err(|e| format!("failed to get sandbox runtime: {}", crate::context::api_message(&e)))?;
+    let class = api
+        .get(name)
+        .await
+        .map_err(|e| format!("failed to get sandbox runtime: {}", crate::context::api_message(&e)))?;
     Ok(class.handler)
 }
 
@@ -89,7 +94,8 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [{"name": "a",
             "ports": [{"containerPort": 80}, {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "127.0.0.1"}]}]}}))
         .expect("pod");
-        let want = PortMapping { protocol: Protocol::Udp, container_port: 53, host_port: 5353, host_ip: "127.0.0.1".into() };
+        let want =
+            PortMapping { protocol: Protocol::Udp, container_port: 53, host_port: 5353, host_ip: "127.0.0.1".into() };
         assert_eq!(port_mappings(&pod), [want]);
     }
 }

@@ -3,13 +3,16 @@
 use crate::format;
 use crate::pod::PodExt;
 use api::k8s::core::v1::{Capabilities, Container, Pod, PodSecurityContext, SecurityContext};
-use cri::{Image, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption, SeccompProfile, SupplementalGroupsPolicy};
+use cri::{
+    Image, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption, SeccompProfile, SupplementalGroupsPolicy,
+};
 use std::path::Path;
 
 /// Namespaces of a pod's sandbox and containers.
 pub fn namespaces(pod: &Pod) -> NamespaceOption {
     let spec = pod.spec();
-    let node_or = |node: Option<bool>, other: NamespaceMode| if node.unwrap_or(false) { NamespaceMode::Node } else { other };
+    let node_or =
+        |node: Option<bool>, other: NamespaceMode| if node.unwrap_or(false) { NamespaceMode::Node } else { other };
     let pid = if spec.share_process_namespace.unwrap_or(false) { NamespaceMode::Pod } else { NamespaceMode::Container };
     NamespaceOption {
         network: node_or(spec.host_network, NamespaceMode::Pod),
@@ -20,7 +23,12 @@ pub fn namespaces(pod: &Pod) -> NamespaceOption {
 }
 
 /// The settings of a container; the error is the message of `CreateContainerConfigError`.
-pub fn container(pod: &Pod, container: &Container, image: &Image, root_dir: &Path) -> Result<LinuxContainerSecurityContext, String> {
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    image: &Image,
+    root_dir: &Path,
+) -> Result<LinuxContainerSecurityContext, String> {
     let of_pod = pod.spec().security_context.clone().unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let run_as_user = own.run_as_user.or(of_pod.run_as_user);
@@ -42,7 +50,11 @@ pub fn container(pod: &Pod, container: &Container, image: &Image, root_dir: &Pat
         run_as_group: own.run_as_group.or(of_pod.run_as_group),
         run_as_username: image_user,
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
-        supplemental_groups: of_pod.fs_group.into_iter().chain(of_pod.supplemental_groups.clone().unwrap_or_default()).collect(),
+        supplemental_groups: of_pod
+            .fs_group
+            .into_iter()
+            .chain(of_pod.supplemental_groups.clone().unwrap_or_default())
+            .collect(),
         supplemental_groups_policy: match of_pod.supplemental_groups_policy.as_deref() {
             Some("Strict") => SupplementalGroupsPolicy::Strict,
             _ => SupplementalGroupsPolicy::Merge,
@@ -79,7 +91,12 @@ fn verify_non_root(pod: &Pod, container: &Container, image: &Image, user: Option
     }
 }
 
-fn seccomp(own: &SecurityContext, of_pod: &PodSecurityContext, privileged: bool, root_dir: &Path) -> Result<SeccompProfile, String> {
+fn seccomp(
+    own: &SecurityContext,
+    of_pod: &PodSecurityContext,
+    privileged: bool,
+    root_dir: &Path,
+) -> Result<SeccompProfile, String> {
     let profile = own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref());
     match profile.map(|p| (p.type_.as_str(), p.localhost_profile.as_deref())) {
         _ if privileged => Ok(SeccompProfile::Unconfined),
@@ -119,13 +136,25 @@ mod tests {
     #[test]
     fn non_root_is_verified() {
         check(json!({"runAsUser": 5}), Some(0), "", Ok(Some(5)));
-        check(json!({"runAsUser": 0}), None, "", Err("container's runAsUser breaks non-root policy (pod: \"p_n(u)\", container: c)"));
-        check(json!({}), Some(0), "", Err("container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"));
+        check(
+            json!({"runAsUser": 0}),
+            None,
+            "",
+            Err("container's runAsUser breaks non-root policy (pod: \"p_n(u)\", container: c)"),
+        );
+        check(
+            json!({}),
+            Some(0),
+            "",
+            Err("container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"),
+        );
         check(
             json!({}),
             None,
             "web",
-            Err("container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root (pod: \"p_n(u)\", container: c)"),
+            Err(
+                "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root (pod: \"p_n(u)\", container: c)",
+            ),
         );
         check(json!({"runAsNonRoot": false}), Some(0), "", Ok(Some(0)));
     }

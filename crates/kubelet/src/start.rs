@@ -40,7 +40,8 @@ pub async fn start(worker: &mut Worker, container: &Container, target_id: Option
             failed(format!("Error: {}", e.reason));
         }
     })?;
-    let id = create(worker, container, &image, target_id).await.inspect_err(|e| failed(format!("Error: {}", e.message)))?;
+    let id =
+        create(worker, container, &image, target_id).await.inspect_err(|e| failed(format!("Error: {}", e.message)))?;
     ctx.recorder.container(&pod, container, EventType::Normal, reason::CREATED, "Container created");
     let started = ctx.config.runtime.start_container(&id).await;
     worker.refresh(&id).await;
@@ -57,11 +58,14 @@ pub async fn start(worker: &mut Worker, container: &Container, target_id: Option
 
 async fn image(worker: &Worker, container: &Container) -> Result<Image, StartError> {
     let secrets = pull_secrets(worker).await;
-    let ensured = worker.mailbox.ending.run_until_cancelled(worker.ctx.images.ensure(&worker.pod, container, &secrets)).await;
+    let ensured =
+        worker.mailbox.ending.run_until_cancelled(worker.ctx.images.ensure(&worker.pod, container, &secrets)).await;
     match ensured {
         None => Err(StartError::new("", "")),
         Some(Ok(image)) => Ok(image),
-        Some(Err(ImageError { reason, message, retry_at })) => Err(StartError { reason: reason.into(), message, retry_at }),
+        Some(Err(ImageError { reason, message, retry_at })) => {
+            Err(StartError { reason: reason.into(), message, retry_at })
+        }
     }
 }
 
@@ -75,13 +79,20 @@ async fn pull_secrets(worker: &Worker) -> Vec<Arc<Secret>> {
     }
     if !missing.is_empty() {
         let names = missing.join(", ");
-        let message = format!("Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.");
+        let message = format!(
+            "Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed."
+        );
         worker.ctx.recorder.pod(&worker.pod, EventType::Warning, reason::IMAGE_PULL_SECRET, message);
     }
     found
 }
 
-async fn create(worker: &mut Worker, container: &Container, image: &Image, target_id: Option<String>) -> Result<String, StartError> {
+async fn create(
+    worker: &mut Worker,
+    container: &Container,
+    image: &Image,
+    target_id: Option<String>,
+) -> Result<String, StartError> {
     let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
     let sandbox = worker.state.sandbox().map(|s| s.id.clone());
     let sandbox = sandbox.ok_or_else(|| StartError::new("CreateContainerError", "the pod has no sandbox"))?;
@@ -98,7 +109,8 @@ async fn create(worker: &mut Worker, container: &Container, image: &Image, targe
         facts: &facts,
         target_id,
     };
-    let config = container_config::build(&request).await.map_err(|why| StartError::new("CreateContainerConfigError", why))?;
+    let config =
+        container_config::build(&request).await.map_err(|why| StartError::new("CreateContainerConfigError", why))?;
     let id = ctx.config.runtime.create_container(&sandbox, config).await;
     let id = id.map_err(|e| StartError::new("CreateContainerError", e.to_string()))?;
     worker.refresh(&id).await;
@@ -112,7 +124,11 @@ async fn post_start(worker: &mut Worker, container: &Container, id: &str) -> Res
     let ran = worker.mailbox.ending.run_until_cancelled(lifecycle::run(&ctx, &pod, container, id, ip, &handler)).await;
     let Some(Err(message)) = ran else { return Ok(()) };
     ctx.recorder.container(&pod, container, EventType::Warning, reason::FAILED_POST_START_HOOK, "PostStartHook failed");
-    let kill = termination::Kill { grace: termination::grace_period(&pod), message: "FailedPostStartHook".into(), order: None };
+    let kill = termination::Kill {
+        grace: termination::grace_period(&pod),
+        message: "FailedPostStartHook".into(),
+        order: None,
+    };
     termination::kill(&ctx, &pod, Some(container), id, ip, kill).await;
     worker.refresh(id).await;
     Err(StartError::new("PostStartHookError", message))

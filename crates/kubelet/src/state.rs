@@ -79,7 +79,8 @@ impl PodState {
         } else if status.state == ContainerState::Exited {
             let message = crate::termination_message::read(&status);
             if !message.is_empty() {
-                status.message = if status.message.is_empty() { message } else { format!("{}: {message}", status.message) };
+                status.message =
+                    if status.message.is_empty() { message } else { format!("{}: {message}", status.message) };
             }
         }
         self.containers.insert(status.id.clone(), ContainerView { status });

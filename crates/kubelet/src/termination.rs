@@ -27,7 +27,8 @@ pub struct Kill {
 
 /// The time the pod's containers have: what the deletion asked for, else the spec's, else 30 s.
 pub fn grace_period(pod: &Pod) -> Duration {
-    let seconds = pod.metadata.deletion_grace_period_seconds.or(pod.spec().termination_grace_period_seconds).unwrap_or(30);
+    let seconds =
+        pod.metadata.deletion_grace_period_seconds.or(pod.spec().termination_grace_period_seconds).unwrap_or(30);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
@@ -35,7 +36,8 @@ pub fn grace_period(pod: &Pod) -> Duration {
 pub async fn kill(ctx: &Context, pod: &Pod, container: Option<&Container>, id: &str, ip: Option<IpAddr>, kill: Kill) {
     let deadline = Instant::now() + kill.grace;
     if let Some(container) = container {
-        let message = if kill.message.is_empty() { format!("Stopping container {}", container.name) } else { kill.message };
+        let message =
+            if kill.message.is_empty() { format!("Stopping container {}", container.name) } else { kill.message };
         ctx.recorder.container(pod, container, EventType::Normal, reason::KILLING, message);
         pre_stop(ctx, pod, container, id, ip, kill.grace).await;
         if let Some(order) = &kill.order {
@@ -43,9 +45,10 @@ pub async fn kill(ctx: &Context, pod: &Pod, container: Option<&Container>, id: &
         }
     }
     let left = deadline.saturating_duration_since(Instant::now()).max(SHORTEST);
-    if let Err(error) = ctx.config.runtime.stop_container(id, left).await {
-        if !matches!(error, cri::Error::NotFound(_)) {
-            ctx.recorder.pod(pod, EventType::Warning, reason::FAILED_KILL_POD, format!("error killing pod: {error}"));
+    match ctx.config.runtime.stop_container(id, left).await {
+        Ok(()) | Err(cri::Error::NotFound(_)) => {}
+        Err(error) => {
+            ctx.recorder.pod(pod, EventType::Warning, reason::FAILED_KILL_POD, format!("error killing pod: {error}"))
         }
     }
     if let (Some(order), Some(container)) = (&kill.order, container) {
@@ -76,7 +79,8 @@ impl Order {
     pub fn new(pod: &Pod, running: impl Iterator<Item = String>) -> Option<Arc<Self>> {
         let init = pod.spec().init_containers.iter().flatten();
         let sidecars: Vec<String> = init.filter(|c| is_sidecar(c)).map(|c| c.name.clone()).collect();
-        (!sidecars.is_empty()).then(|| Arc::new(Self { running: Mutex::new(running.collect()), sidecars, changed: Notify::new() }))
+        (!sidecars.is_empty())
+            .then(|| Arc::new(Self { running: Mutex::new(running.collect()), sidecars, changed: Notify::new() }))
     }
 
     fn is_turn(&self, name: &str) -> bool {
@@ -134,6 +138,10 @@ mod tests {
         };
         check(json!({}), json!({"containers": []}), 30);
         check(json!({}), json!({"containers": [], "terminationGracePeriodSeconds": 5}), 5);
-        check(json!({"deletionGracePeriodSeconds": 1}), json!({"containers": [], "terminationGracePeriodSeconds": 5}), 1);
+        check(
+            json!({"deletionGracePeriodSeconds": 1}),
+            json!({"containers": [], "terminationGracePeriodSeconds": 5}),
+            1,
+        );
     }
 }

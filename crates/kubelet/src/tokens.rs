@@ -42,7 +42,8 @@ impl TokenManager {
 
     /// A token bound to the pod. One that is due is renewed; while that fails, it is used until it expires.
     pub async fn get(&self, pod: &Pod, audience: &str, seconds: Option<i64>) -> Result<IssuedToken, String> {
-        let account = pod.spec().service_account_name.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| "default".into());
+        let account =
+            pod.spec().service_account_name.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| "default".into());
         let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
         let key = (pod.uid().to_owned(), account.clone(), audience.to_owned(), seconds);
         let known = self.tokens.lock().get(&key).cloned();
@@ -77,7 +78,11 @@ impl TokenManager {
             uid: pod.metadata.uid.clone(),
         };
         let request = TokenRequest {
-            spec: Some(TokenRequestSpec { audiences: Some(audiences), bound_object_ref: Some(bound), expiration_seconds: Some(seconds) }),
+            spec: Some(TokenRequestSpec {
+                audiences: Some(audiences),
+                bound_object_ref: Some(bound),
+                expiration_seconds: Some(seconds),
+            }),
             ..TokenRequest::default()
         };
         let api: kube::Api<ServiceAccount> = kube::Api::namespaced(self.client.clone(), pod.namespace());

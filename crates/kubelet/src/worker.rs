@@ -6,7 +6,9 @@
 
 use crate::backoff::Backoff;
 use crate::context::Context;
+use crate::hooks::resize::Granted;
 use crate::hooks::{self, Flow};
+use crate::kubelet::Pods;
 use crate::mailbox::{Mailbox, News};
 use crate::pod::{PodExt, TERMINAL, restarts_after};
 use crate::probes::ProbeTasks;
@@ -30,6 +32,8 @@ pub struct Worker {
     pub ctx: Arc<Context>,
     /// The pod as last seen.
     pub pod: Arc<Pod>,
+    /// The pods of the node.
+    pub pods: Arc<Pods>,
     /// Its news.
     pub mailbox: Arc<Mailbox>,
     /// The runtime's state of it.
@@ -50,6 +54,10 @@ pub struct Worker {
     pub status: PodStatus,
     /// Whether its cgroup and directories were made.
     pub prepared: bool,
+    /// What its containers were granted; a resize is a difference to the spec.
+    pub granted: Granted,
+    /// Why a resize waits: reason and message.
+    pub resize_pending: Option<(&'static str, String)>,
     /// Delay before its volumes are tried again.
     pub volume_retry: Duration,
     /// Writes its status.
@@ -60,13 +68,14 @@ pub struct Worker {
 
 impl Worker {
     /// Makes the worker of a pod.
-    pub fn new(ctx: Arc<Context>, mailbox: Arc<Mailbox>) -> Self {
+    pub fn new(ctx: Arc<Context>, pods: Arc<Pods>, mailbox: Arc<Mailbox>) -> Self {
         let pod = mailbox.pod();
         Self {
             status: pod.status.clone().unwrap_or_default(),
             writer: StatusWriter::new(ctx.config.client.clone()),
             ctx,
             pod,
+            pods,
             mailbox,
             state: PodState::default(),
             volumes: MountedVolumes::new(),
@@ -76,6 +85,8 @@ impl Worker {
             failure: None,
             probes: ProbeTasks::default(),
             prepared: false,
+            granted: Granted::new(),
+            resize_pending: None,
             volume_retry: Duration::ZERO,
             removed: false,
             wake_at: None,
@@ -184,6 +195,8 @@ impl Worker {
             old: &self.status,
             waiting: &self.waiting,
             failure: self.failure.as_ref(),
+            granted: &self.granted,
+            resize_pending: self.resize_pending.as_ref(),
             over,
         })
     }
@@ -197,6 +210,11 @@ impl Worker {
         }
         self.status = status;
         self.writer.set(self.pod.clone(), self.status.clone(), urgent);
+    }
+
+    /// The other pods of the node that use its resources.
+    pub fn neighbours(&self) -> Vec<Arc<Pod>> {
+        self.pods.active().into_iter().filter(|p| p.uid() != self.pod.uid()).collect()
     }
 
     /// Asks for a sync at a time; the earliest asked for counts.

@@ -20,7 +20,8 @@ async fn a_pod_runs_and_is_deleted() {
     let mut main = container("main", &["run", "$(GREETING)"]);
     main["env"] = json!([{"name": "GREETING", "value": "hello $(WHO)"}, {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}}}, {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]);
-    main["volumeMounts"] = json!([{"name": "settings", "mountPath": "/settings"}, {"name": "scratch", "mountPath": "/scratch"}]);
+    main["volumeMounts"] =
+        json!([{"name": "settings", "mountPath": "/settings"}, {"name": "scratch", "mountPath": "/scratch"}]);
     let volumes = json!([{"name": "settings", "configMap": {"name": "settings"}}, {"name": "scratch", "emptyDir": {}}]);
     let made = cluster.create("p", json!({"containers": [main], "volumes": volumes})).await;
     let pod = cluster.wait("p", "readiness", |p| condition(p, "Ready")["status"] == "True").await;
@@ -29,7 +30,10 @@ async fn a_pod_runs_and_is_deleted() {
     assert_eq!(pod["status"]["hostIP"], "127.0.0.1");
     assert_eq!(pod["status"]["qosClass"], "BestEffort");
     let status = &pod["status"]["containerStatuses"][0];
-    assert_eq!((&status["ready"], &status["started"], &status["restartCount"]), (&json!(true), &json!(true), &json!(0)));
+    assert_eq!(
+        (&status["ready"], &status["started"], &status["restartCount"]),
+        (&json!(true), &json!(true), &json!(0))
+    );
     assert!(status["containerID"].as_str().is_some_and(|id| id.starts_with("fake://")));
     assert!(status["state"]["running"]["startedAt"].is_string());
 
@@ -76,7 +80,9 @@ async fn a_pod_runs_and_is_deleted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_end_as_their_policy_says() {
     let cluster = Cluster::start().await;
-    for (name, policy, code, phase) in [("ok", "Never", "0", "Succeeded"), ("bad", "Never", "3", "Failed"), ("once", "OnFailure", "0", "Succeeded")] {
+    for (name, policy, code, phase) in
+        [("ok", "Never", "0", "Succeeded"), ("bad", "Never", "3", "Failed"), ("once", "OnFailure", "0", "Succeeded")]
+    {
         cluster.create(name, json!({"restartPolicy": policy, "containers": [container("c", &["exit", code])]})).await;
         let pod = cluster.phase(name, phase).await;
         assert_eq!(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"].to_string(), code);
@@ -90,7 +96,9 @@ async fn pods_end_as_their_policy_says() {
 async fn crashes_back_off_and_images_are_waited_for() {
     let cluster = Cluster::start().await;
     cluster.create("crash", json!({"containers": [container("c", &["exit", "1"])]})).await;
-    let waits = |reason: &'static str| move |p: &Value| p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason;
+    let waits = |reason: &'static str| {
+        move |p: &Value| p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+    };
     let pod = cluster.wait("crash", "CrashLoopBackOff", waits("CrashLoopBackOff")).await;
     let status = &pod["status"]["containerStatuses"][0];
     assert_eq!(status["restartCount"], 1);
@@ -126,7 +134,8 @@ async fn init_containers_and_sidecars_keep_their_order() {
         "containers": [container("main", &["run"])]});
     cluster.create("p", spec).await;
     let pod = cluster.wait("p", "readiness", |p| condition(p, "Ready")["status"] == "True").await;
-    let started: Vec<String> = cluster.runtime.calls().into_iter().filter(|c| c.starts_with("create_container")).collect();
+    let started: Vec<String> =
+        cluster.runtime.calls().into_iter().filter(|c| c.starts_with("create_container")).collect();
     assert_eq!(started, ["first", "side", "second", "main"].map(|n| format!("create_container {n} 0")));
     assert_eq!(condition(&pod, "Initialized")["status"], "True");
     cluster.runtime.end("main", 0);
@@ -146,7 +155,9 @@ async fn probes_decide_about_readiness_and_restarts() {
     let mut sick = container("c", &["run"]);
     sick["livenessProbe"] = json!({"exec": {"command": ["probe", "1"]}, "periodSeconds": 1, "failureThreshold": 1});
     cluster.create("sick", json!({"containers": [sick]})).await;
-    cluster.wait("sick", "a restart", |p| p["status"]["containerStatuses"][0]["restartCount"].as_i64() >= Some(1)).await;
+    cluster
+        .wait("sick", "a restart", |p| p["status"]["containerStatuses"][0]["restartCount"].as_i64() >= Some(1))
+        .await;
     cluster.event("Killing", "Container c failed liveness probe, will be restarted").await;
 }
 
@@ -162,7 +173,8 @@ async fn a_restarted_kubelet_takes_over_what_runs() {
     cluster.wait("next", "readiness", ready).await;
     let after = cluster.wait("p", "readiness", ready).await;
     assert_eq!(after["status"]["containerStatuses"], before["status"]["containerStatuses"]);
-    let made: Vec<String> = cluster.runtime.calls().split_off(calls).into_iter().filter(|c| c.starts_with("create_container")).collect();
+    let made: Vec<String> =
+        cluster.runtime.calls().split_off(calls).into_iter().filter(|c| c.starts_with("create_container")).collect();
     assert_eq!(made, ["create_container n 0"], "what runs is not started again");
     cluster.delete("p").await;
     cluster.gone("p").await;
@@ -176,5 +188,33 @@ async fn pods_that_do_not_fit_are_rejected() {
     cluster.create("big", json!({"containers": [big]})).await;
     let pod = cluster.phase("big", "Failed").await;
     assert_eq!(pod["status"]["reason"], "OutOfcpu");
-    assert!(pod["status"]["message"].as_str().is_some_and(|m| m.starts_with("Pod was rejected: Node didn't have enough resource: cpu, requested: 1000000, used: 0")));
+    assert!(pod["status"]["containerStatuses"].is_null());
+    assert!(pod["status"]["message"].as_str().is_some_and(|m| {
+        m.starts_with("Pod was rejected: Node didn't have enough resource: cpu, requested: 1000000, used: 0")
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resize_reaches_what_runs() {
+    let cluster = Cluster::start().await;
+    let mut main = container("c", &["run"]);
+    main["resources"] = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}});
+    cluster.create("p", json!({"containers": [main]})).await;
+    cluster.phase("p", "Running").await;
+    let resize = async |request: &str, limit: &str| {
+        let resources = json!({"requests": {"cpu": request}, "limits": {"cpu": limit}});
+        let patch =
+            kube::api::Patch::Strategic(json!({"spec": {"containers": [{"name": "c", "resources": resources}]}}));
+        cluster.pods().patch_subresource("resize", "p", &Default::default(), &patch).await.expect("resize");
+    };
+    resize("300m", "400m").await;
+    let granted = |p: &Value, cpu: &str| p["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == cpu;
+    let pod = cluster.wait("p", "its new size", |p| granted(p, "400m")).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "300m");
+    assert!(cluster.runtime.calls().contains(&"update_container_resources 40000".to_owned()));
+    resize("1k", "1k").await;
+    let pod = cluster.wait("p", "a refusal", |p| condition(p, "PodResizePending")["reason"] == "Infeasible").await;
+    assert!(granted(&pod, "400m"), "what it has does not change");
+    resize("100m", "200m").await;
+    cluster.wait("p", "the old size", |p| granted(p, "200m") && condition(p, "PodResizePending").is_null()).await;
 }

@@ -13,13 +13,16 @@ use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
 async fn with_pod() -> Cluster {
     let cluster = Cluster::start().await;
-    cluster.create("p", json!({"containers": [{"name": "c", "image": "busybox:1", "command": ["run"], "stdin": true}]})).await;
+    cluster
+        .create("p", json!({"containers": [{"name": "c", "image": "busybox:1", "command": ["run"], "stdin": true}]}))
+        .await;
     cluster.phase("p", "Running").await;
     cluster
 }
 
 async fn kubectl(config: &std::path::Path, websockets: bool, arguments: &[&str], input: &str) -> (i32, String, String) {
-    let (config, arguments, input) = (config.to_owned(), arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>(), input.to_owned());
+    let (config, arguments, input) =
+        (config.to_owned(), arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>(), input.to_owned());
     let run = move || {
         let mut child = Command::new("timeout")
             .args(["20", "kubectl", "--kubeconfig"])
@@ -73,7 +76,8 @@ async fn forward(config: &std::path::Path, websockets: bool) {
     let mut line = [0; 256];
     let count = child.stdout.as_mut().expect("stdout").read(&mut line).await.expect("read");
     let text = String::from_utf8_lossy(&line[..count]).into_owned();
-    let port = text.split("127.0.0.1:").nth(1).and_then(|t| t.split(' ').next()).expect("port").parse::<u16>().expect("port");
+    let port =
+        text.split("127.0.0.1:").nth(1).and_then(|t| t.split(' ').next()).expect("port").parse::<u16>().expect("port");
     for _ in 0..2 {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connect");
         stream.write_all(b"echoed").await.expect("write");
@@ -93,7 +97,8 @@ async fn connect(cluster: &Cluster, user: &str, groups: &[&str]) -> tokio_rustls
 async fn websockets_carry_channels() {
     let cluster = with_pod().await;
     let stream = connect(&cluster, "kube-apiserver-kubelet-client", &["system:masters"]).await;
-    let mut request = "wss://127.0.0.1/exec/default/p/c?command=cat&input=1&output=1&error=1".into_client_request().expect("request");
+    let mut request =
+        "wss://127.0.0.1/exec/default/p/c?command=cat&input=1&output=1&error=1".into_client_request().expect("request");
     request.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().expect("header"));
     let (mut socket, answer) = tokio_tungstenite::client_async(request, stream).await.expect("upgrade");
     assert_eq!(answer.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");

@@ -2,8 +2,8 @@
 
 use crate::error::{Context, Error, Result};
 use crate::{mount, sys};
-use rustix::fs::{fstat, fstatfs, major, minor, openat, Mode, OFlags};
-use rustix::pty::{ioctl_tiocgptpeer, unlockpt, OpenptFlags};
+use rustix::fs::{Mode, OFlags, fstat, fstatfs, major, minor, openat};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;

@@ -4,7 +4,7 @@ use crate::error::{Context, Result};
 use crate::mount;
 use crate::path::{Kind, Root};
 use crate::spec::DeviceNode;
-use rustix::fs::{chmodat, chownat, makedev, mkdirat, mknodat, symlinkat, AtFlags, FileType, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mkdirat, mknodat, symlinkat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -29,10 +29,16 @@ pub(crate) fn make(nodes: bool) -> Result<OwnedFd> {
     for (name, major, minor) in STANDARD {
         if nodes {
             let mode = Mode::from_raw_mode(0o666);
-            mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor)).context(|| format!("mknod /dev/{name}"))?;
+            mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+                .context(|| format!("mknod /dev/{name}"))?;
         } else {
-            rustix::fs::openat(&dev, name, rustix::fs::OFlags::CREATE | rustix::fs::OFlags::CLOEXEC, Mode::from_raw_mode(0o666))
-                .context(|| format!("create /dev/{name}"))?;
+            rustix::fs::openat(
+                &dev,
+                name,
+                rustix::fs::OFlags::CREATE | rustix::fs::OFlags::CLOEXEC,
+                Mode::from_raw_mode(0o666),
+            )
+            .context(|| format!("create /dev/{name}"))?;
         }
     }
     for dir in ["pts", "shm", "mqueue"] {
@@ -56,8 +62,14 @@ pub(crate) fn add(root: &Root, devices: &[DeviceNode]) -> Result<()> {
             Err(rustix::io::Errno::EXIST) => continue,
             Err(error) => return Err(error).context(shown),
         }
-        chownat(&dir, name, Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)), AtFlags::SYMLINK_NOFOLLOW)
-            .context(shown)?;
+        chownat(
+            &dir,
+            name,
+            Some(Uid::from_raw(device.uid)),
+            Some(Gid::from_raw(device.gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .context(shown)?;
         chmodat(&dir, name, Mode::from_raw_mode(device.mode & 0o777), AtFlags::empty()).context(shown)?;
     }
     Ok(())

@@ -61,9 +61,11 @@ mod tests {
 
     #[test]
     fn texts_are_those_of_go() {
-        for (errno, expect) in
-            [(libc::ENOENT, "no such file or directory"), (libc::EACCES, "permission denied"), (libc::ENOEXEC, "exec format error")]
-        {
+        for (errno, expect) in [
+            (libc::ENOENT, "no such file or directory"),
+            (libc::EACCES, "permission denied"),
+            (libc::ENOEXEC, "exec format error"),
+        ] {
             assert_eq!(os_text(&io::Error::from_raw_os_error(errno)), expect);
         }
     }

@@ -1,14 +1,14 @@
 //! The child: from the clone to `execve`.
 
 use crate::cgroup::Join;
-use crate::error::{os_text, Context, Error, Result};
+use crate::error::{Context, Error, Result, os_text};
 use crate::path::{Kind, Root};
 use crate::process::{Report, Stdio};
 use crate::rootfs::{self, Handles};
 use crate::spec::{ContainerSpec, ProcessSpec};
 use crate::user::Identity;
-use crate::{console, seccomp, sys};
-use rustix::fs::{access, Access, OFlags};
+use crate::{console, mount, seccomp, sys};
+use rustix::fs::{Access, OFlags, access};
 use rustix::process::{Resource, Rlimit};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -50,7 +50,8 @@ impl Child<'_> {
         sys::close_except(&mut keep).context(|| "close descriptors")?;
         sys::reset_signals();
         // A process already inside must not reach our binary or descriptors through /proc.
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).context(|| "set dumpable")?;
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .context(|| "set dumpable")?;
         rustix::process::umask(rustix::fs::Mode::empty());
         self.join.enter()
     }
@@ -58,13 +59,11 @@ impl Child<'_> {
 
 /// Builds the container around the process, then becomes it.
 pub(crate) fn container(spec: &ContainerSpec, handles: &Handles, child: &Child<'_>) -> Result<()> {
-    adjust_oom_score(&spec.process);
+    if spec.idmap.is_none() {
+        adjust_oom_score(&spec.process);
+    }
     if !spec.privileged {
         sys::unshare(libc::CLONE_NEWCGROUP).context(|| "unshare cgroup namespace")?;
-    }
-    if spec.idmap.is_some() {
-        wait_for_byte(child.channel.as_fd())?;
-        become_root()?;
     }
     let entered = rootfs::enter(spec, handles)?;
     let terminal = spec.process.tty.then(|| console::open(entered.devpts.as_fd())).transpose()?;
@@ -85,7 +84,8 @@ pub(crate) fn exec(process: &ProcessSpec, target: BorrowedFd<'_>, namespaces: i3
     let root = Root::open_dir(Path::new("/"))?;
     let terminal = match process.tty {
         true => {
-            let devpts = root.open(Path::new("/dev/pts"), OFlags::PATH | OFlags::DIRECTORY).context(|| "open /dev/pts")?;
+            let devpts =
+                root.open(Path::new("/dev/pts"), OFlags::PATH | OFlags::DIRECTORY).context(|| "open /dev/pts")?;
             Some(console::open(devpts.as_fd())?)
         }
         false => None,
@@ -93,17 +93,50 @@ pub(crate) fn exec(process: &ProcessSpec, target: BorrowedFd<'_>, namespaces: i3
     become_process(process, &root, terminal, child)
 }
 
+/// Gives everything up: an empty root file system, no rights, nobody's ids. For a process that lives
+/// inside a pod only to reap; whoever traces it gains nothing. Needs a mount namespace of its own.
+pub fn retire(in_user_namespace: bool) -> Result<()> {
+    use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+    use rustix::process::{Gid, Uid};
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).context(|| "make / private")?;
+    let place = Root::open_dir(Path::new("."))?;
+    if in_user_namespace {
+        become_root()?;
+    }
+    let empty = mount::new("tmpfs", &[("nr_inodes", Some("1"))], mount::RDONLY)?;
+    mount::attach(empty.as_fd(), place.fd())?;
+    rustix::process::fchdir(&empty).context(|| "enter the empty root")?;
+    rustix::process::pivot_root(".", ".").context(|| "pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).context(|| "detach the old root")?;
+    rustix::process::chdir("/").context(|| "chdir /")?;
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    crate::Capabilities::default().limit_bounding()?;
+    rustix::thread::set_thread_groups(&[]).context(|| "setgroups")?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).context(|| "setgid")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).context(|| "setuid")?;
+    crate::Capabilities::default().apply()?;
+    rustix::thread::set_no_new_privs(true).context(|| "set no_new_privs")?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).context(|| "set dumpable")
+}
+
+/// The ids of Kubernetes' own pause container.
+const NOBODY: u32 = 65535;
+
 /// In a user namespace: root of it, with no group of the host left.
-fn become_root() -> Result<()> {
+pub(crate) fn become_root() -> Result<()> {
     let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+    rustix::thread::set_thread_groups(&[]).context(|| "setgroups")?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).context(|| "setgid 0")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).context(|| "setuid 0")
 }
 
 /// Lowering needs CAP_SYS_RESOURCE; where we lack it the inherited value stays.
-fn adjust_oom_score(process: &ProcessSpec) {
+pub(crate) fn adjust_oom_score(process: &ProcessSpec) {
     let Some(wanted) = process.oom_score_adj else { return };
-    let current = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|s| s.trim().parse::<i32>().ok()).unwrap_or(0);
+    let current = std::fs::read_to_string("/proc/self/oom_score_adj")
+        .ok()
+        .and_then(|s| s.trim().parse::<i32>().ok())
+        .unwrap_or(0);
     if std::fs::write("/proc/self/oom_score_adj", wanted.to_string()).is_err() && wanted < current {
         let _ = std::fs::write("/proc/self/oom_score_adj", current.to_string());
     }
@@ -121,7 +154,9 @@ fn become_process(process: &ProcessSpec, root: &Root, terminal: Terminal, child:
     let filter = process.seccomp.as_ref().map(|p| seccomp::compile(p, process.capabilities)).transpose()?;
     let env = environment(process, &identity);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    Report::Ready(identity.clone()).send(child.channel.as_fd(), master.as_ref().map(AsFd::as_fd)).context(|| "report")?;
+    Report::Ready(identity.clone())
+        .send(child.channel.as_fd(), master.as_ref().map(AsFd::as_fd))
+        .context(|| "report")?;
     drop(master);
     wait_for_byte(child.channel.as_fd())?;
     process.capabilities.limit_bounding()?;
@@ -176,7 +211,9 @@ fn limit_resources(process: &ProcessSpec) -> Result<()> {
 }
 
 fn resource_of(number: u32) -> Option<Resource> {
-    [Resource::Nofile, Resource::Nproc, Resource::Core, Resource::Memlock, Resource::Stack].into_iter().find(|r| *r as u32 == number)
+    [Resource::Nofile, Resource::Nproc, Resource::Core, Resource::Memlock, Resource::Stack]
+        .into_iter()
+        .find(|r| *r as u32 == number)
 }
 
 /// Makes the working directory when missing and goes there, by handle; then proves that it lies inside.
@@ -220,7 +257,9 @@ fn drop_rights(process: &ProcessSpec, identity: &Identity) -> Result<()> {
 /// Finds the program the way Go's `exec.LookPath` does, with its messages.
 fn find_program(name: &str, env: &[String]) -> Result<String> {
     if name.contains('/') {
-        return executable(name).map(|()| name.to_string()).map_err(|why| Error::Invalid(format!("exec: \"{name}\": {why}")));
+        return executable(name)
+            .map(|()| name.to_string())
+            .map_err(|why| Error::Invalid(format!("exec: \"{name}\": {why}")));
     }
     let path = env.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
     let mut candidates = path.split(':').map(|dir| format!("{}/{name}", if dir.is_empty() { "." } else { dir }));

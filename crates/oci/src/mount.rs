@@ -1,11 +1,11 @@
 //! Detached mounts: made or cloned as handles, changed, and attached in one step.
 
 use crate::error::{Context, Error, Result};
-use crate::sys::{mount_setattr, MountAttr};
+use crate::sys::{MountAttr, mount_setattr};
 use rustix::fs::CWD;
 use rustix::mount::{
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, FsMountFlags, FsOpenFlags,
-    MountAttrFlags, MoveMountFlags, OpenTreeFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -88,9 +88,16 @@ impl Overlay {
         match self {
             Self::Detached(mount) => attach_at(mount, target)?,
             Self::Options(options) => {
-                let data = std::ffi::CString::new(options.as_str()).map_err(|_| Error::Invalid("zero byte in a layer path".into()))?;
-                rustix::mount::mount("overlay", target, "overlay", rustix::mount::MountFlags::empty(), Some(data.as_c_str()))
-                    .context(shown)?;
+                let data = std::ffi::CString::new(options.as_str())
+                    .map_err(|_| Error::Invalid("zero byte in a layer path".into()))?;
+                rustix::mount::mount(
+                    "overlay",
+                    target,
+                    "overlay",
+                    rustix::mount::MountFlags::empty(),
+                    Some(data.as_c_str()),
+                )
+                .context(shown)?;
             }
         }
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
@@ -157,7 +164,14 @@ mod tests {
 
     #[test]
     fn versions_and_options() {
-        for (release, expect) in [("6.1.0-50-cloud-amd64", false), ("6.5.0", true), ("6.18.44-fc", true), ("5.15", false), ("7.0-rc1", true), ("", false)] {
+        for (release, expect) in [
+            ("6.1.0-50-cloud-amd64", false),
+            ("6.5.0", true),
+            ("6.18.44-fc", true),
+            ("5.15", false),
+            ("7.0-rc1", true),
+            ("", false),
+        ] {
             assert_eq!(takes_single_layers(release), expect, "{release}");
         }
         let options = overlay_options(&["/a:b", "/c,d"], Path::new("/u"), Path::new("/w")).unwrap();

@@ -1,7 +1,7 @@
 //! Paths inside a root that someone else controls.
 
 use crate::error::{Context, Error, Result};
-use rustix::fs::{mkdirat, openat, openat2, readlinkat, statat, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat, statat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -70,7 +70,9 @@ impl Root {
             }
         };
         match made {
-            Ok(()) => openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).context(shown),
+            Ok(()) => {
+                openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).context(shown)
+            }
             // Made by another meanwhile, or a link to nothing (`/var/run -> /run` without /run): make what it means.
             Err(Errno::EXIST) => match self.open(path, OFlags::PATH) {
                 Err(Errno::NOENT) => {

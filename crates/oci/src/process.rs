@@ -2,14 +2,15 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
+use crate::idmap::{self, IdMap};
 use crate::init::{self, Child};
 use crate::rootfs::Handles;
 use crate::spec::{ContainerSpec, PidNamespace, ProcessSpec};
 use crate::sys::{self, Forked};
 use crate::user::Identity;
 use rustix::net::{
-    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -98,39 +99,59 @@ pub fn start(channel: BorrowedFd<'_>) -> Result<()> {
     rustix::net::send(channel, &[1], SendFlags::NOSIGNAL).context(|| "start").map(drop)
 }
 
-/// Clones a container's first process in its cgroup; `pid_namespace` is the shared one to join, if any.
-pub fn create(spec: &ContainerSpec, stdio: Option<Stdio>, cgroup: &Cgroup, pid_namespace: Option<BorrowedFd<'_>>) -> Result<Prepared> {
-    let handles = Handles::open(spec, cgroup.mounts())?;
+/// Existing namespaces that a container joins.
+#[derive(Clone, Copy, Default)]
+pub struct Joined<'a> {
+    /// PID namespace, as its file or as a process in it.
+    pub pid: Option<BorrowedFd<'a>>,
+    /// User namespace; goes with `spec.idmap`.
+    pub user: Option<BorrowedFd<'a>>,
+}
+
+/// Clones a container's first process in its cgroup.
+pub fn create(spec: &ContainerSpec, stdio: Option<Stdio>, cgroup: &Cgroup, joined: Joined<'_>) -> Result<Prepared> {
+    let handles = Handles::open(spec, cgroup.mounts(), joined.user)?;
     let join = cgroup.join()?;
     let (ours, theirs) = channel()?;
-    let mut flags = libc::CLONE_NEWNS as u64;
-    if spec.pid == PidNamespace::Own {
-        flags |= libc::CLONE_NEWPID as u64;
-    }
-    if spec.idmap.is_some() {
-        flags |= libc::CLONE_NEWUSER as u64;
-    }
-    match within(pid_namespace, || sys::clone3(flags, join.clone_into()))? {
+    own_stdio(stdio.as_ref(), spec.idmap.as_ref());
+    let own_pid = if spec.pid == PidNamespace::Own { libc::CLONE_NEWPID } else { 0 };
+    let flags = (libc::CLONE_NEWNS | own_pid) as u64;
+    let forked = match joined.user {
+        Some(user) => idmap::clone_within(user, joined.pid, flags, &join, || init::adjust_oom_score(&spec.process))?,
+        None => within(joined.pid, || sys::clone3(flags, join.clone_into()))?,
+    };
+    match forked {
         Forked::Child => {
             let child = Child { channel: &theirs, stdio: stdio.as_ref(), join: &join };
             child.run(&handles.raw_fds(), || init::container(spec, &handles, &child))
         }
-        Forked::Parent(pid, pidfd) => {
-            let prepared = Prepared { pid, pidfd, channel: ours };
-            if let Some(map) = &spec.idmap {
-                map.write(pid).and_then(|()| start(prepared.channel.as_fd())).inspect_err(|_| discard(&prepared))?;
-            }
-            Ok(prepared)
-        }
+        Forked::Parent(pid, pidfd) => Ok(Prepared { pid, pidfd, channel: ours }),
+    }
+}
+
+/// In a user namespace the pipes must be its root's: a program may open /dev/stdout anew.
+fn own_stdio(stdio: Option<&Stdio>, idmap: Option<&IdMap>) {
+    let (Some(stdio), Some(idmap)) = (stdio, idmap) else { return };
+    let (uid, gid) = idmap.root();
+    for fd in stdio.0.iter().filter(|fd| rustix::fs::fstat(fd).is_ok_and(|s| s.st_rdev == 0)) {
+        let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)));
     }
 }
 
 /// Clones a process into a running container.
-pub fn exec(process: &ProcessSpec, target: BorrowedFd<'_>, userns: bool, stdio: Option<Stdio>, cgroup: &Cgroup) -> Result<Prepared> {
+pub fn exec(
+    process: &ProcessSpec,
+    target: BorrowedFd<'_>,
+    idmap: Option<&IdMap>,
+    stdio: Option<Stdio>,
+    cgroup: &Cgroup,
+) -> Result<Prepared> {
     let join = cgroup.join()?;
     let (ours, theirs) = channel()?;
-    let shared = libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
-    let namespaces = if userns { shared | libc::CLONE_NEWUSER } else { shared };
+    let shared =
+        libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
+    let namespaces = if idmap.is_some() { shared | libc::CLONE_NEWUSER } else { shared };
+    own_stdio(stdio.as_ref(), idmap);
     match within(Some(target), || sys::clone3(0, join.clone_into()))? {
         Forked::Child => {
             let child = Child { channel: &theirs, stdio: stdio.as_ref(), join: &join };

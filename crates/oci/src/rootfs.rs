@@ -2,19 +2,29 @@
 
 use crate::cgroup::CgroupMount;
 use crate::error::{Context, Error, Result};
-use crate::mount::{self, Overlay, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::mount::{self, NODEV, NOEXEC, NOSUID, Overlay, RDONLY};
 use crate::path::{Kind, Root};
 use crate::spec::{BindMount, ContainerSpec, Propagation};
-use crate::dev;
-use rustix::fs::{fstat, fstatfs, mkdirat, openat, symlinkat, FileType, Mode, OFlags, CWD};
+use crate::{dev, mapped};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Paths hidden unless a pod asks for an unmasked /proc.
 pub const MASKED_PATHS: [&str; 12] = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 
 /// Paths made read-only likewise.
@@ -40,15 +50,21 @@ pub(crate) struct Handles {
 
 impl Handles {
     /// Opens everything a container needs of the host.
-    pub(crate) fn open(spec: &ContainerSpec, cgroups: Vec<CgroupMount>) -> Result<Self> {
+    pub(crate) fn open(spec: &ContainerSpec, cgroups: Vec<CgroupMount>, user: Option<BorrowedFd<'_>>) -> Result<Self> {
         let rootfs = &spec.rootfs;
         Ok(Self {
-            overlay: mount::overlay(&rootfs.lower, &rootfs.upper, &rootfs.work)?,
-            mounts: spec.mounts.iter().map(clone_source).collect::<Result<_>>()?,
+            overlay: match user {
+                Some(user) => mapped::overlay(rootfs, user)?,
+                None => mount::overlay(&rootfs.lower, &rootfs.upper, &rootfs.work)?,
+            },
+            mounts: spec.mounts.iter().map(|bind| clone_source(bind, user)).collect::<Result<_>>()?,
             shm: private_clone(&spec.shm)?,
             null: null_device()?,
             devices: match spec.idmap {
-                Some(_) => dev::STANDARD.iter().map(|(name, ..)| private_clone(&Path::new("/dev").join(name))).collect::<Result<_>>()?,
+                Some(_) => dev::STANDARD
+                    .iter()
+                    .map(|(name, ..)| private_clone(&Path::new("/dev").join(name)))
+                    .collect::<Result<_>>()?,
                 None => Vec::new(),
             },
             cgroups,
@@ -58,7 +74,13 @@ impl Handles {
     pub(crate) fn raw_fds(&self) -> Vec<i32> {
         use std::os::fd::AsRawFd;
         let single = [&self.shm, &self.null];
-        single.into_iter().chain(self.overlay.fd()).chain(&self.mounts).chain(&self.devices).map(AsRawFd::as_raw_fd).collect()
+        single
+            .into_iter()
+            .chain(self.overlay.fd())
+            .chain(&self.mounts)
+            .chain(&self.devices)
+            .map(AsRawFd::as_raw_fd)
+            .collect()
     }
 }
 
@@ -77,7 +99,7 @@ fn null_device() -> Result<OwnedFd> {
     if is_null { Ok(null) } else { Err(Error::Invalid("/dev/null of the node is not the null device".into())) }
 }
 
-fn clone_source(bind: &BindMount) -> Result<OwnedFd> {
+fn clone_source(bind: &BindMount, user: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     if bind.propagation == Propagation::Shared {
         require_shared(&bind.source)?;
     }
@@ -88,6 +110,9 @@ fn clone_source(bind: &BindMount) -> Result<OwnedFd> {
         Propagation::Shared => libc::MS_SHARED,
     };
     mount::set_propagation(clone.as_fd(), propagation)?;
+    if let Some(user) = user.filter(|_| bind.idmap) {
+        mapped::set(clone.as_fd(), user, &bind.source)?;
+    }
     if bind.readonly || bind.recursive_readonly {
         mount::set_attrs(clone.as_fd(), bind.recursive_readonly, RDONLY)?;
     }
@@ -123,13 +148,17 @@ pub(crate) struct Entered {
 
 /// Goes into the new root. Afterwards no path leads to the host.
 pub(crate) fn enter(spec: &ContainerSpec, handles: &Handles) -> Result<Entered> {
-    use rustix::mount::{mount_change, unmount, MountPropagationFlags, UnmountFlags};
+    use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).context(|| "make / a slave")?;
+    // The way there may be open to the node's root only, which we still are to the file system.
+    let overlay = handles.overlay.attach(&spec.rootfs.mountpoint)?;
+    if spec.idmap.is_some() {
+        crate::init::become_root()?;
+    }
     // Made while the host's are still visible: a user namespace may mount only what it could see anyway.
     let proc = mount::new("proc", &[], NOSUID | NODEV | NOEXEC)?;
     let sys = system(spec)?;
     let cgroups = cgroup_tree(spec, &handles.cgroups);
-    let overlay = handles.overlay.attach(&spec.rootfs.mountpoint)?;
     rustix::process::fchdir(&overlay).context(|| "enter the root file system")?;
     rustix::process::pivot_root(".", ".").context(|| "pivot_root")?;
     // The old root now lies on top of the new one at the same place.

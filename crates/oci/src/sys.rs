@@ -43,6 +43,23 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> 
     }
 }
 
+/// Forks a sibling: its parent is the caller's. As with [`clone3`], for single-threaded processes only.
+pub(crate) fn clone3_sibling(flags: u64) -> io::Result<Forked> {
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain old data; all zero is its "nothing asked for".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | (libc::CLONE_PIDFD | libc::CLONE_PARENT) as u64;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    // SAFETY: no CLONE_VM and no stack: the call behaves as fork; args and pidfd live until it returns.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        // SAFETY: the kernel stored a new descriptor that nobody else owns.
+        pid => Ok(Forked::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    }
+}
+
 /// Mount attributes to set, to clear, and a propagation type (0: unchanged).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MountAttr {
@@ -67,7 +84,14 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: MountAttr) -> io
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a literal, attr lives until the call returns and its size is passed.
     let done = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), flags, &attr, size_of::<libc::mount_attr>())
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &attr,
+            size_of::<libc::mount_attr>(),
+        )
     };
     check(done).map(drop)
 }
@@ -129,7 +153,8 @@ pub fn install_seccomp(filter: &[libc::sock_filter], flags: u64) -> io::Result<(
 pub fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
     // SAFETY: a null name asks for an anonymous keyring.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) })
+        .map(drop)
 }
 
 /// Replaces the program; returns only on failure.

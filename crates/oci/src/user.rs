@@ -51,7 +51,9 @@ impl UserSpec {
         let uid = match (&entry, user.parse::<u32>()) {
             (_, Ok(uid)) => uid,
             (Some(entry), Err(_)) => entry.uid,
-            (None, Err(_)) => return Err(Error::Invalid(format!("unable to find user {user}: no matching entries in passwd file"))),
+            (None, Err(_)) => {
+                return Err(Error::Invalid(format!("unable to find user {user}: no matching entries in passwd file")));
+            }
         };
         let gid = match (self.gid, named_group) {
             (Some(gid), _) => gid,
@@ -123,7 +125,11 @@ mod tests {
     fn check(spec: UserSpec, expect: std::result::Result<(u32, u32, &[u32], &str), &str>) {
         match (spec.resolve_in(PASSWD, GROUP), expect) {
             (Ok(id), Ok((uid, gid, groups, home))) => {
-                assert_eq!((id.uid, id.gid, id.groups.as_slice(), id.home.as_str()), (uid, gid, groups, home), "{spec:?}");
+                assert_eq!(
+                    (id.uid, id.gid, id.groups.as_slice(), id.home.as_str()),
+                    (uid, gid, groups, home),
+                    "{spec:?}"
+                );
             }
             (Err(error), Err(text)) => assert_eq!(error.to_string(), text),
             (got, expect) => panic!("{spec:?}: got {got:?}, expected {expect:?}"),

@@ -55,9 +55,22 @@ mod tests {
         const HOUR: i64 = 3600;
         const DAY: i64 = 24 * HOUR;
         for (seconds, want) in [
-            (-5, "<invalid>"), (-1, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (600, "10m"),
-            (3 * HOUR - 1, "179m"), (3 * HOUR, "3h"), (3 * HOUR + 61, "3h1m"), (8 * HOUR, "8h"), (47 * HOUR, "47h"),
-            (2 * DAY + HOUR, "2d1h"), (8 * DAY + HOUR, "8d"), (729 * DAY, "729d"), (731 * DAY, "2y1d"),
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (600, "10m"),
+            (3 * HOUR - 1, "179m"),
+            (3 * HOUR, "3h"),
+            (3 * HOUR + 61, "3h1m"),
+            (8 * HOUR, "8h"),
+            (47 * HOUR, "47h"),
+            (2 * DAY + HOUR, "2d1h"),
+            (8 * DAY + HOUR, "8d"),
+            (729 * DAY, "729d"),
+            (731 * DAY, "2y1d"),
             (8 * 365 * DAY, "8y"),
         ] {
             assert_eq!(human(seconds), want, "{seconds}");

@@ -18,7 +18,11 @@ pub fn signer_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
     }
     let parts: Vec<&str> = name.split('/').collect();
     let [domain, signer] = parts[..] else {
-        return errors.invalid(path, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+        return errors.invalid(
+            path,
+            name,
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        );
     };
     for text in names::dns1123_subdomain(domain, false) {
         errors.invalid(path, domain, &format!("validating label {domain:?}: {text}"));
@@ -42,17 +46,37 @@ pub struct CertificateSigningRequest;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-AGE,
-Column::string("SignerName").describe("Requested signer for the request. It is a qualified name in the form: `scope-hostname.io/name`. If empty, it will be defaulted:\n 1. If it's a kubelet client certificate, it is assigned\n    \"kubernetes.io/kube-apiserver-client-kubelet\".\n 2. If it's a kubelet serving certificate, it is assigned\n    \"kubernetes.io/kubelet-serving\".\n 3. Otherwise, it is assigned \"kubernetes.io/legacy-unknown\".\nDistribution of trust for signers happens out of band. You can select on this field using `spec.signerName`."),
-Column::string("Requestor").describe("Base64-encoded PKCS#10 CSR data"),
-Column::string("RequestedDuration").describe("expirationSeconds is the requested duration of validity of the issued certificate. The certificate signer may issue a certificate with a different validity duration so a client must check the delta between the notBefore and and notAfter fields in the issued certificate to determine the actual duration.\n\nThe v1.22+ in-tree implementations of the well-known Kubernetes signers will honor this field as long as the requested duration is not greater than the maximum duration they will honor per the --cluster-signing-duration CLI flag to the Kubernetes controller manager.\n\nCertificate signers may not honor this field for various reasons:\n\n  1. Old signer that is unaware of the field (such as the in-tree\n     implementations prior to v1.22)\n  2. Signer whose configured maximum is shorter than the requested duration\n  3. Signer whose configured minimum is longer than the requested duration\n\nThe minimum valid value for expirationSeconds is 600, i.e. 10 minutes."),
-Column::string("Condition").describe("Conditions applied to the request, such as approval or denial."),
+    AGE,
+    Column::string("SignerName").describe("Requested signer for the request. It is a qualified name in the form: `scope-hostname.io/name`. If empty, it will be defaulted:\n 1. If it's a kubelet client certificate, it is assigned\n    \"kubernetes.io/kube-apiserver-client-kubelet\".\n 2. If it's a kubelet serving certificate, it is assigned\n    \"kubernetes.io/kubelet-serving\".\n 3. Otherwise, it is assigned \"kubernetes.io/legacy-unknown\".\nDistribution of trust for signers happens out of band. You can select on this field using `spec.signerName`."),
+    Column::string("Requestor").describe("Base64-encoded PKCS#10 CSR data"),
+    Column::string("RequestedDuration").describe("expirationSeconds is the requested duration of validity of the issued certificate. The certificate signer may issue a certificate with a different validity duration so a client must check the delta between the notBefore and and notAfter fields in the issued certificate to determine the actual duration.\n\nThe v1.22+ in-tree implementations of the well-known Kubernetes signers will honor this field as long as the requested duration is not greater than the maximum duration they will honor per the --cluster-signing-duration CLI flag to the Kubernetes controller manager.\n\nCertificate signers may not honor this field for various reasons:\n\n  1. Old signer that is unaware of the field (such as the in-tree\n     implementations prior to v1.22)\n  2. Signer whose configured maximum is shorter than the requested duration\n  3. Signer whose configured minimum is longer than the requested duration\n\nThe minimum valid value for expirationSeconds is 600, i.e. 10 minutes."),
+    Column::string("Condition").describe("Conditions applied to the request, such as approval or denial."),
+
 ];
 const USAGES: [&str; 23] = [
-    "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment",
-    "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel",
-    "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime",
-    "server auth", "signing", "timestamping",
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
 ];
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
 
@@ -107,7 +131,11 @@ impl Strategy for CertificateSigningRequest {
             signer_name(&mut errors, signer, &path);
         }
         if let Some(seconds) = spec.int("expirationSeconds").filter(|s| *s < 600) {
-            errors.invalid(&SPEC.field("expirationSeconds"), seconds, "may not specify a duration less than 600 seconds (10 minutes)");
+            errors.invalid(
+                &SPEC.field("expirationSeconds"),
+                seconds,
+                "may not specify a duration less than 600 seconds (10 minutes)",
+            );
         }
         conditions(&mut errors, obj, None);
         errors.0
@@ -175,8 +203,13 @@ struct Approval;
 
 impl Strategy for Approval {
     fn prepare_for_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        let mut list: Vec<Value> =
-            old.at("status").list("conditions").iter().filter(|c| !DECISIONS.contains(&c.text("type"))).cloned().collect();
+        let mut list: Vec<Value> = old
+            .at("status")
+            .list("conditions")
+            .iter()
+            .filter(|c| !DECISIONS.contains(&c.text("type")))
+            .cloned()
+            .collect();
         let decisions = new.at("status").list("conditions").iter().filter(|c| DECISIONS.contains(&c.text("type")));
         list.extend(decisions.cloned());
         copy_field(new, old, "spec");
@@ -210,7 +243,9 @@ fn set_conditions(ctx: &Ctx<'_>, new: &mut Object, old: &Object, mut list: Vec<V
             condition["lastUpdateTime"] = ctx.timestamp().into();
         }
         if !condition.has("lastTransitionTime") {
-            let kept = was.filter(|w| w.text("status") == condition.text("status")).map(|w| w.at("lastTransitionTime").clone());
+            let kept = was
+                .filter(|w| w.text("status") == condition.text("status"))
+                .map(|w| w.at("lastTransitionTime").clone());
             condition["lastTransitionTime"] = kept.unwrap_or_else(|| ctx.timestamp().into());
         }
     }
@@ -254,7 +289,11 @@ fn conditions(errors: &mut Errors, obj: &Object, old: Option<&Object>) {
         let first = list.iter().position(|c| DECISIONS.contains(&c.text("type"))).unwrap_or(0);
         let other = if list[first].text("type") == "Approved" { "Denied" } else { "Approved" };
         let second = list.iter().position(|c| c.text("type") == other).unwrap_or(0);
-        errors.invalid(&path.index(second).field("type"), other, "Approved and Denied conditions are mutually exclusive");
+        errors.invalid(
+            &path.index(second).field("type"),
+            other,
+            "Approved and Denied conditions are mutually exclusive",
+        );
     }
     for kind in ["Approved", "Denied", "Failed"] {
         if old.is_some_and(|o| has(o, kind)) && !has(obj, kind) {

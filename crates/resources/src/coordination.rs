@@ -14,8 +14,9 @@ pub struct Lease;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Holder").describe("holderIdentity contains the identity of the holder of a current lease. If Coordinated Leader Election is used, the holder identity must be equal to the elected LeaseCandidate.metadata.name field."),
-AGE,
+    Column::string("Holder").describe("holderIdentity contains the identity of the holder of a current lease. If Coordinated Leader Election is used, the holder identity must be equal to the elected LeaseCandidate.metadata.name field."),
+    AGE,
+
 ];
 
 impl Strategy for Lease {

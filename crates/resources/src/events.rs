@@ -27,7 +27,11 @@ fn from_stored(obj: &mut Object) {
     rename(obj, "events.k8s.io/v1", |(served, stored)| (stored, served));
 }
 
-fn rename(obj: &mut Object, api_version: &str, order: fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
+fn rename(
+    obj: &mut Object,
+    api_version: &str,
+    order: fn((&'static str, &'static str)) -> (&'static str, &'static str),
+) {
     let Value::Object(map) = obj else { return };
     for (from, to) in NAMES.map(order) {
         if let Some(value) = map.remove(from) {
@@ -46,7 +50,8 @@ mod tests {
 
     #[test]
     fn converts_both_ways() {
-        let mut event = json!({"apiVersion": "events.k8s.io/v1", "regarding": {"kind": "Pod"}, "note": "n", "deprecatedCount": 2});
+        let mut event =
+            json!({"apiVersion": "events.k8s.io/v1", "regarding": {"kind": "Pod"}, "note": "n", "deprecatedCount": 2});
         let served = event.clone();
         to_stored(&mut event);
         assert_eq!(event, json!({"apiVersion": "v1", "involvedObject": {"kind": "Pod"}, "message": "n", "count": 2}));

@@ -8,18 +8,30 @@
 //! Deliberately absent: IO, clocks, randomness, storage. A [`Ctx`] carries what a strategy may need
 //! to know about the request.
 
+mod admissionregistration;
 pub mod age;
+mod apiextensions;
+mod apiregistration;
 mod apps;
 mod autoscaling;
 mod batch;
 mod certificates;
 mod columns;
+mod coordination;
 pub mod core;
+mod discovery;
 mod events;
 pub mod field;
+mod flowcontrol;
 pub mod metadata;
 pub mod names;
-mod plain;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod resource;
+pub mod scheduling;
+mod storage;
 mod strategy;
 pub mod table;
 

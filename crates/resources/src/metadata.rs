@@ -95,7 +95,9 @@ pub fn validate_object_meta_update(new: &Object, old: &Object, kube: bool) -> Ve
         added.dedup();
         if !added.is_empty() {
             let list = added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
-            let text = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}");
+            let text = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+            );
             errors.forbidden(&path.field("finalizers"), &text);
         }
     }
@@ -332,11 +334,15 @@ mod tests {
         check(json!({"namespace": "n"}), &["metadata.name: Required value: name or generateName is required"]);
         check(
             json!({"name": "a", "namespace": "n", "finalizers": ["x"]}),
-            &["metadata.finalizers[0]: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified"],
+            &[
+                "metadata.finalizers[0]: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified",
+            ],
         );
         check(
             json!({"name": "a", "namespace": "n", "ownerReferences": [{"apiVersion": "v1", "kind": "Event", "name": "x", "uid": "u"}]}),
-            &["metadata.ownerReferences: Invalid value: {\"apiVersion\":\"v1\",\"kind\":\"Event\",\"name\":\"x\",\"uid\":\"u\"}: /v1, Kind=Event is disallowed from being an owner"],
+            &[
+                "metadata.ownerReferences: Invalid value: {\"apiVersion\":\"v1\",\"kind\":\"Event\",\"name\":\"x\",\"uid\":\"u\"}: /v1, Kind=Event is disallowed from being an owner",
+            ],
         );
     }
 

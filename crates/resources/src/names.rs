@@ -9,11 +9,13 @@ const UNDERSCORE_MSG: &str = "a lowercase RFC 1123 subdomain must consist of low
 const WILDCARD_MSG: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
 const DNS1035_MSG: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character";
 const QUALIFIED_FMT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
-const QUALIFIED_MSG: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const QUALIFIED_MSG: &str =
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const VALUE_FMT: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 const VALUE_MSG: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const CONFIG_KEY_MSG: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
-const ENV_MSG: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const ENV_MSG: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
 const HEADER_MSG: &str = "a valid HTTP header must consist of alphanumeric characters or '-'";
 const PERCENT_MSG: &str = "a valid percent string must be a numeric string followed by an ending '%'";
 const C_IDENTIFIER_MSG: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'";
@@ -106,7 +108,9 @@ fn qualified(text: &str, what: &str, unit: &str) -> Vec<String> {
         None => text,
         Some((_, rest)) if rest.contains('/') => {
             let text = regex_text(QUALIFIED_MSG, QUALIFIED_FMT, &examples);
-            return vec![format!("{what}{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "{what}{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
         Some((prefix, name)) => {
             if prefix.is_empty() {
@@ -225,7 +229,8 @@ pub fn parse_ip(text: &str) -> Option<std::net::IpAddr> {
         return Some(ip);
     }
     let parts: Vec<&str> = text.split('.').collect();
-    let octet = |p: &str| (p.len() <= 16 && p.bytes().all(|c| c.is_ascii_digit())).then(|| p.parse::<u8>().ok()).flatten();
+    let octet =
+        |p: &str| (p.len() <= 16 && p.bytes().all(|c| c.is_ascii_digit())).then(|| p.parse::<u8>().ok()).flatten();
     let octets: Option<Vec<u8>> = parts.iter().map(|p| octet(p)).collect();
     let octets: [u8; 4] = octets?.try_into().ok()?;
     Some(octets.into())
@@ -318,14 +323,19 @@ mod tests {
         check(dns1123_label("a.b", false), &["must not contain dots"]);
         check(
             dns1123_label("Bad", false),
-            &["a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"],
+            &[
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+            ],
         );
         check(qualified_name("/x"), &["prefix part must be non-empty"]);
-        check(port_name("--"), &[
-            "must contain at least one letter (a-z)",
-            "must not contain consecutive hyphens",
-            "must not begin or end with a hyphen",
-        ]);
+        check(
+            port_name("--"),
+            &[
+                "must contain at least one letter (a-z)",
+                "must not contain consecutive hyphens",
+                "must not begin or end with a hyphen",
+            ],
+        );
         check(label_value("ok"), &[]);
         check(config_map_key(".."), &["must not be '..'"]);
     }

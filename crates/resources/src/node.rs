@@ -14,11 +14,7 @@ use serde_json::{Value, json};
 /// Runtime classes.
 pub struct RuntimeClass;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-Column::string("Handler"),
-AGE,
-];
+const COLUMNS: &[Column] = &[NAME, Column::string("Handler"), AGE];
 
 impl Strategy for RuntimeClass {
     fn default(&self, obj: &mut Object) {

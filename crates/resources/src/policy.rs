@@ -15,10 +15,11 @@ pub struct PodDisruptionBudget;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Min Available").describe("The minimum number of pods that must be available."),
-Column::string("Max Unavailable").describe("The maximum number of pods that may be unavailable."),
-Column::integer("Allowed Disruptions").describe("Calculated number of pods that may be disrupted at this time."),
-AGE,
+    Column::string("Min Available").describe("The minimum number of pods that must be available."),
+    Column::string("Max Unavailable").describe("The maximum number of pods that may be unavailable."),
+    Column::integer("Allowed Disruptions").describe("Calculated number of pods that may be disrupted at this time."),
+    AGE,
+
 ];
 const COUNTS: [&str; 4] = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
 const SPEC: Path<'_> = Path::root("spec");

@@ -15,13 +15,15 @@ pub struct PriorityClass;
 /// The highest value of a class that is not the system's.
 const HIGHEST: i64 = 1_000_000_000;
 /// The system's own classes.
-pub const SYSTEM: [(&str, i64); 2] = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+pub const SYSTEM: [(&str, i64); 2] =
+    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 const COLUMNS: &[Column] = &[
     NAME,
-Column::integer("Value").describe("value represents the integer value of this priority class. This is the actual priority that pods receive when they have the name of this class in their pod spec."),
-Column { kind: "boolean", ..Column::string("Global-Default") }.describe("globalDefault specifies whether this PriorityClass should be considered as the default priority for pods that do not have any priority class. Only one PriorityClass can be marked as `globalDefault`. However, if more than one PriorityClasses exists with their `globalDefault` field set to true, the smallest value of such global default PriorityClasses will be used as the default priority."),
-AGE,
-Column::string("PreemptionPolicy").describe("preemptionPolicy is the Policy for preempting pods with lower priority. One of Never, PreemptLowerPriority. Defaults to PreemptLowerPriority if unset."),
+    Column::integer("Value").describe("value represents the integer value of this priority class. This is the actual priority that pods receive when they have the name of this class in their pod spec."),
+    Column { kind: "boolean", ..Column::string("Global-Default") }.describe("globalDefault specifies whether this PriorityClass should be considered as the default priority for pods that do not have any priority class. Only one PriorityClass can be marked as `globalDefault`. However, if more than one PriorityClasses exists with their `globalDefault` field set to true, the smallest value of such global default PriorityClasses will be used as the default priority."),
+    AGE,
+    Column::string("PreemptionPolicy").describe("preemptionPolicy is the Policy for preempting pods with lower priority. One of Never, PreemptLowerPriority. Defaults to PreemptLowerPriority if unset."),
+
 ];
 
 impl Strategy for PriorityClass {

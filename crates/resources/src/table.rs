@@ -1,7 +1,9 @@
 //! The table of resources: one row each.
 
-use crate::{Strategy, apps, batch, core};
-use crate::plain::Plain;
+use crate::{
+    Strategy, admissionregistration, apiextensions, apiregistration, apps, autoscaling, batch, certificates,
+    coordination, core, discovery, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
+};
 
 /// A resource that is stored.
 pub struct Row {
@@ -44,14 +46,16 @@ macro_rules! row {
         row!($group, $version, $resource, $strategy, concat!($group, "/", $resource), None)
     };
     ($group:literal, $version:literal, $resource:literal, $strategy:expr, $storage:expr, $convert:expr) => {
-        Row { group: $group, version: $version, resource: $resource, storage: $storage, convert: $convert, strategy: $strategy }
+        Row {
+            group: $group,
+            version: $version,
+            resource: $resource,
+            storage: $storage,
+            convert: $convert,
+            strategy: $strategy,
+        }
     };
 }
-
-const RECORD: Plain = Plain { status: false, generation: false };
-const STATUS: Plain = Plain { status: true, generation: false };
-const COUNTED: Plain = Plain { status: false, generation: true };
-const SPEC: Plain = Plain { status: true, generation: true };
 
 /// Every stored resource.
 pub const ROWS: &[Row] = &[
@@ -70,49 +74,91 @@ pub const ROWS: &[Row] = &[
     row!("", "v1", "secrets", &core::secret::Secret),
     row!("", "v1", "serviceaccounts", &core::service_account::ServiceAccount),
     row!("", "v1", "services", &core::service::Service),
-    row!("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies", &COUNTED),
-    row!("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicybindings", &COUNTED),
-    row!("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", &COUNTED),
-    row!("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", &SPEC),
-    row!("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings", &COUNTED),
-    row!("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", &COUNTED),
-    row!("apiextensions.k8s.io", "v1", "customresourcedefinitions", &SPEC),
-    row!("apiregistration.k8s.io", "v1", "apiservices", &STATUS),
+    row!(
+        "admissionregistration.k8s.io",
+        "v1",
+        "mutatingadmissionpolicies",
+        &admissionregistration::policy::AdmissionPolicy { mutating: true }
+    ),
+    row!(
+        "admissionregistration.k8s.io",
+        "v1",
+        "mutatingadmissionpolicybindings",
+        &admissionregistration::binding::AdmissionPolicyBinding { mutating: true }
+    ),
+    row!(
+        "admissionregistration.k8s.io",
+        "v1",
+        "mutatingwebhookconfigurations",
+        &admissionregistration::webhook::WebhookConfiguration { mutating: true }
+    ),
+    row!(
+        "admissionregistration.k8s.io",
+        "v1",
+        "validatingadmissionpolicies",
+        &admissionregistration::policy::AdmissionPolicy { mutating: false }
+    ),
+    row!(
+        "admissionregistration.k8s.io",
+        "v1",
+        "validatingadmissionpolicybindings",
+        &admissionregistration::binding::AdmissionPolicyBinding { mutating: false }
+    ),
+    row!(
+        "admissionregistration.k8s.io",
+        "v1",
+        "validatingwebhookconfigurations",
+        &admissionregistration::webhook::WebhookConfiguration { mutating: false }
+    ),
+    row!("apiextensions.k8s.io", "v1", "customresourcedefinitions", &apiextensions::CustomResourceDefinition),
+    row!("apiregistration.k8s.io", "v1", "apiservices", &apiregistration::ApiService),
     row!("apps", "v1", "controllerrevisions", &apps::controller_revision::ControllerRevision),
     row!("apps", "v1", "daemonsets", &apps::daemon_set::DaemonSet),
     row!("apps", "v1", "deployments", &apps::deployment::Deployment),
     row!("apps", "v1", "replicasets", &apps::replica_set::ReplicaSet),
     row!("apps", "v1", "statefulsets", &apps::stateful_set::StatefulSet),
-    row!("autoscaling", "v2", "horizontalpodautoscalers", &STATUS),
+    row!(
+        "autoscaling",
+        "v2",
+        "horizontalpodautoscalers",
+        &autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscaler
+    ),
     row!("batch", "v1", "cronjobs", &batch::cron_job::CronJob),
     row!("batch", "v1", "jobs", &batch::job::Job),
-    row!("certificates.k8s.io", "v1", "certificatesigningrequests", &STATUS),
-    row!("coordination.k8s.io", "v1", "leases", &RECORD),
-    row!("discovery.k8s.io", "v1", "endpointslices", &COUNTED),
-    row!("flowcontrol.apiserver.k8s.io", "v1", "flowschemas", &SPEC),
-    row!("flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations", &SPEC),
-    row!("networking.k8s.io", "v1", "ingressclasses", &COUNTED),
-    row!("networking.k8s.io", "v1", "ingresses", &SPEC),
-    row!("networking.k8s.io", "v1", "ipaddresses", &RECORD),
-    row!("networking.k8s.io", "v1", "networkpolicies", &COUNTED),
-    row!("networking.k8s.io", "v1", "servicecidrs", &STATUS),
-    row!("node.k8s.io", "v1", "runtimeclasses", &RECORD),
-    row!("policy", "v1", "poddisruptionbudgets", &SPEC),
-    row!("rbac.authorization.k8s.io", "v1", "clusterrolebindings", &crate::plain::PathNamed),
-    row!("rbac.authorization.k8s.io", "v1", "clusterroles", &crate::plain::PathNamed),
-    row!("rbac.authorization.k8s.io", "v1", "rolebindings", &crate::plain::PathNamed),
-    row!("rbac.authorization.k8s.io", "v1", "roles", &crate::plain::PathNamed),
-    row!("resource.k8s.io", "v1", "deviceclasses", &COUNTED),
-    row!("resource.k8s.io", "v1", "resourceclaims", &STATUS),
-    row!("resource.k8s.io", "v1", "resourceclaimtemplates", &RECORD),
-    row!("resource.k8s.io", "v1", "resourceslices", &COUNTED),
-    row!("scheduling.k8s.io", "v1", "priorityclasses", &COUNTED),
-    row!("storage.k8s.io", "v1", "csidrivers", &RECORD),
-    row!("storage.k8s.io", "v1", "csinodes", &RECORD),
-    row!("storage.k8s.io", "v1", "csistoragecapacities", &RECORD),
-    row!("storage.k8s.io", "v1", "storageclasses", &RECORD),
-    row!("storage.k8s.io", "v1", "volumeattachments", &STATUS),
-    row!("storage.k8s.io", "v1", "volumeattributesclasses", &RECORD),
+    row!("certificates.k8s.io", "v1", "certificatesigningrequests", &certificates::CertificateSigningRequest),
+    row!("coordination.k8s.io", "v1", "leases", &coordination::Lease),
+    row!("discovery.k8s.io", "v1", "endpointslices", &discovery::EndpointSlice),
+    row!("flowcontrol.apiserver.k8s.io", "v1", "flowschemas", &flowcontrol::FlowSchema),
+    row!("flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations", &flowcontrol::PriorityLevelConfiguration),
+    row!("networking.k8s.io", "v1", "ingressclasses", &networking::ingress_class::IngressClass),
+    row!("networking.k8s.io", "v1", "ingresses", &networking::ingress::Ingress),
+    row!("networking.k8s.io", "v1", "ipaddresses", &networking::ip_address::IpAddress),
+    row!("networking.k8s.io", "v1", "networkpolicies", &networking::network_policy::NetworkPolicy),
+    row!("networking.k8s.io", "v1", "servicecidrs", &networking::service_cidr::ServiceCidr),
+    row!("node.k8s.io", "v1", "runtimeclasses", &node::RuntimeClass),
+    row!("policy", "v1", "poddisruptionbudgets", &policy::PodDisruptionBudget),
+    row!("rbac.authorization.k8s.io", "v1", "clusterrolebindings", &rbac::binding::ClusterRoleBinding),
+    row!("rbac.authorization.k8s.io", "v1", "clusterroles", &rbac::role::ClusterRole),
+    row!("rbac.authorization.k8s.io", "v1", "rolebindings", &rbac::binding::RoleBinding),
+    row!("rbac.authorization.k8s.io", "v1", "roles", &rbac::role::Role),
+    row!("resource.k8s.io", "v1", "deviceclasses", &resource::DeviceClass),
+    row!("resource.k8s.io", "v1", "resourceclaims", &resource::ResourceClaim),
+    row!("resource.k8s.io", "v1", "resourceclaimtemplates", &resource::ResourceClaimTemplate),
+    row!("resource.k8s.io", "v1", "resourceslices", &resource::ResourceSlice),
+    row!("scheduling.k8s.io", "v1", "priorityclasses", &scheduling::PriorityClass),
+    row!("storage.k8s.io", "v1", "csidrivers", &storage::csi_driver::CsiDriver),
+    row!("storage.k8s.io", "v1", "csinodes", &storage::csi_node::CsiNode),
+    row!("storage.k8s.io", "v1", "csistoragecapacities", &storage::csi_storage_capacity::CsiStorageCapacity),
+    row!("storage.k8s.io", "v1", "storageclasses", &storage::storage_class::StorageClass),
+    row!("storage.k8s.io", "v1", "volumeattachments", &storage::volume_attachment::VolumeAttachment),
+    row!("storage.k8s.io", "v1", "volumeattributesclasses", &storage::volume_attributes_class::VolumeAttributesClass),
     row!("events.k8s.io", "v1", "events", &core::event::NewEvent, "core/events", Some(&crate::events::CONVERSION)),
-    row!("autoscaling", "v1", "horizontalpodautoscalers", &STATUS, "autoscaling/horizontalpodautoscalers", Some(&crate::autoscaling::V1)),
+    row!(
+        "autoscaling",
+        "v1",
+        "horizontalpodautoscalers",
+        &autoscaling::HorizontalPodAutoscalerV1,
+        "autoscaling/horizontalpodautoscalers",
+        Some(&crate::autoscaling::V1)
+    ),
 ];

@@ -68,7 +68,8 @@ pub(crate) async fn call(dir: &Path, request: &Request, fds: &[BorrowedFd<'_>]) 
     let lost = |error: io::Error| Error::FailedPrecondition(format!("the sandbox does not run: {error}"));
     let mut connection = Connection::open(dir).await.map_err(lost)?;
     connection.send(request, fds).await.map_err(lost)?;
-    let (reply, fds) = connection.receive().await.map_err(lost)?.ok_or_else(|| lost(io::ErrorKind::UnexpectedEof.into()))?;
+    let (reply, fds) =
+        connection.receive().await.map_err(lost)?.ok_or_else(|| lost(io::ErrorKind::UnexpectedEof.into()))?;
     match reply {
         Reply::Failed(why) => Err(Error::Internal(why)),
         Reply::NotFound(what) => Err(Error::NotFound(what)),

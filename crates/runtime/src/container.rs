@@ -3,13 +3,13 @@
 use crate::client;
 use crate::protocol::{Create, Phase, Record, Reply, Request};
 use crate::spec::{self, Inputs};
-use crate::state::{new_id, Container, ContainerRecord, Sandbox};
-use crate::{internal, records, signal, Runtime};
+use crate::state::{Container, ContainerRecord, Sandbox, new_id};
+use crate::{Runtime, internal, records, signal};
 use cri::{ContainerConfig, ContainerEventKind, Error, LinuxContainerResources, Result};
 use oci::cgroup::Cgroup;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Runtime {
@@ -41,6 +41,10 @@ impl Runtime {
         }
         // The root directory of the container is the upper directory's: any user must be able to enter it.
         open_to_all(&layer.join("upper")).map_err(internal)?;
+        if let Some(map) = spec::idmap(&sandbox.record.config.namespaces) {
+            let (uid, gid) = map.root();
+            std::os::unix::fs::chown(layer.join("upper"), Some(uid), Some(gid)).map_err(internal)?;
+        }
         let mountpoint = self.config.state_dir.join("rootfs");
         let inputs = Inputs {
             id,
@@ -92,9 +96,9 @@ impl Runtime {
             let _ = container.state.subscribe().wait_for(|state| state.phase != Phase::Created).await;
         }
         match started {
-            Err(Error::Internal(why)) => {
-                Err(Error::Internal(format!("failed to start container \"{id}\": OCI runtime create failed: unable to start container process: {why}")))
-            }
+            Err(Error::Internal(why)) => Err(Error::Internal(format!(
+                "failed to start container \"{id}\": OCI runtime create failed: unable to start container process: {why}"
+            ))),
             done => done.map(drop),
         }
     }
@@ -150,7 +154,8 @@ impl Runtime {
             Ok(_) | Err(Error::FailedPrecondition(_) | Error::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
-        let (cgroup, layer, dir) = (self.container_cgroup(sandbox, id)?, self.config.root_dir.join(id), sandbox.container_dir(id));
+        let (cgroup, layer, dir) =
+            (self.container_cgroup(sandbox, id)?, self.config.root_dir.join(id), sandbox.container_dir(id));
         let clear = move || {
             cgroup.remove().map_err(internal)?;
             records::remove_dir(&layer).and_then(|()| records::remove_dir(&dir)).map_err(internal)
@@ -210,12 +215,21 @@ fn merge(current: &mut LinuxContainerResources, new: LinuxContainerResources) {
 
 /// The user an exec runs as: who the first process turned out to be.
 fn numeric(identity: &oci::Identity) -> oci::UserSpec {
-    oci::UserSpec { user: identity.uid.to_string(), gid: Some(identity.gid), groups: identity.groups.clone(), strict: true }
+    oci::UserSpec {
+        user: identity.uid.to_string(),
+        gid: Some(identity.gid),
+        groups: identity.groups.clone(),
+        strict: true,
+    }
 }
 
 fn log_path(sandbox: &Sandbox, config: &ContainerConfig) -> PathBuf {
     let directory = &sandbox.record.config.log_directory;
-    if directory.is_empty() || config.log_path.is_empty() { PathBuf::new() } else { PathBuf::from(directory).join(&config.log_path) }
+    if directory.is_empty() || config.log_path.is_empty() {
+        PathBuf::new()
+    } else {
+        PathBuf::from(directory).join(&config.log_path)
+    }
 }
 
 fn open_to_all(dir: &std::path::Path) -> std::io::Result<()> {

@@ -69,7 +69,9 @@ impl Runtime {
     /// Opens the runtime and finds all sandboxes of earlier agents again, with what happened meanwhile.
     pub async fn open(config: Config) -> Result<Arc<Self>> {
         let cgroups = Cgroups::detect(&config.cgroup_root).map_err(internal)?;
-        for dir in [&config.state_dir, &config.root_dir, &config.state_dir.join("sandboxes"), &config.state_dir.join("rootfs")] {
+        for dir in
+            [&config.state_dir, &config.root_dir, &config.state_dir.join("sandboxes"), &config.state_dir.join("rootfs")]
+        {
             records::make_dir(dir).map_err(|e| Error::Internal(format!("make {}: {e}", dir.display())))?;
         }
         let shim_exe = seal(&config.shim_exe, &config.state_dir).map_err(internal)?;

@@ -3,7 +3,7 @@
 use crate::client::Connection;
 use crate::protocol::{Phase, Record, Reply, Request};
 use crate::state::{Container, Sandbox};
-use crate::{records, Runtime};
+use crate::{Runtime, records};
 use cri::ContainerEventKind;
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Records on disk: written whole or not at all, in directories only root may enter.
 
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;

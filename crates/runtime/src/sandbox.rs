@@ -4,8 +4,8 @@ use crate::client;
 use crate::monitor;
 use crate::protocol::{Record, Request, ShimConfig};
 use crate::shim::{NETNS, SHM};
-use crate::state::{new_id, Container, ContainerRecord, Sandbox, SandboxRecord};
-use crate::{internal, records, Runtime};
+use crate::state::{Container, ContainerRecord, Sandbox, SandboxRecord, new_id};
+use crate::{Runtime, internal, records};
 use cri::{ContainerEventKind, DnsConfig, Error, NamespaceMode, PodSandboxConfig, Result};
 use std::io;
 use std::net::IpAddr;
@@ -61,6 +61,7 @@ impl Runtime {
             own_ipc: own(config.namespaces.ipc),
             share_pid: config.namespaces.pid == NamespaceMode::Pod,
             sysctls: config.sysctls.clone().into_iter().collect(),
+            idmap: crate::spec::idmap(&config.namespaces),
             cgroup_root: self.config.cgroup_root.clone(),
         }
     }
@@ -112,7 +113,8 @@ impl Runtime {
         self.shut_down(&sandbox).await?;
         if sandbox.record.config.namespaces.network != NamespaceMode::Node {
             let detached = self.config.network.detach(id, &sandbox.dir.join(NETNS)).await;
-            detached.map_err(|why| Error::Internal(format!("failed to tear down network for sandbox \"{id}\": {why}")))?;
+            detached
+                .map_err(|why| Error::Internal(format!("failed to tear down network for sandbox \"{id}\": {why}")))?;
         }
         detach_mounts(&sandbox.dir)
     }
@@ -244,6 +246,9 @@ mod tests {
             resolver(&DnsConfig { servers: own(servers), searches: own(searches), options: own(options) })
         };
         assert_eq!(of(&[], &[], &[]), "");
-        assert_eq!(of(&["10.0.0.1", "::1"], &["a", "b"], &["ndots:5"]), "search a b\nnameserver 10.0.0.1\nnameserver ::1\noptions ndots:5\n");
+        assert_eq!(
+            of(&["10.0.0.1", "::1"], &["a", "b"], &["ndots:5"]),
+            "search a b\nnameserver 10.0.0.1\nnameserver ::1\noptions ndots:5\n"
+        );
     }
 }

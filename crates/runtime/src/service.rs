@@ -1,6 +1,6 @@
 //! [`RuntimeService`] on [`Runtime`]: one line per call.
 
-use crate::{internal, spec, Runtime};
+use crate::{Runtime, internal, spec};
 use async_trait::async_trait;
 use cri::*;
 use std::sync::Arc;

@@ -3,9 +3,11 @@
 use crate::state::SandboxRecord;
 use cri::{ContainerConfig, Error, LinuxContainerResources, MountPropagation, NamespaceMode, Result, SeccompProfile};
 use images::ImageInfo;
-use oci::cgroup::{default_rules, DeviceRule, Resources};
+use oci::cgroup::{DeviceRule, Resources, default_rules};
 use oci::seccomp::{Profile, ProfileFile};
-use oci::{BindMount, Capabilities, ContainerSpec, DeviceNode, PidNamespace, ProcessSpec, Propagation, Rootfs, UserSpec};
+use oci::{
+    BindMount, Capabilities, ContainerSpec, DeviceNode, PidNamespace, ProcessSpec, Propagation, Rootfs, UserSpec,
+};
 use std::path::{Path, PathBuf};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,9 +32,6 @@ impl Inputs<'_> {
     /// Puts the spec together.
     pub(crate) fn build(&self) -> Result<ContainerSpec> {
         let security = &self.config.security_context;
-        if security.namespaces.userns.is_some() || self.sandbox.config.namespaces.userns.is_some() {
-            return Err(Error::InvalidArgument("user namespaces are not supported by this runtime".into()));
-        }
         if !matches!(security.apparmor.as_str(), "" | "unconfined" | "runtime/default") {
             return Err(Error::InvalidArgument("apparmor is not supported".into()));
         }
@@ -50,13 +49,14 @@ impl Inputs<'_> {
                 readonly: security.readonly_rootfs,
             },
             mounts: self.mounts()?,
-            devices: self.devices()?,
+            // Nodes cannot be made in a user namespace, beyond the standard ones.
+            devices: if self.sandbox.config.namespaces.userns.is_some() { Vec::new() } else { self.devices()? },
             shm: self.shm(),
             privileged: security.privileged,
             masked_paths: paths(&security.masked_paths, &oci::MASKED_PATHS),
             readonly_paths: paths(&security.readonly_paths, &oci::READONLY_PATHS),
             pid: self.pid_namespace(),
-            idmap: None,
+            idmap: idmap(&self.sandbox.config.namespaces),
             cgroup: cgroup_path(self.sandbox, self.id),
             resources: resources(&self.config.resources),
             device_rules: self.device_rules()?,
@@ -126,7 +126,8 @@ impl Inputs<'_> {
 
     fn user(&self) -> Result<UserSpec> {
         let security = &self.config.security_context;
-        let id = |id: i64| u32::try_from(id).map_err(|_| Error::InvalidArgument(format!("{id} is no user or group id")));
+        let id =
+            |id: i64| u32::try_from(id).map_err(|_| Error::InvalidArgument(format!("{id} is no user or group id")));
         let user = match (security.run_as_user, security.run_as_username.as_str()) {
             (Some(uid), _) => id(uid)?.to_string(),
             (None, "") => self.image.config.user.clone(),
@@ -147,7 +148,9 @@ impl Inputs<'_> {
             SeccompProfile::Unconfined => Ok(None),
             SeccompProfile::RuntimeDefault => Ok(Some(Profile::Default)),
             SeccompProfile::Localhost(path) => {
-                let unreadable = |e: std::io::Error| Error::Internal(format!("cannot load seccomp profile \"{path}\": {}", oci::os_text(&e)));
+                let unreadable = |e: std::io::Error| {
+                    Error::Internal(format!("cannot load seccomp profile \"{path}\": {}", oci::os_text(&e)))
+                };
                 if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_PROFILE {
                     return Err(Error::InvalidArgument(format!("seccomp profile \"{path}\" is larger than 1 MiB")));
                 }
@@ -176,13 +179,20 @@ impl Inputs<'_> {
     }
 
     fn mounts(&self) -> Result<Vec<BindMount>> {
-        let mut mounts: Vec<BindMount> = self.config.mounts.iter().map(bind).collect::<Result<_>>()?;
+        let mapped = self.sandbox.config.namespaces.userns.is_some();
+        let mut mounts: Vec<BindMount> =
+            self.config.mounts.iter().map(|mount| bind(mount, mapped)).collect::<Result<_>>()?;
         for name in ["resolv.conf", "hostname"] {
             let target = Path::new("/etc").join(name);
             let own_hostname = name != "hostname" || self.sandbox.config.namespaces.network != NamespaceMode::Node;
             if own_hostname && !mounts.iter().any(|m| m.target == target) {
                 let readonly = self.config.security_context.readonly_rootfs;
-                mounts.push(BindMount { source: self.sandbox_dir.join(name), target, readonly, ..BindMount::default() });
+                mounts.push(BindMount {
+                    source: self.sandbox_dir.join(name),
+                    target,
+                    readonly,
+                    ..BindMount::default()
+                });
             }
         }
         if self.config.security_context.readonly_rootfs {
@@ -209,7 +219,8 @@ impl Inputs<'_> {
 
     fn devices(&self) -> Result<Vec<DeviceNode>> {
         let found = |host: &str, shown: &str| {
-            oci::host_devices(Path::new(host), Path::new(shown)).map_err(|e| Error::InvalidArgument(format!("lstat {host}: {e}")))
+            oci::host_devices(Path::new(host), Path::new(shown))
+                .map_err(|e| Error::InvalidArgument(format!("lstat {host}: {e}")))
         };
         let mut devices = Vec::new();
         if self.config.security_context.privileged {
@@ -227,7 +238,8 @@ impl Inputs<'_> {
         }
         let mut rules = default_rules();
         for device in &self.config.devices {
-            let nodes = oci::host_devices(Path::new(&device.host_path), Path::new(&device.container_path)).map_err(crate::internal)?;
+            let nodes = oci::host_devices(Path::new(&device.host_path), Path::new(&device.container_path))
+                .map_err(crate::internal)?;
             let access: String = device.permissions.chars().filter(|c| "rwm".contains(*c)).collect();
             rules.extend(nodes.into_iter().map(|node| DeviceRule {
                 kind: if node.block { 'b' } else { 'c' },
@@ -241,7 +253,7 @@ impl Inputs<'_> {
 }
 
 /// A mount of CRI; a missing source is made as a directory, as other runtimes do.
-fn bind(mount: &cri::Mount) -> Result<BindMount> {
+fn bind(mount: &cri::Mount, idmap: bool) -> Result<BindMount> {
     let (source, target) = (PathBuf::from(&mount.host_path), Path::new("/").join(&mount.container_path));
     if !source.is_absolute() {
         return Err(Error::InvalidArgument(format!("host path \"{}\" is not absolute", mount.host_path)));
@@ -260,8 +272,15 @@ fn bind(mount: &cri::Mount) -> Result<BindMount> {
             MountPropagation::HostToContainer => Propagation::Slave,
             MountPropagation::Bidirectional => Propagation::Shared,
         },
-        idmap: false,
+        idmap,
     })
+}
+
+/// The mappings of a pod's user namespace.
+pub(crate) fn idmap(namespaces: &cri::NamespaceOption) -> Option<oci::IdMap> {
+    let (uids, gids) = namespaces.userns.as_ref()?;
+    let ranges = |list: &[cri::IdMapping]| list.iter().map(|m| (m.container_id, m.host_id, m.length)).collect();
+    Some(oci::IdMap { uids: ranges(uids), gids: ranges(gids) })
 }
 
 /// The cgroup of a container, below that of its pod.
@@ -307,7 +326,15 @@ mod tests {
         let sandbox_config = cri::PodSandboxConfig { hostname: "pod".into(), ..cri::PodSandboxConfig::default() };
         let sandbox = SandboxRecord { config: sandbox_config, created_at: 0, ips: Vec::new() };
         let dir = Path::new("/d");
-        let inputs = Inputs { id: "c", sandbox: &sandbox, sandbox_dir: dir, config: &config, image: &image, layer: dir, mountpoint: dir };
+        let inputs = Inputs {
+            id: "c",
+            sandbox: &sandbox,
+            sandbox_dir: dir,
+            config: &config,
+            image: &image,
+            layer: dir,
+            mountpoint: dir,
+        };
         verify(inputs.process());
     }
 

@@ -1,15 +1,18 @@
 //! What the agent knows: sandboxes and containers, in memory and on disk.
 
 use crate::protocol::{Phase, Record};
-use cri::{ContainerConfig, ContainerState, ContainerStatus, Error, PodSandboxConfig, PodSandboxState, PodSandboxStatus, Result};
+use cri::{
+    ContainerConfig, ContainerState, ContainerStatus, Error, PodSandboxConfig, PodSandboxState, PodSandboxStatus,
+    Result,
+};
 use oci::ProcessSpec;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -140,7 +143,11 @@ impl Container {
             mounts: record.config.mounts,
             log_path: record.log_path.display().to_string(),
             resources: record.config.resources,
-            user: Some((identity.uid.into(), identity.gid.into(), identity.groups.iter().map(|g| i64::from(*g)).collect())),
+            user: Some((
+                identity.uid.into(),
+                identity.gid.into(),
+                identity.groups.iter().map(|g| i64::from(*g)).collect(),
+            )),
             pid: state.pid,
         }
     }
@@ -165,7 +172,9 @@ impl State {
 
     pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>> {
         let found = self.inner.lock().containers.get(id).cloned();
-        found.filter(|c| c.visible.load(Ordering::Acquire)).ok_or_else(|| Error::NotFound(format!("container \"{id}\"")))
+        found
+            .filter(|c| c.visible.load(Ordering::Acquire))
+            .ok_or_else(|| Error::NotFound(format!("container \"{id}\"")))
     }
 
     /// Also one that is still being made.

@@ -1,6 +1,6 @@
 //! Counters of containers and cgroups.
 
-use crate::{internal, records, Runtime};
+use crate::{Runtime, internal, records};
 use cri::{Error, Result, Stats};
 use oci::cgroup::{Cgroup, Counters};
 use std::os::unix::fs::MetadataExt;

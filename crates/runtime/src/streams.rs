@@ -3,15 +3,15 @@
 use crate::client::{self, Answer, Connection};
 use crate::protocol::{self, Phase, Reply, Request};
 use crate::state::{Container, Sandbox};
-use crate::{internal, Runtime};
+use crate::{Runtime, internal};
 use cri::{Duplex, Error, ExecRequest, ExecSyncOutput, Reader, Result, Streams, TerminalSize};
-use rustix::pipe::{pipe_with, PipeFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{ready, Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -35,7 +35,14 @@ impl Runtime {
         Ok((container, sandbox))
     }
 
-    async fn start_exec(&self, id: &str, cmd: Vec<String>, tty: bool, kill_on_close: bool, stdio: &[OwnedFd]) -> Result<Answer> {
+    async fn start_exec(
+        &self,
+        id: &str,
+        cmd: Vec<String>,
+        tty: bool,
+        kill_on_close: bool,
+        stdio: &[OwnedFd],
+    ) -> Result<Answer> {
         let (container, sandbox) = self.running(id)?;
         if cmd.is_empty() {
             return Err(Error::InvalidArgument("cmd cannot be empty".into()));
@@ -67,7 +74,8 @@ impl Runtime {
             let collected = tokio::time::timeout(LINGER, outputs).await;
             abort.abort();
             // Something it left behind holds the pipes: its output is not the command's any more.
-            let (stdout, stderr) = collected.map_or_else(|_| Ok(Default::default()), |joined| joined.map_err(internal))?;
+            let (stdout, stderr) =
+                collected.map_or_else(|_| Ok(Default::default()), |joined| joined.map_err(internal))?;
             Ok(ExecSyncOutput { stdout, stderr, exit_code })
         };
         if timeout.is_zero() {
@@ -116,7 +124,9 @@ impl Runtime {
             stderr: request.stderr,
         };
         let answer = client::call(&sandbox.dir, &wanted, &[]).await?;
-        let Reply::Attached { stdin, stdout, stderr, tty } = answer.reply else { return Err(internal("unexpected answer of the shim")) };
+        let Reply::Attached { stdin, stdout, stderr, tty } = answer.reply else {
+            return Err(internal("unexpected answer of the shim"));
+        };
         let mut fds = answer.fds.into_iter();
         let mut take = |given: bool| if given { fds.next() } else { None };
         let (stdin, stdout, stderr) = (take(stdin), take(stdout), take(stderr));
@@ -244,7 +254,8 @@ impl Terminal {
         tokio::spawn(async move {
             while let Some(size) = sizes.recv().await {
                 let Some(terminal) = terminal.upgrade() else { return };
-                let size = rustix::termios::Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+                let size =
+                    rustix::termios::Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
                 // A terminal whose process has gone has no size.
                 let _ = rustix::termios::tcsetwinsize(terminal.get_ref(), size);
             }

@@ -25,7 +25,7 @@ impl Scheduler {
             self.cache.set_pod(pod);
             let unchanged = old.is_some_and(|old| !node_name(old).is_empty() && old.metadata.labels == pod.metadata.labels && old.spec == pod.spec);
             if !unchanged {
-                self.queue.on_event(&ClusterEvent::AssignedPodAdded(pod.clone()), &self.profile);
+                self.queue.on_event(&ClusterEvent::AssignedPodAdded, &self.profile);
             }
         } else if is_ours(pod) && !self.cache.is_assumed(uid(pod)) {
             if pod.metadata.deletion_timestamp.is_some() {
@@ -38,7 +38,7 @@ impl Scheduler {
     fn pod_gone(&mut self, pod: &Arc<Pod>) {
         self.queue.remove(uid(pod));
         self.cache.remove_pod(uid(pod));
-        self.queue.on_event(&ClusterEvent::AssignedPodDeleted(pod.clone()), &self.profile);
+        self.queue.on_event(&ClusterEvent::AssignedPodDeleted, &self.profile);
     }
 
     pub(crate) fn on_node(&mut self, event: Event<Node>) {

@@ -9,7 +9,7 @@ use crate::pod_info::PodInfo;
 use api::k8s::core::v1::Pod;
 use futures::future::BoxFuture;
 use std::borrow::Cow;
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// The highest score a plugin gives a node.
@@ -53,9 +53,9 @@ pub(crate) enum ClusterEvent {
     NodeAdded(Arc<api::k8s::core::v1::Node>),
     NodeUpdated { old: Arc<api::k8s::core::v1::Node>, new: Arc<api::k8s::core::v1::Node> },
     /// A pod was bound, or a bound pod's labels changed.
-    AssignedPodAdded(Arc<Pod>),
+    AssignedPodAdded,
     /// A bound pod is gone or has finished.
-    AssignedPodDeleted(Arc<Pod>),
+    AssignedPodDeleted,
     /// Claims, volumes or storage classes changed.
     StorageChanged,
     /// The pod itself changed.
@@ -83,8 +83,12 @@ pub(crate) trait PreEnqueue: Plugin {
 }
 
 pub(crate) trait QueueSort: Plugin {
-    fn compare(&self, a: &crate::queue::QueuedPod, b: &crate::queue::QueuedPod) -> Ordering;
+    /// The pod's place among the active ones: lower keys first.
+    fn key(&self, queued: &crate::queue::QueuedPod) -> SortKey;
 }
+
+/// Priority (highest first), then the time since which the pod waits.
+pub(crate) type SortKey = (Reverse<i32>, tokio::time::Instant);
 
 pub(crate) trait PreFilter: Plugin {
     /// Prepares the filtering of nodes for a pod; `None`: every node passes this plugin.

@@ -14,7 +14,6 @@ use std::sync::Arc;
 pub(crate) struct Profile {
     plugins: Vec<Arc<dyn Plugin>>,
     pub pre_enqueue: Vec<Arc<dyn PreEnqueue>>,
-    #[allow(dead_code, reason = "the queue sorts by a key that this plugin defines")]
     pub queue_sort: Arc<dyn QueueSort>,
     pub pre_filter: Vec<Arc<dyn PreFilter>>,
     pub post_filter: Vec<Arc<dyn PostFilter>>,

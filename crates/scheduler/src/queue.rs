@@ -1,6 +1,6 @@
 //! Pods that wait: active, backing off, unschedulable, gated.
 
-use crate::framework::ClusterEvent;
+use crate::framework::{ClusterEvent, QueueSort, SortKey};
 use crate::pod_info::uid;
 use crate::profile::Profile;
 use api::k8s::core::v1::Pod;
@@ -41,15 +41,20 @@ struct Entry {
 }
 
 /// The scheduling queue; owned by the scheduling task.
-#[derive(Default)]
 pub(crate) struct SchedulingQueue {
+    sort: Arc<dyn QueueSort>,
     entries: HashMap<String, Entry>,
-    /// Active pods in order: priority (highest first), time, arrival.
-    active: BTreeMap<(std::cmp::Reverse<i32>, Instant, u64), String>,
+    /// Active pods in the order of the sort plugin, then of arrival.
+    active: BTreeMap<(SortKey, u64), String>,
     sequence: u64,
 }
 
 impl SchedulingQueue {
+    pub fn new(sort: Arc<dyn QueueSort>) -> Self {
+        let (entries, active) = Default::default();
+        Self { sort, entries, active, sequence: 0 }
+    }
+
     /// Puts a new pod, or a newer state of a known one, where it belongs.
     pub fn set(&mut self, pod: Arc<Pod>, profile: &Profile) {
         let id = uid(&pod).to_owned();
@@ -79,7 +84,7 @@ impl SchedulingQueue {
         self.wake(Instant::now());
         let id = self.active.first_key_value().map(|(_, id)| id.clone()).or_else(|| {
             let waiting = self.entries.iter().filter(|(_, e)| matches!(e.place, Place::Backoff { error: false, .. }));
-            waiting.min_by_key(|(_, e)| (std::cmp::Reverse(crate::pod_info::priority(&e.queued.pod)), e.queued.added)).map(|(id, _)| id.clone())
+            waiting.min_by_key(|(_, e)| self.sort.key(&e.queued)).map(|(id, _)| id.clone())
         })?;
         let mut queued = self.take(&id)?.queued;
         queued.attempts += 1;
@@ -143,7 +148,7 @@ impl SchedulingQueue {
     fn take(&mut self, id: &str) -> Option<Entry> {
         let entry = self.entries.remove(id)?;
         if matches!(entry.place, Place::Active) {
-            self.active.remove(&order(&entry.queued, entry.sequence));
+            self.active.remove(&(self.sort.key(&entry.queued), entry.sequence));
         }
         Some(entry)
     }
@@ -152,15 +157,10 @@ impl SchedulingQueue {
         self.sequence += 1;
         let id = uid(&queued.pod).to_owned();
         if matches!(place, Place::Active) {
-            self.active.insert(order(&queued, self.sequence), id.clone());
+            self.active.insert((self.sort.key(&queued), self.sequence), id.clone());
         }
         self.entries.insert(id, Entry { queued, place, sequence: self.sequence });
     }
-}
-
-/// The sort of the queue, as a key; [`crate::plugins::PrioritySort`] is the same as a comparison.
-fn order(queued: &QueuedPod, sequence: u64) -> (std::cmp::Reverse<i32>, Instant, u64) {
-    (std::cmp::Reverse(crate::pod_info::priority(&queued.pod)), queued.added, sequence)
 }
 
 fn backoff(attempts: u32) -> Duration {
@@ -190,7 +190,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pods_leave_by_priority_then_age_and_gated_ones_stay() {
-        let (mut queue, profile) = (SchedulingQueue::default(), Profile::new());
+        let profile = Profile::new();
+        let mut queue = SchedulingQueue::new(profile.queue_sort.clone());
         for (name, priority, gated) in [("a", 0, false), ("b", 5, false), ("c", 0, false), ("d", 9, true)] {
             queue.set(pod(name, priority, gated), &profile);
         }
@@ -201,13 +202,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_helpful_events_and_time_move_unschedulable_pods() {
-        let (mut queue, profile) = (SchedulingQueue::default(), Profile::new());
+        let profile = Profile::new();
+        let mut queue = SchedulingQueue::new(profile.queue_sort.clone());
         queue.set(pod("a", 0, false), &profile);
         let queued = queue.pop().expect("pod");
         queue.put_back(queued, vec!["NodeResourcesFit"]);
         queue.on_event(&ClusterEvent::StorageChanged, &profile);
         assert!(queue.pop().is_none());
-        queue.on_event(&ClusterEvent::AssignedPodDeleted(pod("x", 0, false)), &profile);
+        queue.on_event(&ClusterEvent::AssignedPodDeleted, &profile);
         let queued = queue.pop().expect("moved");
         assert_eq!(queued.attempts, 2);
         queue.put_back(queued, vec![]);

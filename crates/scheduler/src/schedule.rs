@@ -41,8 +41,9 @@ impl Scheduler {
     pub fn new(handle: Arc<Handle>) -> Self {
         // At most one message per pod that is being bound.
         let (bound, outcomes) = mpsc::unbounded_channel();
-        let (cache, queue) = Default::default();
-        Self { handle, profile: Arc::new(Profile::new()), cache, queue, bound, outcomes }
+        let profile = Arc::new(Profile::new());
+        let queue = SchedulingQueue::new(profile.queue_sort.clone());
+        Self { handle, profile, cache: Cache::default(), queue, bound, outcomes }
     }
 
     /// Handles events and schedules pods until `shutdown`.

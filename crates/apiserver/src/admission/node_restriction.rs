@@ -37,7 +37,9 @@ async fn check(server: &ApiServer, a: &Attributes<'_>, object: Option<&Object>) 
         ("", "nodes", _) => own_node(a, node, object),
         ("", "serviceaccounts", "token") => token(server, a, node, object).await,
         ("coordination.k8s.io", "leases", _) => lease(a, node, object),
-        ("storage.k8s.io", "csinodes", _) => named(a, node, object, "can only modify own CSINode"),
+        ("storage.k8s.io", "csinodes", _) => {
+            named(a, node, object, "can only access CSINode with the same name as the requesting node")
+        }
         _ => Ok(()),
     }
 }
@@ -55,11 +57,24 @@ fn pod(a: &Attributes<'_>, node: &str, object: Option<&Object>) -> Result<(), St
                     "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
                 )));
             }
-            bound(a, node, Some(pod), "can only create pods with spec.nodeName set to itself")
+            bound(a, node, Some(pod), "can only create pods with spec.nodeName set to itself")?;
+            owned(a, node, pod)
         }
         (Operation::Delete, _) => bound(a, node, a.old, "can only delete pods with spec.nodeName set to itself"),
         (operation, _) => Err(a.forbidden(&format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"))),
     }
+}
+
+/// A mirror pod belongs to its node and to nothing else.
+fn owned(a: &Attributes<'_>, node: &str, pod: &Object) -> Result<(), Status> {
+    let why = format!("node {node:?} can only create pods with an owner reference set to itself");
+    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let [owner] = owners.map_or(&[][..], Vec::as_slice) else { return Err(a.forbidden(&why)) };
+    let text = |key: &str| owner.get(key).and_then(Value::as_str).unwrap_or("");
+    if text("apiVersion") != "v1" || text("kind") != "Node" || text("name") != node {
+        return Err(a.forbidden(&why));
+    }
+    Ok(())
 }
 
 async fn evicted(server: &ApiServer, a: &Attributes<'_>, node: &str) -> Result<(), Status> {
@@ -69,14 +84,15 @@ async fn evicted(server: &ApiServer, a: &Attributes<'_>, node: &str) -> Result<(
             let pod = stored.object()?;
             bound(a, node, Some(&pod), "can only evict pods with spec.nodeName set to itself")
         }
-        None => Err(Status::not_found("", "pods", a.name)),
+        // Upstream names the resource in the singular here.
+        None => Err(Status::not_found("", "pod", a.name)),
     }
 }
 
 fn named(a: &Attributes<'_>, node: &str, object: Option<&Object>, why: &str) -> Result<(), Status> {
     let name = object.map_or(a.name, meta::name);
     let name = if name.is_empty() { a.name } else { name };
-    if name == node { Ok(()) } else { Err(a.forbidden(&format!("node {node:?} {why}"))) }
+    if name == node { Ok(()) } else { Err(a.forbidden(why)) }
 }
 
 fn lease(a: &Attributes<'_>, node: &str, object: Option<&Object>) -> Result<(), Status> {
@@ -103,7 +119,8 @@ fn restricted(label: &str) -> bool {
 }
 
 fn own_node(a: &Attributes<'_>, node: &str, object: Option<&Object>) -> Result<(), Status> {
-    named(a, node, object, &format!("is not allowed to modify node {:?}", object.map_or(a.name, meta::name)))?;
+    let why = format!("node {node:?} is not allowed to modify node {:?}", object.map_or(a.name, meta::name));
+    named(a, node, object, &why)?;
     if a.operation == Operation::Delete {
         return Err(a.forbidden(&format!("node {node:?} is not allowed to delete itself")));
     }
@@ -118,7 +135,7 @@ fn own_node(a: &Attributes<'_>, node: &str, object: Option<&Object>) -> Result<(
     forbidden.dedup();
     if !forbidden.is_empty() {
         let verb = if a.operation == Operation::Create { "set" } else { "modify" };
-        return Err(a.forbidden(&format!("is not allowed to {verb} the following labels: {}", forbidden.join(", "))));
+        return Err(a.forbidden(&format!("node {node:?} is not allowed to {verb} the following labels: {}", forbidden.join(", "))));
     }
     let taints = |o: &Object| o.pointer("/spec/taints").cloned().unwrap_or_default();
     if a.operation == Operation::Update && taints(object) != taints(old) {

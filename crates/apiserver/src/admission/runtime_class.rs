@@ -52,7 +52,7 @@ fn set_scheduling(a: &Attributes<'_>, pod: &mut Object, class: &Object) -> Resul
         let selector = spec.entry("nodeSelector").or_insert_with(|| Value::Object(Default::default()));
         let Some(selector) = selector.as_object_mut() else { continue };
         if selector.get(key).is_some_and(|present| present != value) {
-            let why = format!("pod rejected: conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
+            let why = format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
                 value.as_str().unwrap_or(""), selector[key].as_str().unwrap_or(""));
             return Err(a.forbidden(&why));
         }

@@ -3,7 +3,7 @@
 use super::{Request, answer, namespace, options, update::check_name};
 use crate::body::Body;
 use crate::registry::create::WriteOptions;
-use crate::registry::decode::{canonical_quantity, invalid_options, validate_fields, yaml};
+use crate::registry::decode::{canonical_quantity, invalid_options, parse_yaml, validate_fields};
 use crate::registry::facts::BuiltIn;
 use crate::registry::update::{Change, Changed, update};
 use crate::registry::{Resource, meta as system};
@@ -101,7 +101,8 @@ pub async fn read(request: &Request, subresource: &str) -> Result<(Patch, WriteO
     }
     let bytes = request.read_body().await?;
     let body = match kind {
-        PatchType::Apply => yaml(&bytes, "object").map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?,
+        PatchType::Apply => parse_yaml(&bytes)
+            .map_err(|why| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")))?,
         _ => parse(&bytes)?,
     };
     if kind == PatchType::Apply {
@@ -147,8 +148,12 @@ pub fn apply(
     old: Option<&Object>,
     options: &WriteOptions,
 ) -> Result<Changed, Status> {
-    let empty = json!({});
-    let base = old.unwrap_or(&empty);
+    let zero = || {
+        let mut zero = system::zero(resource.schema);
+        resource.set_type(&mut zero);
+        zero
+    };
+    let base = &old.cloned().unwrap_or_else(zero);
     let patched = match patch.kind {
         PatchType::Json => merge::json_patch(base, &patch.body),
         PatchType::Merge => merge::merge_patch(base, &patch.body),
@@ -175,17 +180,10 @@ fn applied(
     base: &Object,
     options: &WriteOptions,
 ) -> Result<Changed, Status> {
-    let mut body = patch.body.clone();
-    if meta::name(&body).is_empty() {
-        meta::set(&mut body, "name", request.info.name.as_str());
-    }
-    if resource.namespaced {
-        crate::registry::decode::check_namespace(resource, &mut body, &request.info.namespace)?;
-    }
     let time = system::time(request.now);
     let apply = Apply {
         live: base,
-        applied: &body,
+        applied: &patch.body,
         manager: &options.manager,
         force: patch.force,
         time: &time,
@@ -194,6 +192,9 @@ fn applied(
     };
     let mut object = merge::apply(&apply, &BuiltIn).map_err(|e| failure(&e))?.object;
     schema::decode(resource.schema, &mut object, canonical_quantity).map_err(Status::bad_request)?;
+    if meta::name(&object).is_empty() {
+        meta::set(&mut object, "name", request.info.name.as_str());
+    }
     resource.strategy.default(&mut object);
     Ok(Changed { object, tracked: true })
 }

@@ -48,7 +48,7 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Option<Resp
     review["kind"] = kind.into();
     meta::metadata_mut(&mut review);
     let time = system::time(request.now);
-    let old = json!({});
+    let old = system::zero(schema);
     if kind != "SelfSubjectReview" {
         let write = Write { old: &old, manager: &options.manager, time: &time, subresource: "", schema };
         merge::update_managed_fields(&write, &mut review, &BuiltIn);
@@ -126,13 +126,13 @@ fn access(server: &ApiServer, request: &Request, review: &mut Object, kind: &str
     match (present(resource), present(path)) {
         (true, true) => causes.push(Cause::invalid(
             "spec.nonResourceAttributes",
-            &json!("cannot be specified in combination with resourceAttributes"),
-            "",
+            &json!({"Path": text(path, "path"), "Verb": text(path, "verb")}),
+            "cannot be specified in combination with resourceAttributes",
         )),
         (false, false) => causes.push(Cause::invalid(
             "spec.resourceAttributes",
-            &json!("exactly one of nonResourceAttributes or resourceAttributes must be specified"),
-            "",
+            &Value::Null,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
         )),
         _ => {}
     }
@@ -143,13 +143,18 @@ fn access(server: &ApiServer, request: &Request, review: &mut Object, kind: &str
     }
     if kind == "LocalSubjectAccessReview" {
         let namespace = text(resource, "namespace");
-        if namespace != request.info.namespace {
-            let why = format!("must match metadata.namespace: {}", request.info.namespace);
-            causes.push(Cause::invalid("spec.resourceAttributes.namespace", &json!(namespace), &why));
+        if present(path) {
+            let shown = json!({"Path": text(path, "path"), "Verb": text(path, "verb")});
+            causes.push(Cause::invalid("spec.nonResourceAttributes", &shown, "disallowed on this kind of request"));
+        }
+        if present(resource) && namespace != request.info.namespace {
+            let why = "must match metadata.namespace";
+            causes.push(Cause::invalid("spec.resourceAttributes.namespace", &json!(namespace), why));
         }
     }
     if !causes.is_empty() {
-        return Err(Status::invalid(AUTHORIZATION, kind, "", &causes));
+        // Upstream names no kind here.
+        return Err(Status::invalid(AUTHORIZATION, "", "", &causes));
     }
     let of = |key: &str| text(resource, key);
     let (group, version, namespace, what, sub, name) =

@@ -8,7 +8,7 @@ use crate::server::ApiServer;
 use crate::store::Stored;
 use api::{Object, Status, meta};
 use merge::Write;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// How often a name is generated anew when it is taken.
 const GENERATE_ATTEMPTS: usize = 8;
@@ -36,6 +36,7 @@ pub async fn create(
     super::decode::check_namespace(resource, &mut object, namespace)?;
     resource.strategy.default(&mut object);
     schema::complete(resource.schema, &mut object);
+    request.warn_all(system::dedup_owners(&mut object, false).into_iter().collect());
     track_new(request, resource, &mut object, options);
     create_tracked(server, request, resource, namespace, object, options).await
 }
@@ -61,6 +62,7 @@ pub async fn create_tracked(
         dry_run: options.dry_run,
     };
     admission::admit(server, &attributes, &mut object).await?;
+    request.warn_all(system::dedup_owners(&mut object, true).into_iter().collect());
     let base = meta::string(&object, "generateName").to_owned();
     let generated = meta::name(&object).is_empty() && !base.is_empty();
     for attempt in 1.. {
@@ -127,7 +129,7 @@ fn track_new(request: &Request, resource: &Resource, object: &mut Object, option
     resource.set_type(&mut shown);
     let time = system::time(request.now);
     let write = Write {
-        old: &json!({}),
+        old: &system::zero(resource.schema),
         manager: &options.manager,
         time: &time,
         subresource: &options.subresource,

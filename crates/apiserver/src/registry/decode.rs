@@ -123,16 +123,37 @@ fn check_kind((api_version, kind): &(String, String), expected: &Expected<'_>) -
 
 /// Parses YAML into a JSON value.
 pub fn yaml(bytes: &[u8], kind: &str) -> Result<Value, Status> {
+    parse_yaml(bytes).map_err(|why| {
+        let quoted: String = bytes.iter().take(256).map(|b| format!("{b:02x}")).collect();
+        let why = format!("{why} ({quoted})");
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}"))
+    })
+}
+
+/// Parses YAML; errors are worded as Go's parser does, `yaml: line 1: did not find expected node content`.
+pub fn parse_yaml(bytes: &[u8]) -> Result<Value, String> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(json!({}));
     }
-    let failed = |why: String| {
-        let quoted: String = bytes.iter().take(256).map(|b| format!("{b:02x}")).collect();
-        let why = format!("yaml: {why} ({quoted})");
-        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}"))
-    };
-    let text = std::str::from_utf8(bytes).map_err(|e| failed(e.to_string()))?;
-    serde_saphyr::from_str(text).map_err(|e| failed(e.to_string()))
+    let text = std::str::from_utf8(bytes).map_err(|_| "yaml: control characters are not allowed".to_owned())?;
+    serde_saphyr::from_str(text).map_err(|e| go_yaml_error(&e.to_string()))
+}
+
+/// From `error: line 2 column 3: why` and a picture of the place.
+fn go_yaml_error(text: &str) -> String {
+    let first = text.lines().next().unwrap_or("");
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let parsed = first.strip_prefix("line ").and_then(|rest| {
+        let (line, rest) = rest.split_once(' ')?;
+        Some((line.to_owned(), rest.split_once(": ")?.1.to_owned()))
+    });
+    match parsed {
+        Some((line, why)) if why.starts_with("unclosed") => {
+            format!("yaml: line {line}: did not find expected node content")
+        }
+        Some((line, why)) => format!("yaml: line {line}: {why}"),
+        None => format!("yaml: {first}"),
+    }
 }
 
 /// The parts of an object that the request decides: its namespace must be that of the path.

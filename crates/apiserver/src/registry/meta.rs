@@ -69,6 +69,40 @@ pub fn drop_empty(object: &mut Object) {
     });
 }
 
+/// An object of a schema with nothing set: what a new object is compared with to see who owns its fields.
+pub fn zero(schema: &str) -> Object {
+    let mut object = serde_json::json!({});
+    schema::complete(schema, &mut object);
+    object
+}
+
+/// Removes owner references that are given twice, and says so.
+pub fn dedup_owners(object: &mut Object, after_mutation: bool) -> Option<String> {
+    let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut)?;
+    let mut seen: Vec<Value> = Vec::new();
+    let mut twice: Vec<String> = Vec::new();
+    owners.retain(|owner| {
+        let uid = owner.get("uid").cloned().unwrap_or_default();
+        if !seen.contains(&uid) {
+            seen.push(uid);
+            return true;
+        }
+        let uid = uid.as_str().unwrap_or("").to_owned();
+        if !twice.contains(&uid) {
+            twice.push(uid);
+        }
+        false
+    });
+    let when = if after_mutation { " after mutating admission happens" } else { "" };
+    (!twice.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \
+             and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        )
+    })
+}
+
 /// Who writes: the field manager asked for, or the first word of the user agent.
 pub fn manager(field_manager: &str, user_agent: &str) -> String {
     if !field_manager.is_empty() {

@@ -174,10 +174,15 @@ async fn write(
     let mut new = wanted.object;
     super::decode::check_namespace(resource, &mut new, change.namespace)?;
     schema::complete(resource.schema, &mut new);
+    if matches!(meta::resource_version(&new), "" | "0") {
+        meta::set(&mut new, "resourceVersion", meta::resource_version(old));
+    }
+    request.warn_all(system::dedup_owners(&mut new, false).into_iter().collect());
     if !wanted.tracked {
         track(request, resource, &way, &mut new, old, options);
     }
     admission::admit(server, attributes, &mut new).await?;
+    request.warn_all(system::dedup_owners(&mut new, true).into_iter().collect());
     let ctx = request.strategy_ctx(options.dry_run);
     system::keep_system_fields(&mut new, old);
     let allocation = match &way {

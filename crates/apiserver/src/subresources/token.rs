@@ -29,7 +29,7 @@ pub async fn handle(server: &ApiServer, request: &Request, accounts: &Resource) 
     let (namespace, name) = (&request.info.namespace, &request.info.name);
     default(server, &mut token_request);
     let track = Write {
-        old: &json!({}),
+        old: &system::zero(SCHEMA),
         manager: &options.manager,
         time: &system::time(request.now),
         subresource: "token",

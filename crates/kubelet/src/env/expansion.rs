@@ -46,8 +46,15 @@ mod tests {
     fn references_expand_and_escape() {
         let lookup = |name: &str| (name == "A").then(|| "1".to_owned());
         let table = [
-            ("$(A)", "1"), ("x$(A)y$(A)", "x1y1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("$A", "$A"), ("$(A", "$(A"), ("$", "$"),
-            ("$$$(A)", "$1"), ("", ""),
+            ("$(A)", "1"),
+            ("x$(A)y$(A)", "x1y1"),
+            ("$$(A)", "$(A)"),
+            ("$(B)", "$(B)"),
+            ("$A", "$A"),
+            ("$(A", "$(A"),
+            ("$", "$"),
+            ("$$$(A)", "$1"),
+            ("", ""),
         ];
         for (text, want) in table {
             assert_eq!(expand(text, lookup), want, "{text}");

@@ -60,12 +60,19 @@ fn map_text(map: Option<&BTreeMap<String, String>>) -> String {
 }
 
 /// The amount of a container's resource in whole divisors, rounded up.
-pub fn resource(selector: &ResourceFieldSelector, pod: &Pod, own: Option<&Container>, facts: &Facts<'_>) -> Result<String, String> {
+pub fn resource(
+    selector: &ResourceFieldSelector,
+    pod: &Pod,
+    own: Option<&Container>,
+    facts: &Facts<'_>,
+) -> Result<String, String> {
     let name = selector.container_name.as_deref().unwrap_or_default();
     let found = if name.is_empty() { own.cloned() } else { pod.container(name).map(|(_, c)| c) };
     let container = found.ok_or_else(|| format!("container {name} not found"))?;
-    let (kind, resource) =
-        selector.resource.split_once('.').ok_or_else(|| format!("unsupported container resource : {}", selector.resource))?;
+    let (kind, resource) = selector
+        .resource
+        .split_once('.')
+        .ok_or_else(|| format!("unsupported container resource : {}", selector.resource))?;
     let list = container.resources.as_ref();
     let amount = |list: Option<&BTreeMap<String, _>>| crate::qos::parse(list).get(resource).copied();
     let limit = amount(list.and_then(|r| r.limits.as_ref()));
@@ -77,11 +84,13 @@ pub fn resource(selector: &ResourceFieldSelector, pod: &Pod, own: Option<&Contai
     };
     let divisor = selector.divisor.as_ref().and_then(|d| Quantity::parse(&d.0).ok()).filter(|d| d.sign() > 0);
     let divisor = divisor.unwrap_or_else(|| Quantity::from_units(1, Format::DecimalSi));
-    Ok(divide(value.unwrap_or_else(|| Quantity::from_units(0, Format::DecimalSi)), divisor, resource == "cpu").to_string())
+    Ok(divide(value.unwrap_or_else(|| Quantity::from_units(0, Format::DecimalSi)), divisor, resource == "cpu")
+        .to_string())
 }
 
 fn divide(value: Quantity, divisor: Quantity, milli: bool) -> i64 {
-    let (value, divisor) = if milli { (value.milli_value(), divisor.milli_value()) } else { (value.value(), divisor.value()) };
+    let (value, divisor) =
+        if milli { (value.milli_value(), divisor.milli_value()) } else { (value.value(), divisor.value()) };
     let divisor = divisor.max(1);
     value / divisor + i64::from(value % divisor > 0)
 }
@@ -115,11 +124,13 @@ mod tests {
 
     #[test]
     fn amounts_divide_and_default_to_the_node() {
-        let allocatable = Resources::from([("ephemeral-storage".to_owned(), Quantity::from_units(7, Format::DecimalSi))]);
+        let allocatable =
+            Resources::from([("ephemeral-storage".to_owned(), Quantity::from_units(7, Format::DecimalSi))]);
         let facts = Facts { pod_ips: &[], host_ips: &[], allocatable: &allocatable };
         let check = |name: &str, divisor: &str, expect: &str| {
             let selector: ResourceFieldSelector =
-                serde_json::from_value(json!({"containerName": "c", "resource": name, "divisor": divisor})).expect("selector");
+                serde_json::from_value(json!({"containerName": "c", "resource": name, "divisor": divisor}))
+                    .expect("selector");
             assert_eq!(resource(&selector, &pod(), None, &facts).as_deref(), Ok(expect));
         };
         check("limits.cpu", "0", "2");

@@ -66,14 +66,17 @@ impl Builder<'_> {
         for source in self.container.env_from.iter().flatten() {
             let prefix = source.prefix.clone().unwrap_or_default();
             if let Some(reference) = &source.config_map_ref {
-                if let Some(map) = self.ctx.config_map(self.pod, &reference.name, reference.optional.unwrap_or(false)).await? {
+                if let Some(map) =
+                    self.ctx.config_map(self.pod, &reference.name, reference.optional.unwrap_or(false)).await?
+                {
                     map.data.iter().flatten().for_each(|(k, v)| self.set(format!("{prefix}{k}"), v.clone()));
                 }
-            } else if let Some(reference) = &source.secret_ref {
-                if let Some(secret) = self.ctx.secret(self.pod, &reference.name, reference.optional.unwrap_or(false)).await? {
-                    for (key, value) in secret.data.iter().flatten() {
-                        self.set(format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
-                    }
+            } else if let Some(reference) = &source.secret_ref
+                && let Some(secret) =
+                    self.ctx.secret(self.pod, &reference.name, reference.optional.unwrap_or(false)).await?
+            {
+                for (key, value) in secret.data.iter().flatten() {
+                    self.set(format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
                 }
             }
         }
@@ -132,11 +135,13 @@ impl Builder<'_> {
     /// A key of a `KEY=VALUE` file in a volume (KEP-3721).
     fn file_key(&self, selector: &api::k8s::core::v1::FileKeySelector) -> Result<Option<String>, String> {
         let optional = selector.optional.unwrap_or(false);
-        let missing = || format!("cannot find the volume {} referenced by FileKeyRef", format::quote(&selector.volume_name));
+        let missing =
+            || format!("cannot find the volume {} referenced by FileKeyRef", format::quote(&selector.volume_name));
         let volume = self.volumes.get(&selector.volume_name).ok_or_else(missing)?;
-        let text = crate::volumes::subpath::read_within(&volume.path, &selector.path).map_err(|_| "couldn't parse env file".to_owned())?;
+        let text = crate::volumes::subpath::read_within(&volume.path, &selector.path)
+            .map_err(|_| "couldn't parse env file".to_owned())?;
         let lines = text.lines().map(str::trim).filter(|l| !l.starts_with('#'));
-        let found = lines.filter_map(|l| l.split_once('=')).filter(|(k, _)| k.trim() == selector.key).last();
+        let found = lines.filter_map(|l| l.split_once('=')).rfind(|(k, _)| k.trim() == selector.key);
         match found.map(|(_, v)| v.trim().trim_matches(['"', '\'']).to_owned()).filter(|v| !v.is_empty()) {
             Some(value) => Ok(Some(value)),
             None if optional => Ok(None),

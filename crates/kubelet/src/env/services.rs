@@ -66,7 +66,12 @@ mod tests {
 
     #[test]
     fn own_namespace_and_kubernetes() {
-        let all = [service("default", "kubernetes", "10.0.0.1"), service("n", "a-b", "10.0.0.2"), service("n", "headless", "None"), service("m", "c", "10.0.0.3")];
+        let all = [
+            service("default", "kubernetes", "10.0.0.1"),
+            service("n", "a-b", "10.0.0.2"),
+            service("n", "headless", "None"),
+            service("m", "c", "10.0.0.3"),
+        ];
         let env = environment(&all, "n", true);
         assert_eq!(env["KUBERNETES_SERVICE_HOST"], "10.0.0.1");
         assert_eq!(env["A_B_SERVICE_PORT_P_Q"], "80");

@@ -18,7 +18,9 @@ impl Hook for Deadline {
         let Some(seconds) = worker.pod.spec().active_deadline_seconds.and_then(|s| u64::try_from(s).ok()) else {
             return Flow::Continue;
         };
-        let Some(start) = worker.status.start_time.as_ref().map(|t| SystemTime::from(t.0)) else { return Flow::Continue };
+        let Some(start) = worker.status.start_time.as_ref().map(|t| SystemTime::from(t.0)) else {
+            return Flow::Continue;
+        };
         let due = start + Duration::from_secs(seconds);
         if due > SystemTime::now() {
             worker.wake_at(due);

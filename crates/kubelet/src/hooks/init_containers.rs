@@ -50,7 +50,8 @@ async fn sidecar(worker: &mut Worker, container: &Container, initialized: bool) 
             kill(worker, container, &running.id, message, grace).await;
             return Flow::Again;
         }
-        let started = container.startup_probe.is_none() || worker.ctx.probes.get(&running.id, ProbeKind::Startup) == Some(true);
+        let started =
+            container.startup_probe.is_none() || worker.ctx.probes.get(&running.id, ProbeKind::Startup) == Some(true);
         return if started || initialized { Flow::Continue } else { Flow::Wait };
     }
     let started = start(worker, container, None).await;

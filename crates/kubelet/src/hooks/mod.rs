@@ -9,6 +9,7 @@ mod ephemeral_containers;
 mod init_containers;
 mod preparation;
 pub mod probes;
+pub mod resize;
 mod sandbox;
 mod volumes;
 
@@ -38,9 +39,10 @@ pub trait Hook: Send + Sync {
 }
 
 /// The order of life.
-const HOOKS: [&dyn Hook; 8] = [
+const HOOKS: [&dyn Hook; 9] = [
     &deadline::Deadline,
     &preparation::Preparation,
+    &resize::Resize,
     &volumes::Volumes,
     &sandbox::Sandbox,
     &ephemeral_containers::EphemeralContainers,
@@ -76,11 +78,10 @@ fn time(nanoseconds: i64) -> SystemTime {
 async fn start(worker: &mut Worker, container: &Container, target_id: Option<String>) -> bool {
     let now = SystemTime::now();
     let ended = worker.state.latest(&container.name).map(ended_at);
-    if let Some(ended) = ended {
-        if let Some((delay, until)) = worker.backoff.in_force(&container.name, ended, now) {
-            crash_loop(worker, container, delay, until);
-            return false;
-        }
+    let in_force = ended.and_then(|ended| worker.backoff.in_force(&container.name, ended, now));
+    if let Some((delay, until)) = in_force {
+        crash_loop(worker, container, delay, until);
+        return false;
     }
     if let Some(at) = worker.not_before.get(&container.name).copied().filter(|at| *at > now) {
         worker.wake_at(at);

@@ -27,7 +27,12 @@ impl Hook for Sandbox {
             clear(worker, &dead.id).await;
         }
         if let Err(why) = network_ready(worker).await {
-            worker.ctx.recorder.pod(&worker.pod, EventType::Warning, reason::NETWORK_NOT_READY, format!("network is not ready: {why}"));
+            worker.ctx.recorder.pod(
+                &worker.pod,
+                EventType::Warning,
+                reason::NETWORK_NOT_READY,
+                format!("network is not ready: {why}"),
+            );
             worker.wake_at(SystemTime::now() + std::time::Duration::from_secs(1));
             return Flow::Wait;
         }
@@ -79,9 +84,10 @@ async fn network_ready(worker: &Worker) -> Result<(), String> {
     }
     let conditions = worker.ctx.config.runtime.status().await.map_err(|e| e.to_string())?;
     match conditions.iter().find(|c| c.name == "NetworkReady") {
-        Some(c) if !c.status => {
-            Err(format!("container runtime network not ready: NetworkReady=false reason:{} message:{}", c.reason, c.message))
-        }
+        Some(c) if !c.status => Err(format!(
+            "container runtime network not ready: NetworkReady=false reason:{} message:{}",
+            c.reason, c.message
+        )),
         _ => Ok(()),
     }
 }
@@ -100,7 +106,12 @@ async fn make(worker: &mut Worker) -> Flow {
             Flow::Continue
         }
         Err(why) => {
-            ctx.recorder.pod(&pod, EventType::Warning, reason::FAILED_CREATE_POD_SANDBOX, format!("Failed to create pod sandbox: {why}"));
+            ctx.recorder.pod(
+                &pod,
+                EventType::Warning,
+                reason::FAILED_CREATE_POD_SANDBOX,
+                format!("Failed to create pod sandbox: {why}"),
+            );
             worker.wake_at(SystemTime::now() + RETRY);
             Flow::Wait
         }

@@ -45,9 +45,14 @@ impl ImageManager {
     /// Makes an image present as its container's pull policy says.
     pub async fn ensure(&self, pod: &Pod, container: &Container, secrets: &[Arc<Secret>]) -> Result<Image, ImageError> {
         let image = container.image.as_deref().unwrap_or_default();
-        let warn = |reason: &str, message: &str| self.recorder.container(pod, container, EventType::Warning, reason, message);
+        let warn =
+            |reason: &str, message: &str| self.recorder.container(pod, container, EventType::Warning, reason, message);
         if let Err(why) = reference::validate(image) {
-            let message = format!("Failed to apply default image tag {}: couldn't parse image name {}: {why}", quote(image), quote(image));
+            let message = format!(
+                "Failed to apply default image tag {}: couldn't parse image name {}: {why}",
+                quote(image),
+                quote(image)
+            );
             warn(reason::INSPECT_FAILED, &message);
             return Err(ImageError { reason: "InvalidImageName", message, retry_at: None });
         }
@@ -55,7 +60,10 @@ impl ImageManager {
         if policy != "Always" {
             match self.service.image_status(image).await {
                 Ok(Some(found)) => {
-                    let message = format!("Container image {} already present on machine and can be accessed by the pod", quote(image));
+                    let message = format!(
+                        "Container image {} already present on machine and can be accessed by the pod",
+                        quote(image)
+                    );
                     self.recorder.container(pod, container, EventType::Normal, reason::PULLED, message);
                     return Ok(found);
                 }
@@ -75,7 +83,13 @@ impl ImageManager {
         self.pull(pod, container, image, secrets).await
     }
 
-    async fn pull(&self, pod: &Pod, container: &Container, image: &str, secrets: &[Arc<Secret>]) -> Result<Image, ImageError> {
+    async fn pull(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        image: &str,
+        secrets: &[Arc<Secret>],
+    ) -> Result<Image, ImageError> {
         let key = format!("{}_{image}", pod.uid());
         if let Some((_, retry_at)) = self.backoff.since_update(&key, SystemTime::now()) {
             let mut message = format!("Back-off pulling image {}", quote(image));
@@ -86,7 +100,13 @@ impl ImageManager {
             return Err(ImageError { reason: "ImagePullBackOff", message, retry_at: Some(retry_at) });
         }
         self.last_error.lock().remove(&key);
-        self.recorder.container(pod, container, EventType::Normal, reason::PULLING, format!("Pulling image {}", quote(image)));
+        self.recorder.container(
+            pod,
+            container,
+            EventType::Normal,
+            reason::PULLING,
+            format!("Pulling image {}", quote(image)),
+        );
         let started = Instant::now();
         let auth = pull_secrets::find(secrets, reference::registry(image));
         let pulled = match self.service.pull_image(image, auth).await {
@@ -95,7 +115,8 @@ impl ImageManager {
         };
         match pulled {
             Ok(found) => {
-                let took = duration(Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)));
+                let took =
+                    duration(Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)));
                 let message = format!(
                     "Successfully pulled image {} in {took} ({took} including waiting). Image size: {} bytes.",
                     quote(image),

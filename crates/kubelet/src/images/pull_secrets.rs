@@ -28,7 +28,12 @@ fn host(server: &str) -> &str {
 
 fn credentials(entry: &Value) -> Option<AuthConfig> {
     let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut out = AuthConfig { username: text("username"), password: text("password"), identity_token: text("identitytoken"), registry_token: text("registrytoken") };
+    let mut out = AuthConfig {
+        username: text("username"),
+        password: text("password"),
+        identity_token: text("identitytoken"),
+        registry_token: text("registrytoken"),
+    };
     let auth = text("auth");
     if out.username.is_empty() && !auth.is_empty() {
         let decoded = base64::engine::general_purpose::STANDARD.decode(auth.trim()).ok()?;
@@ -47,10 +52,14 @@ mod tests {
 
     #[test]
     fn auth_is_decoded_for_the_registry() {
-        let config = br#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"quay.io":{"username":"a","password":"b"}}}"#;
+        let config =
+            br#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"quay.io":{"username":"a","password":"b"}}}"#;
         let data = [(".dockerconfigjson".to_owned(), ByteString(config.to_vec()))].into();
         let secrets = [Arc::new(Secret { data: Some(data), ..Secret::default() })];
         let user = |registry: &str| find(&secrets, registry).map(|a| a.username);
-        assert_eq!((user("docker.io").as_deref(), user("quay.io").as_deref(), user("x.io")), (Some("u"), Some("a"), None));
+        assert_eq!(
+            (user("docker.io").as_deref(), user("quay.io").as_deref(), user("x.io")),
+            (Some("u"), Some("a"), None)
+        );
     }
 }

@@ -48,12 +48,15 @@ fn split_host(path: &str) -> (Option<&str>, &str) {
 
 fn valid_host(host: &str) -> bool {
     let name = host.split_once(':').map_or(host, |(name, _)| name);
-    host.starts_with('[') || (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'))
+    host.starts_with('[')
+        || (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'))
 }
 
 fn valid_component(text: &str) -> bool {
     let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
-    edge(text.bytes().next()) && edge(text.bytes().last()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    edge(text.bytes().next())
+        && edge(text.bytes().last())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 fn valid_tag(tag: &str) -> bool {
@@ -74,7 +77,13 @@ mod tests {
     #[test]
     fn names() {
         let digest = format!("a@sha256:{}", "0".repeat(64));
-        for good in ["busybox", "busybox:1.37", "registry.k8s.io/e2e-test-images/agnhost:2.59", "localhost:5000/a/b", digest.as_str()] {
+        for good in [
+            "busybox",
+            "busybox:1.37",
+            "registry.k8s.io/e2e-test-images/agnhost:2.59",
+            "localhost:5000/a/b",
+            digest.as_str(),
+        ] {
             assert_eq!(validate(good), Ok(()), "{good}");
         }
         for bad in ["", "Foo", "a:", "a b", "a@sha256:1", "a//b", "-a", ":x"] {
@@ -84,7 +93,13 @@ mod tests {
 
     #[test]
     fn policies_and_registries() {
-        for (image, want) in [("a", "Always"), ("a:latest", "Always"), ("a:1", "IfNotPresent"), ("h:5000/a", "Always"), ("a@sha256:0", "IfNotPresent")] {
+        for (image, want) in [
+            ("a", "Always"),
+            ("a:latest", "Always"),
+            ("a:1", "IfNotPresent"),
+            ("h:5000/a", "Always"),
+            ("a@sha256:0", "IfNotPresent"),
+        ] {
             assert_eq!(default_policy(image), want, "{image}");
         }
         assert_eq!(registry("quay.io/a/b:1"), "quay.io");

@@ -10,9 +10,12 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
+/// Watches by descriptor: how many use each, and whom it wakes.
+type Watches = Arc<Mutex<HashMap<i32, (usize, Arc<Notify>)>>>;
+
 struct Instance {
     fd: Arc<OwnedFd>,
-    watches: Arc<Mutex<HashMap<i32, (usize, Arc<Notify>)>>>,
+    watches: Watches,
 }
 
 static INSTANCE: OnceLock<Option<Instance>> = OnceLock::new();
@@ -47,8 +50,13 @@ impl Drop for Watch {
 /// Watches a directory for files that are written, made or renamed.
 pub fn watch(dir: &Path) -> io::Result<Watch> {
     let instance = INSTANCE.get_or_init(|| start().ok()).as_ref();
-    let instance = instance.ok_or_else(|| io::Error::other("no inotify instance is left (fs.inotify.max_user_instances)"))?;
-    let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF;
+    let instance =
+        instance.ok_or_else(|| io::Error::other("no inotify instance is left (fs.inotify.max_user_instances)"))?;
+    let flags = WatchFlags::MODIFY
+        | WatchFlags::CREATE
+        | WatchFlags::MOVED_TO
+        | WatchFlags::MOVED_FROM
+        | WatchFlags::DELETE_SELF;
     // Locked before the kernel knows: an event for the watch finds its entry.
     let mut watches = instance.watches.lock();
     let wd = inotify::add_watch(&*instance.fd, dir, flags)?;
@@ -59,7 +67,7 @@ pub fn watch(dir: &Path) -> io::Result<Watch> {
 
 fn start() -> io::Result<Instance> {
     let fd = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
-    let watches: Arc<Mutex<HashMap<i32, (usize, Arc<Notify>)>>> = Arc::default();
+    let watches = Watches::default();
     let (reader, table) = (fd.clone(), watches.clone());
     std::thread::Builder::new().name("inotify".into()).spawn(move || {
         let mut buffer = [MaybeUninit::uninit(); 8192];

@@ -32,10 +32,15 @@ impl Machine {
     pub fn read(root_dir: &Path) -> Self {
         let meminfo = line("/proc/meminfo");
         let kib = |key: &str| -> u64 {
-            let found = meminfo.lines().find_map(|l| l.strip_prefix(key)?.trim().split(' ').next()?.parse::<u64>().ok());
+            let found =
+                meminfo.lines().find_map(|l| l.strip_prefix(key)?.trim().split(' ').next()?.parse::<u64>().ok());
             found.unwrap_or(0) * 1024
         };
-        let machine_id = ["/etc/machine-id", "/var/lib/dbus/machine-id"].map(line).into_iter().find(|l| !l.is_empty()).unwrap_or_default();
+        let machine_id = ["/etc/machine-id", "/var/lib/dbus/machine-id"]
+            .map(line)
+            .into_iter()
+            .find(|l| !l.is_empty())
+            .unwrap_or_default();
         let uuid = line("/sys/class/dmi/id/product_uuid");
         Self {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),

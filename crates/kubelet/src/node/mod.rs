@@ -49,26 +49,35 @@ pub async fn register(ctx: &Context) -> Node {
     }
 }
 
-/// Follows the Node object: keeps the context's copy, and tells the network of the pod CIDRs.
-pub fn follow(ctx: &Arc<Context>, informer: &Informer<Node>, look: Arc<Notify>) {
-    let (weak, told) = (Arc::downgrade(ctx), parking_lot::Mutex::new(Vec::new()));
+/// Follows the Node object: keeps the context's copy, and tells the network of the pod CIDRs. Those that the
+/// registered node already has are told before this returns: a node that restarts does not become unready.
+pub async fn follow(ctx: &Arc<Context>, registered: &Node, informer: &Informer<Node>, look: Arc<Notify>) {
+    let known = pod_cidrs(registered);
+    if let Some(handler) = ctx.config.on_pod_cidr.clone().filter(|_| !known.is_empty()) {
+        handler(known.clone()).await;
+    }
+    let (weak, told) = (Arc::downgrade(ctx), parking_lot::Mutex::new(known));
     informer.on_event(move |event| {
         let Some(ctx) = weak.upgrade() else { return };
-        let node = event.object().clone();
-        *ctx.node.write() = node.clone();
-        let cidrs = node.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default();
+        *ctx.node.write() = event.object().clone();
+        let cidrs = pod_cidrs(event.object());
         let mut told = told.lock();
-        if !cidrs.is_empty() && *told != cidrs {
-            told.clone_from(&cidrs);
-            if let Some(handler) = ctx.config.on_pod_cidr.clone() {
-                let look = look.clone();
-                tokio::spawn(async move {
-                    handler(cidrs).await;
-                    look.notify_one();
-                });
-            }
+        if cidrs.is_empty() || *told == cidrs {
+            return;
+        }
+        told.clone_from(&cidrs);
+        if let Some(handler) = ctx.config.on_pod_cidr.clone() {
+            let look = look.clone();
+            tokio::spawn(async move {
+                handler(cidrs).await;
+                look.notify_one();
+            });
         }
     });
+}
+
+fn pod_cidrs(node: &Node) -> Vec<String> {
+    node.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default()
 }
 
 /// Writes the status: at once when it changes, else every five minutes.

@@ -3,8 +3,8 @@
 use crate::context::Context;
 use crate::node::machine::architecture;
 use api::k8s::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
-    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
 };
 use api::machinery::api::resource::Quantity as ApiQuantity;
 use std::collections::BTreeMap;
@@ -36,7 +36,8 @@ pub fn object(ctx: &Context, status: NodeStatus) -> Node {
     let mut node = Node::default();
     node.metadata.name = Some(ctx.config.node_name.clone());
     node.metadata.labels = Some(labels(ctx));
-    node.metadata.annotations = Some([("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())].into());
+    node.metadata.annotations =
+        Some([("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())].into());
     let taints = (!ctx.config.taints.is_empty()).then(|| ctx.config.taints.clone());
     node.spec = Some(NodeSpec { taints, ..NodeSpec::default() });
     node.status = Some(status);
@@ -46,11 +47,16 @@ pub fn object(ctx: &Context, status: NodeStatus) -> Node {
 /// The whole status; conditions that stay keep their transition times.
 pub async fn generate(ctx: &Context, old: &[NodeCondition]) -> NodeStatus {
     let config = &ctx.config;
-    let allocatable = ctx.allocatable().into_iter().map(|(name, amount)| (name, ApiQuantity(amount.to_string()))).collect();
-    let addresses = config.node_ips.iter().map(|ip| NodeAddress { address: ip.to_string(), type_: "InternalIP".into() });
+    let allocatable =
+        ctx.allocatable().into_iter().map(|(name, amount)| (name, ApiQuantity(amount.to_string()))).collect();
+    let addresses =
+        config.node_ips.iter().map(|ip| NodeAddress { address: ip.to_string(), type_: "InternalIP".into() });
     let hostname = NodeAddress { address: config.node_name.clone(), type_: "Hostname".into() };
     let handler = NodeRuntimeHandler {
-        features: Some(NodeRuntimeHandlerFeatures { recursive_read_only_mounts: Some(true), user_namespaces: Some(false) }),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(true),
+            user_namespaces: Some(false),
+        }),
         name: Some(String::new()),
     };
     NodeStatus {
@@ -58,7 +64,9 @@ pub async fn generate(ctx: &Context, old: &[NodeCondition]) -> NodeStatus {
         allocatable: Some(allocatable),
         capacity: Some(ctx.machine.capacity(config)),
         conditions: Some(conditions(ctx, old).await),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: config.port().into() }) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: config.port().into() }),
+        }),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
         images: Some(images(ctx).await),
         node_info: Some(ctx.machine.info(config.runtime.version())),
@@ -79,13 +87,21 @@ async fn images(ctx: &Context) -> Vec<ContainerImage> {
 
 /// Whether the runtime and its network are ready; otherwise the words of the Ready condition.
 pub async fn runtime_ready(ctx: &Context) -> Result<(), String> {
-    let conditions = ctx.config.runtime.status().await.map_err(|e| format!("container runtime status check may not have completed yet: {e}"))?;
+    let conditions = ctx
+        .config
+        .runtime
+        .status()
+        .await
+        .map_err(|e| format!("container runtime status check may not have completed yet: {e}"))?;
     let mut errors = Vec::new();
     for condition in conditions.iter().filter(|c| !c.status) {
         let (name, reason, message) = (condition.name, &condition.reason, &condition.message);
         match name {
-            "NetworkReady" => errors.push(format!("container runtime network not ready: {name}=false reason:{reason} message:{message}")),
-            "RuntimeReady" => errors.push(format!("container runtime not ready: {name}=false reason:{reason} message:{message}")),
+            "NetworkReady" => errors
+                .push(format!("container runtime network not ready: {name}=false reason:{reason} message:{message}")),
+            "RuntimeReady" => {
+                errors.push(format!("container runtime not ready: {name}=false reason:{reason} message:{message}"))
+            }
             _ => {}
         }
     }
@@ -109,15 +125,37 @@ async fn conditions(ctx: &Context, old: &[NodeCondition]) -> Vec<NodeCondition> 
         Err(why) => (false, "KubeletNotReady", why),
     };
     let all = [
-        ("MemoryPressure", pressure(memory, ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"], ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"])),
-        ("DiskPressure", pressure(disk, ["KubeletHasDiskPressure", "kubelet has disk pressure"], ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"])),
-        ("PIDPressure", pressure(pids, ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"], ["KubeletHasSufficientPID", "kubelet has sufficient PID available"])),
+        (
+            "MemoryPressure",
+            pressure(
+                memory,
+                ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
+                ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
+            ),
+        ),
+        (
+            "DiskPressure",
+            pressure(
+                disk,
+                ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+                ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+            ),
+        ),
+        (
+            "PIDPressure",
+            pressure(
+                pids,
+                ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
+                ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
+            ),
+        ),
         ("Ready", ready),
     ];
     let now = crate::status::now();
     let condition = |(name, (holds, reason, message)): (&str, (bool, &str, String))| {
         let status = if holds { "True" } else { "False" };
-        let since = old.iter().find(|c| c.type_ == name && c.status == status).and_then(|c| c.last_transition_time.clone());
+        let since =
+            old.iter().find(|c| c.type_ == name && c.status == status).and_then(|c| c.last_transition_time.clone());
         NodeCondition {
             last_heartbeat_time: Some(now.clone()),
             last_transition_time: Some(since.unwrap_or_else(|| now.clone())),
@@ -132,7 +170,8 @@ async fn conditions(ctx: &Context, old: &[NodeCondition]) -> Vec<NodeCondition> 
 
 fn memory_available() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let found = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    let found =
+        text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
     // A kernel that does not say has no pressure we could know of.
     found.map_or(u64::MAX, |kib| kib * 1024)
 }

@@ -23,9 +23,11 @@ pub async fn probe(ctx: &Context, target: &Target, action: &ExecAction, timeout:
             bytes.truncate(MAX_OUTPUT);
             Outcome::Failure(String::from_utf8_lossy(&bytes).into_owned())
         }
-        Err(cri::Error::DeadlineExceeded(_)) => {
-            Outcome::Failure(format!("command timed out: {} timed out after {}", quote(&cmd.join(" ")), duration(timeout)))
-        }
+        Err(cri::Error::DeadlineExceeded(_)) => Outcome::Failure(format!(
+            "command timed out: {} timed out after {}",
+            quote(&cmd.join(" ")),
+            duration(timeout)
+        )),
         Err(error) => Outcome::Unknown(error.to_string()),
     }
 }

@@ -16,7 +16,9 @@ pub async fn probe(host: &str, port: u16, service: &str, timeout: Duration) -> O
         Ok(stream) => stream,
         Err(_) => {
             let (address, timeout) = (quote(&address), duration(timeout));
-            return Outcome::Failure(format!("timeout: failed to connect service {address} within {timeout}: context deadline exceeded"));
+            return Outcome::Failure(format!(
+                "timeout: failed to connect service {address} within {timeout}: context deadline exceeded"
+            ));
         }
     };
     match tokio::time::timeout(timeout, check(TokioIo::new(stream), &address, service)).await {

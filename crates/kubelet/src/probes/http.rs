@@ -62,13 +62,20 @@ impl Request {
         default(&mut headers, "User-Agent", format!("kube-{agent}/1.36"));
         default(&mut headers, "Accept", "*/*".into());
         // An empty value asks for the header to be left out.
-        headers.retain(|(name, value)| !value.is_empty() || !["user-agent", "accept"].contains(&name.to_lowercase().as_str()));
+        headers.retain(|(name, value)| {
+            !value.is_empty() || !["user-agent", "accept"].contains(&name.to_lowercase().as_str())
+        });
         let https = action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https"));
         Ok(Self { https, host, port: port(&action.port, container)?, path, headers })
     }
 
     fn url(&self) -> String {
-        format!("{}://{}{}", if self.https { "https" } else { "http" }, join_host_port(&self.host, self.port), self.path)
+        format!(
+            "{}://{}{}",
+            if self.https { "https" } else { "http" },
+            join_host_port(&self.host, self.port),
+            self.path
+        )
     }
 
     /// Sends it and follows redirects on the same host. The error is Go's text.
@@ -77,7 +84,12 @@ impl Request {
         let all = async {
             for _ in 0..MAX_REDIRECTS {
                 let answer = self.once(timeout).await?;
-                match answer.location.as_deref().filter(|_| (300..400).contains(&answer.status)).map(|l| self.redirect(l)) {
+                match answer
+                    .location
+                    .as_deref()
+                    .filter(|_| (300..400).contains(&answer.status))
+                    .map(|l| self.redirect(l))
+                {
                     Some(true) => {}
                     _ => return Ok(answer),
                 }
@@ -86,7 +98,9 @@ impl Request {
         };
         match tokio::time::timeout(timeout, all).await {
             Ok(result) => result.map_err(|why| format!("Get \"{url}\": {why}")),
-            Err(_) => Err(format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)")),
+            Err(_) => Err(format!(
+                "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+            )),
         }
     }
 
@@ -137,11 +151,15 @@ impl Request {
             request = request.header(name, value);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
-        let response = sender.send_request(request).await.map_err(|e| if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() })?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() })?;
         let status = response.status().as_u16();
         let location = response.headers().get(http::header::LOCATION).and_then(|l| l.to_str().ok()).map(str::to_owned);
         // A longer body is cut off, which is no failure.
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+        let body =
+            Limited::new(response.into_body(), MAX_BODY).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
         connection.abort();
         Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned(), location })
     }
@@ -215,14 +233,20 @@ mod tests {
     async fn status_codes_decide() {
         let table = [
             ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Outcome::Success),
-            ("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", Outcome::Failure("HTTP probe failed with statuscode: 500".into())),
+            (
+                "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
+                Outcome::Failure("HTTP probe failed with statuscode: 500".into()),
+            ),
             (
                 "HTTP/1.1 302 Found\r\nlocation: http://example.com/\r\ncontent-length: 1\r\n\r\nx",
                 Outcome::Warning("Probe terminated redirects, Response body: x".into()),
             ),
         ];
         for (answer, want) in table {
-            let action = HTTPGetAction { port: api::machinery::util::intstr::IntOrString::Int(serve(answer).await.into()), ..HTTPGetAction::default() };
+            let action = HTTPGetAction {
+                port: api::machinery::util::intstr::IntOrString::Int(serve(answer).await.into()),
+                ..HTTPGetAction::default()
+            };
             assert_eq!(probe(&action, &Container::default(), "127.0.0.1", Duration::from_secs(2)).await, want);
         }
     }

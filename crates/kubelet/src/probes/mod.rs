@@ -106,7 +106,8 @@ async fn follow(ctx: Arc<Context>, target: Target, kind: ProbeKind) {
         let Some(success) = judge(&ctx, &target, kind, &probe).await else { continue };
         run = if last == Some(success) { run + 1 } else { 1 };
         last = Some(success);
-        let threshold = if success { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
+        let threshold =
+            if success { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
         if run < threshold.max(1) {
             continue;
         }
@@ -128,7 +129,9 @@ async fn judge(ctx: &Context, target: &Target, kind: ProbeKind, probe: &Probe) -
         }
     }
     let word = kind.word();
-    let event = |reason: &str, text: String| ctx.recorder.container(&target.pod, &target.container, EventType::Warning, reason, text);
+    let event = |reason: &str, text: String| {
+        ctx.recorder.container(&target.pod, &target.container, EventType::Warning, reason, text)
+    };
     match outcome {
         Outcome::Success => Some(true),
         Outcome::Warning(text) => {
@@ -177,7 +180,9 @@ pub fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
         IntOrString::Int(number) => i64::from(*number),
         IntOrString::String(name) => match container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)) {
             Some(port) => i64::from(port.container_port),
-            None => name.parse().map_err(|_| format!("couldn't find port: {} in {}", crate::format::quote(name), container.name))?,
+            None => name
+                .parse()
+                .map_err(|_| format!("couldn't find port: {} in {}", crate::format::quote(name), container.name))?,
         },
     };
     u16::try_from(number).ok().filter(|n| *n > 0).ok_or_else(|| format!("invalid port number: {number}"))
@@ -196,7 +201,8 @@ mod tests {
     #[test]
     fn ports_by_number_and_name() {
         let container: Container =
-            serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).expect("container");
+            serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
+                .expect("container");
         let text = |s: &str| IntOrString::String(s.into());
         assert_eq!(port(&IntOrString::Int(80), &container), Ok(80));
         assert_eq!(port(&text("web"), &container), Ok(8080));

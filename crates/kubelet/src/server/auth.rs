@@ -131,7 +131,8 @@ impl Auth {
         let subresource = subresources(path).last().copied().unwrap_or("proxy");
         let (name, node) = (&user.name, &self.node);
         tracing::debug!(user = name, reason, "refused");
-        Err(format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])\n").replace("nodes,", &format!("nodes, name={node},")))
+        Err(format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])\n")
+            .replace("nodes,", &format!("nodes, name={node},")))
     }
 
     /// `None`: allowed; else why not.
@@ -197,7 +198,12 @@ mod tests {
 
     #[test]
     fn paths_are_subresources_of_the_node() {
-        for (path, want) in [("/exec/a/b/c", ["proxy"].as_slice()), ("/pods", &["pods", "proxy"]), ("/metrics/resource", &["metrics"]), ("/", &["proxy"])] {
+        for (path, want) in [
+            ("/exec/a/b/c", ["proxy"].as_slice()),
+            ("/pods", &["pods", "proxy"]),
+            ("/metrics/resource", &["metrics"]),
+            ("/", &["proxy"]),
+        ] {
             assert_eq!(subresources(path), want, "{path}");
         }
     }

@@ -79,7 +79,14 @@ pub async fn exec(server: Arc<Server>, call: Call) -> Response<Body> {
     if cmd.is_empty() {
         return text(StatusCode::BAD_REQUEST, "you must specify at least 1 command");
     }
-    let request = ExecRequest { container_id, cmd, tty: wants.tty, stdin: wants.stdin, stdout: wants.stdout, stderr: wants.stderr };
+    let request = ExecRequest {
+        container_id,
+        cmd,
+        tty: wants.tty,
+        stdin: wants.stdin,
+        stdout: wants.stdout,
+        stderr: wants.stderr,
+    };
     upgrade(call, wants, move |remote| async move {
         let streams = server.ctx.config.runtime.exec(request).await;
         run(streams, remote).await;
@@ -93,7 +100,14 @@ pub async fn attach(server: Arc<Server>, call: Call) -> Response<Body> {
         Ok(id) => id,
         Err(answer) => return answer,
     };
-    let request = ExecRequest { container_id, cmd: Vec::new(), tty: wants.tty, stdin: wants.stdin, stdout: wants.stdout, stderr: wants.stderr };
+    let request = ExecRequest {
+        container_id,
+        cmd: Vec::new(),
+        tty: wants.tty,
+        stdin: wants.stdin,
+        stdout: wants.stdout,
+        stderr: wants.stderr,
+    };
     upgrade(call, wants, move |remote| async move {
         let streams = server.ctx.config.runtime.attach(request).await;
         let streams = streams.map(|streams| Streams { exit: without_code(streams.exit), ..streams });
@@ -102,7 +116,9 @@ pub async fn attach(server: Arc<Server>, call: Call) -> Response<Body> {
 }
 
 /// Attach ends well whatever the container's exit code is.
-fn without_code(exit: tokio::sync::oneshot::Receiver<cri::Result<i32>>) -> tokio::sync::oneshot::Receiver<cri::Result<i32>> {
+fn without_code(
+    exit: tokio::sync::oneshot::Receiver<cri::Result<i32>>,
+) -> tokio::sync::oneshot::Receiver<cri::Result<i32>> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let ended = match exit.await {
@@ -115,7 +131,9 @@ fn without_code(exit: tokio::sync::oneshot::Receiver<cri::Result<i32>>) -> tokio
 }
 
 async fn find(server: &Server, call: &Call, wants: Wants) -> Result<String, Response<Body>> {
-    let (Some(namespace), Some(name), Some(container)) = (call.segments.get(1), call.segments.get(2), call.segments.last()) else {
+    let (Some(namespace), Some(name), Some(container)) =
+        (call.segments.get(1), call.segments.get(2), call.segments.last())
+    else {
         return Err(text(StatusCode::NOT_FOUND, "404 page not found\n"));
     };
     if wants.is_empty() {
@@ -127,7 +145,11 @@ async fn find(server: &Server, call: &Call, wants: Wants) -> Result<String, Resp
     let running = super::running(server, namespace, name).await.map(|(_, containers)| containers);
     match running.and_then(|mut containers| containers.remove(container)) {
         Some(id) => Ok(id),
-        None => Err(text(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({})", format::quote(container)) + if pod.is_terminal() { ", pod is terminated" } else { "" })),
+        None => Err(text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("container not found ({})", format::quote(container))
+                + if pod.is_terminal() { ", pod is terminated" } else { "" },
+        )),
     }
 }
 
@@ -188,7 +210,12 @@ async fn forward_sizes(to: Option<mpsc::Sender<TerminalSize>>, mut from: mpsc::R
     }
 }
 
-async fn copy(from: Option<cri::Reader>, to: mpsc::Sender<Output>, wrap: fn(Bytes) -> Output, mut ended: tokio::sync::watch::Receiver<bool>) {
+async fn copy(
+    from: Option<cri::Reader>,
+    to: mpsc::Sender<Output>,
+    wrap: fn(Bytes) -> Output,
+    mut ended: tokio::sync::watch::Receiver<bool>,
+) {
     let Some(mut from) = from else { return };
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -231,7 +258,13 @@ mod tests {
         let (mut process_in, stdin) = tokio::io::duplex(64);
         let (stdout, mut process_out) = tokio::io::duplex(64);
         let (exit, exited) = tokio::sync::oneshot::channel();
-        let streams = Streams { stdin: Some(Box::new(stdin)), stdout: Some(Box::new(stdout)), stderr: None, resize: None, exit: exited };
+        let streams = Streams {
+            stdin: Some(Box::new(stdin)),
+            stdout: Some(Box::new(stdout)),
+            stderr: None,
+            resize: None,
+            exit: exited,
+        };
         let (to_stdin, from_client) = mpsc::channel(1);
         let (_sizes, resize) = mpsc::channel(1);
         let (output, mut to_client) = mpsc::channel(8);

@@ -18,7 +18,9 @@ const QUEUE: usize = 8;
 
 /// Sends a container's log, and what is added to it with `follow`.
 pub async fn get(server: Arc<Server>, call: Call) -> Response<Body> {
-    let [_, namespace, name, container] = call.segments.as_slice() else { return text(StatusCode::NOT_FOUND, "404 page not found\n") };
+    let [_, namespace, name, container] = call.segments.as_slice() else {
+        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+    };
     let Some(pod) = server.pods.find(namespace, name) else {
         return text(StatusCode::NOT_FOUND, format!("pod {} does not exist", quote(name)));
     };
@@ -42,7 +44,12 @@ pub async fn get(server: Arc<Server>, call: Call) -> Response<Body> {
     let path = PathBuf::from(&status.log_path);
     let reader = match LogReader::open(&path, options) {
         Ok(reader) => reader,
-        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to try resolving symlinks in path {}: {error}", quote(&status.log_path))),
+        Err(error) => {
+            return text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("failed to try resolving symlinks in path {}: {error}", quote(&status.log_path)),
+            );
+        }
     };
     let (sender, parts) = mpsc::channel(QUEUE);
     let follow = (call.flag("follow") && status.state == ContainerState::Running).then_some(events);
@@ -93,13 +100,18 @@ async fn copy(
 
 fn options(call: &Call) -> Result<Options, String> {
     const INVALID: &str = "{\"message\": \"Invalid request.\"}";
-    let number = |name: &str| call.parameter(name).map(|v| v.parse::<u64>().map_err(|_| INVALID.to_owned())).transpose();
+    let number =
+        |name: &str| call.parameter(name).map(|v| v.parse::<u64>().map_err(|_| INVALID.to_owned())).transpose();
     let since_seconds = number("sinceSeconds")?;
     let since = match (call.parameter("sinceTime"), since_seconds) {
         (Some(time), _) => Some(time.parse().map_err(|_| INVALID.to_owned())?),
         (_, Some(seconds)) => {
             let now = jiff::Timestamp::now();
-            Some(now - jiff::SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX / 2).min(now.as_second())))
+            Some(
+                now - jiff::SignedDuration::from_secs(
+                    i64::try_from(seconds).unwrap_or(i64::MAX / 2).min(now.as_second()),
+                ),
+            )
         }
         _ => None,
     };
@@ -119,12 +131,15 @@ fn options(call: &Call) -> Result<Options, String> {
 
 /// The instance whose log is meant; the error is upstream's text.
 async fn container_id(server: &Server, pod: &Pod, container: &str, previous: bool) -> Result<String, String> {
-    let state = crate::state::PodState::list(&*server.ctx.config.runtime, pod.uid()).await.map_err(|e| e.to_string())?;
+    let state =
+        crate::state::PodState::list(&*server.ctx.config.runtime, pod.uid()).await.map_err(|e| e.to_string())?;
     let history = state.history(container);
     let (name, pod_name) = (quote(container), quote(pod.name()));
     if previous {
         let ended = history.get(1).copied().or_else(|| history.first().copied().filter(|_| waits(pod, container)));
-        return ended.map(|s| s.id.clone()).ok_or_else(|| format!("previous terminated container {name} in pod {pod_name} not found"));
+        return ended
+            .map(|s| s.id.clone())
+            .ok_or_else(|| format!("previous terminated container {name} in pod {pod_name} not found"));
     }
     match history.iter().find(|s| s.state != ContainerState::Created) {
         Some(found) => Ok(found.id.clone()),
@@ -142,8 +157,11 @@ fn waits(pod: &Pod, container: &str) -> bool {
 }
 
 fn waiting_text(pod: &Pod, container: &str, name: &str, pod_name: &str) -> String {
-    let Some(status) = status(pod, container) else { return format!("container {name} in pod {pod_name} is not available") };
-    let waiting = status.state.as_ref().and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref()).unwrap_or_default();
+    let Some(status) = status(pod, container) else {
+        return format!("container {name} in pod {pod_name} is not available");
+    };
+    let waiting =
+        status.state.as_ref().and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref()).unwrap_or_default();
     let why = match waiting {
         "ErrImagePull" => "image can't be pulled",
         "ImagePullBackOff" => "trying and failing to pull image",

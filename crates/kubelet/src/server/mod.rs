@@ -164,7 +164,9 @@ fn config(server: &Server) -> serde_json::Value {
 pub fn text(status: StatusCode, content: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Full::new(content.into()).boxed());
     *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 

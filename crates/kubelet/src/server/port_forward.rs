@@ -41,7 +41,10 @@ pub async fn open(server: Arc<Server>, call: Call) -> Response<Body> {
     };
     let Some(pod) = server.pods.find(namespace, name) else { return text(StatusCode::NOT_FOUND, "pod does not exist") };
     let Some((sandbox, _)) = super::running(&server, namespace, name).await else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, format!("pod not found ({})", format::quote(&format::pod(&pod))));
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("pod not found ({})", format::quote(&format::pod(&pod))),
+        );
     };
     let forwarder = Forwarder { server, pod: sandbox.clone(), sandbox };
     if websocket::is_upgrade(&call.request) {
@@ -50,7 +53,12 @@ pub async fn open(server: Arc<Server>, call: Call) -> Response<Body> {
                 spdy::port_forward::serve(websocket::byte_stream(socket), forwarder).await;
             });
         }
-        let ports: Vec<u16> = call.query.iter().filter(|(n, _)| n == "port" || n == "ports").filter_map(|(_, v)| v.parse().ok()).collect();
+        let ports: Vec<u16> = call
+            .query
+            .iter()
+            .filter(|(n, _)| n == "port" || n == "ports")
+            .filter_map(|(_, v)| v.parse().ok())
+            .collect();
         if ports.is_empty() || ports.len() > MAX_PORTS {
             return text(StatusCode::BAD_REQUEST, "query parameter \"port\" is required");
         }
@@ -102,7 +110,13 @@ async fn channels(socket: Socket, forwarder: Forwarder, ports: Vec<u16>) {
     let _ = sink.send(websocket::goodbye()).await;
 }
 
-async fn one_port(forwarder: Forwarder, port: u16, [data, error]: [u8; 2], mut input: mpsc::Receiver<Bytes>, output: mpsc::Sender<Bytes>) {
+async fn one_port(
+    forwarder: Forwarder,
+    port: u16,
+    [data, error]: [u8; 2],
+    mut input: mpsc::Receiver<Bytes>,
+    output: mpsc::Sender<Bytes>,
+) {
     let frame = |channel: u8, bytes: &[u8]| Bytes::from([&[channel], bytes].concat());
     let stream = match forwarder.connect(port).await {
         Ok(stream) => stream,

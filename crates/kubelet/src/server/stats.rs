@@ -32,7 +32,8 @@ pub async fn summary(server: &Server) -> Value {
             let mut entry = usage(&stats);
             entry["name"] = container.metadata.name.as_str().into();
             entry["startTime"] = time(container.started_at).into();
-            entry["rootfs"] = json!({"time": time(stats.at), "usedBytes": stats.rootfs_bytes, "inodesUsed": stats.rootfs_inodes});
+            entry["rootfs"] =
+                json!({"time": time(stats.at), "usedBytes": stats.rootfs_bytes, "inodesUsed": stats.rootfs_inodes});
             containers.push(entry);
         }
         let Ok(stats) = runtime.cgroup_stats(&crate::qos::pod_cgroup(&pod)).await else { continue };
@@ -59,21 +60,45 @@ pub async fn resource_metrics(server: &Server) -> String {
     let seconds = |v: &Value| v["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap_or(0) as f64 / 1e9;
     let bytes = |v: &Value| v["memory"]["workingSetBytes"].as_u64().unwrap_or(0);
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let millis = |v: &Value| text(&v["cpu"]["time"]).parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond);
-    let mut cpu = format!("# HELP node_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the node in core-seconds\n# TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {} {}\n", seconds(&summary["node"]), millis(&summary["node"]));
-    let mut memory = format!("# HELP node_memory_working_set_bytes [STABLE] Current working set of the node in bytes\n# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {} {}\n", bytes(&summary["node"]), millis(&summary["node"]));
+    let millis =
+        |v: &Value| text(&v["cpu"]["time"]).parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond);
+    let mut cpu = format!(
+        "# HELP node_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the node in core-seconds\n# TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {} {}\n",
+        seconds(&summary["node"]),
+        millis(&summary["node"])
+    );
+    let mut memory = format!(
+        "# HELP node_memory_working_set_bytes [STABLE] Current working set of the node in bytes\n# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {} {}\n",
+        bytes(&summary["node"]),
+        millis(&summary["node"])
+    );
     cpu.push_str("# HELP container_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the container in core-seconds\n# TYPE container_cpu_usage_seconds_total counter\n");
     memory.push_str("# HELP container_memory_working_set_bytes [STABLE] Current working set of the container in bytes\n# TYPE container_memory_working_set_bytes gauge\n");
-    let mut pod_cpu = String::from("# HELP pod_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the pod in core-seconds\n# TYPE pod_cpu_usage_seconds_total counter\n");
-    let mut pod_memory = String::from("# HELP pod_memory_working_set_bytes [STABLE] Current working set of the pod in bytes\n# TYPE pod_memory_working_set_bytes gauge\n");
+    let mut pod_cpu = String::from(
+        "# HELP pod_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the pod in core-seconds\n# TYPE pod_cpu_usage_seconds_total counter\n",
+    );
+    let mut pod_memory = String::from(
+        "# HELP pod_memory_working_set_bytes [STABLE] Current working set of the pod in bytes\n# TYPE pod_memory_working_set_bytes gauge\n",
+    );
     for pod in summary["pods"].as_array().into_iter().flatten() {
-        let labels = format!("namespace=\"{}\",pod=\"{}\"", text(&pod["podRef"]["namespace"]), text(&pod["podRef"]["name"]));
+        let labels =
+            format!("namespace=\"{}\",pod=\"{}\"", text(&pod["podRef"]["namespace"]), text(&pod["podRef"]["name"]));
         let _ = writeln!(pod_cpu, "pod_cpu_usage_seconds_total{{{labels}}} {} {}", seconds(pod), millis(pod));
         let _ = writeln!(pod_memory, "pod_memory_working_set_bytes{{{labels}}} {} {}", bytes(pod), millis(pod));
         for container in pod["containers"].as_array().into_iter().flatten() {
             let labels = format!("container=\"{}\",{labels}", text(&container["name"]));
-            let _ = writeln!(cpu, "container_cpu_usage_seconds_total{{{labels}}} {} {}", seconds(container), millis(container));
-            let _ = writeln!(memory, "container_memory_working_set_bytes{{{labels}}} {} {}", bytes(container), millis(container));
+            let _ = writeln!(
+                cpu,
+                "container_cpu_usage_seconds_total{{{labels}}} {} {}",
+                seconds(container),
+                millis(container)
+            );
+            let _ = writeln!(
+                memory,
+                "container_memory_working_set_bytes{{{labels}}} {} {}",
+                bytes(container),
+                millis(container)
+            );
         }
     }
     out.extend([cpu, memory, pod_cpu, pod_memory]);

@@ -54,7 +54,8 @@ where
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+            let config =
+                WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
             session(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await).await;
         }
     });
@@ -142,7 +143,9 @@ pub fn goodbye() -> Message {
 async fn receive(message: Bytes, stdin: &mut Option<mpsc::Sender<Bytes>>, sizes: &mpsc::Sender<cri::TerminalSize>) {
     match message.split_first() {
         Some((0, _)) => {
-            if let Some(to) = stdin && message.len() > 1 {
+            if let Some(to) = stdin
+                && message.len() > 1
+            {
                 let _ = to.send(message.slice(1..)).await;
             }
         }
@@ -203,7 +206,10 @@ mod tests {
     #[test]
     fn protocols_are_chosen_in_the_clients_order() {
         let mut headers = HeaderMap::new();
-        headers.append(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("x, v4.channel.k8s.io, v5.channel.k8s.io"));
+        headers.append(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static("x, v4.channel.k8s.io, v5.channel.k8s.io"),
+        );
         assert_eq!(choose(&headers, &PROTOCOLS), Some("v4.channel.k8s.io"));
         assert_eq!(choose(&HeaderMap::new(), &PROTOCOLS), None);
     }

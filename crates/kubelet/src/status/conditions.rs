@@ -8,6 +8,14 @@ use api::machinery::apis::meta::v1::Time;
 /// Types written by the kubelet alone.
 pub const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Types written by the kubelet that are there only while a resize is under way.
+pub const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+/// Whether a condition is the kubelet's.
+pub fn is_owned(name: &str) -> bool {
+    OWNED.contains(&name) || RESIZE.contains(&name)
+}
+
 /// What conditions are made of.
 pub struct Facts<'a> {
     /// The pod.
@@ -20,6 +28,8 @@ pub struct Facts<'a> {
     pub regular: &'a [ContainerStatus],
     /// Whether a sandbox with its network is there.
     pub sandbox: bool,
+    /// Why a resize waits.
+    pub resize_pending: Option<&'a (&'static str, String)>,
     /// Conditions as last written.
     pub old: &'a [PodCondition],
     /// Now.
@@ -29,7 +39,10 @@ pub struct Facts<'a> {
 /// All conditions: those of others as they are, then the kubelet's.
 pub fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
     let theirs = facts.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let mut out: Vec<PodCondition> = theirs.filter(|c| !OWNED.contains(&c.type_.as_str())).cloned().collect();
+    let mut out: Vec<PodCondition> = theirs.filter(|c| !is_owned(&c.type_)).cloned().collect();
+    if let Some((reason, message)) = facts.resize_pending {
+        out.push(condition(facts, RESIZE[0], Verdict { holds: true, reason, message: message.clone() }));
+    }
     let containers = containers_ready(facts);
     let ready = ready(facts, &containers, &out);
     let truth = |holds: bool| Verdict { holds, reason: "", message: String::new() };
@@ -148,13 +161,27 @@ mod tests {
     use serde_json::json;
 
     fn facts(phase: &str, ready: bool, expect: [(&str, &str); 5]) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"generation": 2}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}})).expect("pod");
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"generation": 2}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
+        )
+        .expect("pod");
         let status = |name: &str| json!({"name": name, "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": {"waiting": {}}});
-        let regular: Vec<ContainerStatus> = serde_json::from_value(json!([status("a"), status("b")])).expect("statuses");
+        let regular: Vec<ContainerStatus> =
+            serde_json::from_value(json!([status("a"), status("b")])).expect("statuses");
         let old = Time(jiff::Timestamp::UNIX_EPOCH);
         let before: Vec<PodCondition> =
-            serde_json::from_value(json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": old}])).expect("old");
-        let facts = Facts { pod: &pod, phase, init: &[], regular: &regular, sandbox: true, old: &before, now: Time(jiff::Timestamp::now()) };
+            serde_json::from_value(json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": old}]))
+                .expect("old");
+        let facts = Facts {
+            pod: &pod,
+            phase,
+            init: &[],
+            regular: &regular,
+            sandbox: true,
+            resize_pending: None,
+            old: &before,
+            now: Time(jiff::Timestamp::now()),
+        };
         let got = all(&facts);
         let shown: Vec<_> = got.iter().map(|c| (c.status.as_str(), c.reason.as_deref().unwrap_or_default())).collect();
         assert_eq!(shown, expect);
@@ -164,8 +191,28 @@ mod tests {
 
     #[test]
     fn conditions_follow_containers_and_phase() {
-        facts("Pending", false, [("True", ""), ("True", ""), ("False", "ContainersNotReady"), ("False", "ContainersNotReady"), ("True", "")]);
+        facts(
+            "Pending",
+            false,
+            [
+                ("True", ""),
+                ("True", ""),
+                ("False", "ContainersNotReady"),
+                ("False", "ContainersNotReady"),
+                ("True", ""),
+            ],
+        );
         facts("Running", true, [("True", ""), ("True", ""), ("True", ""), ("True", ""), ("True", "")]);
-        facts("Succeeded", false, [("True", ""), ("True", "PodCompleted"), ("False", "PodCompleted"), ("False", "PodCompleted"), ("True", "")]);
+        facts(
+            "Succeeded",
+            false,
+            [
+                ("True", ""),
+                ("True", "PodCompleted"),
+                ("False", "PodCompleted"),
+                ("False", "PodCompleted"),
+                ("True", ""),
+            ],
+        );
     }
 }

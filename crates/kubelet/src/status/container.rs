@@ -2,8 +2,8 @@
 
 use crate::pod::ContainerType;
 use api::k8s::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, ContainerUser,
-    LinuxContainerUser, VolumeMountStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, LinuxContainerUser, ResourceRequirements, VolumeMountStatus,
 };
 use api::machinery::apis::meta::v1::Time;
 use cri::ContainerState as CriState;
@@ -18,6 +18,8 @@ pub type Waiting = (String, String);
 pub struct Facts<'a> {
     /// Its spec.
     pub container: &'a Container,
+    /// What it was granted.
+    pub resources: Option<&'a ResourceRequirements>,
     /// Its instances, the newest first.
     pub history: &'a [&'a cri::ContainerStatus],
     /// Its status as last written.
@@ -57,7 +59,10 @@ pub fn status(facts: &Facts<'_>) -> ContainerStatus {
 
 fn waiting(reason: &str, message: &str) -> ContainerState {
     let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
-    ContainerState { waiting: Some(ContainerStateWaiting { reason: text(reason), message: text(message) }), ..ContainerState::default() }
+    ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: text(reason), message: text(message) }),
+        ..ContainerState::default()
+    }
 }
 
 fn base(facts: &Facts<'_>) -> ContainerStatus {
@@ -106,7 +111,11 @@ fn from_memory(facts: &Facts<'_>) -> ContainerStatus {
     out
 }
 
-fn from_runtime(facts: &Facts<'_>, newest: &cri::ContainerStatus, before: Option<&cri::ContainerStatus>) -> ContainerStatus {
+fn from_runtime(
+    facts: &Facts<'_>,
+    newest: &cri::ContainerStatus,
+    before: Option<&cri::ContainerStatus>,
+) -> ContainerStatus {
     let mut out = base(facts);
     let id = format!("{}://{}", facts.runtime, newest.id);
     out.restart_count = i32::try_from(newest.metadata.attempt).unwrap_or(i32::MAX);
@@ -125,14 +134,18 @@ fn from_runtime(facts: &Facts<'_>, newest: &cri::ContainerStatus, before: Option
     };
     out.last_state.get_or_insert_default();
     out.container_id = Some(id);
-    out.resources.clone_from(&facts.container.resources);
-    let empty = |r: &api::k8s::core::v1::ResourceRequirements| r.limits.is_none() && r.requests.is_none() && r.claims.is_none();
+    out.resources = facts.resources.cloned();
+    let empty = |r: &ResourceRequirements| r.limits.is_none() && r.requests.is_none() && r.claims.is_none();
     if out.resources.as_ref().is_none_or(empty) {
         out.resources = Some(Default::default());
     }
-    out.allocated_resources = facts.container.resources.as_ref().and_then(|r| r.requests.clone());
+    out.allocated_resources = facts.resources.and_then(|r| r.requests.clone());
     out.user = newest.user.as_ref().map(|(uid, gid, groups)| ContainerUser {
-        linux: Some(LinuxContainerUser { uid: *uid, gid: *gid, supplemental_groups: Some(groups.clone()).filter(|g| !g.is_empty()) }),
+        linux: Some(LinuxContainerUser {
+            uid: *uid,
+            gid: *gid,
+            supplemental_groups: Some(groups.clone()).filter(|g| !g.is_empty()),
+        }),
     });
     out
 }

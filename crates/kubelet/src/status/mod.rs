@@ -6,11 +6,14 @@ pub mod phase;
 pub mod writer;
 
 use crate::context::Context;
+use crate::hooks::resize::Granted;
 use crate::pod::{ContainerType, PodExt, from_ephemeral};
 use crate::probes::results::ProbeKind;
 use crate::qos;
 use crate::state::PodState;
-use api::k8s::core::v1::{Container, ContainerState, ContainerStateTerminated, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use api::k8s::core::v1::{
+    Container, ContainerState, ContainerStateTerminated, ContainerStatus, HostIP, Pod, PodIP, PodStatus,
+};
 use api::machinery::apis::meta::v1::Time;
 use container::Waiting;
 use std::collections::BTreeMap;
@@ -30,6 +33,10 @@ pub struct Facts<'a> {
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// Reason and message of a failure of the pod itself.
     pub failure: Option<&'a (String, String)>,
+    /// What containers were granted, where that is not what the spec says.
+    pub granted: &'a Granted,
+    /// Why a resize waits.
+    pub resize_pending: Option<&'a (&'static str, String)>,
     /// Whether no container of the pod is started again.
     pub over: bool,
 }
@@ -79,6 +86,7 @@ pub fn generate(facts: &Facts<'_>) -> PodStatus {
         init: &init,
         regular: &regular,
         sandbox: facts.state.sandbox().is_some(),
+        resize_pending: facts.resize_pending,
         old: old.conditions.as_deref().unwrap_or_default(),
         now: now(),
     });
@@ -128,7 +136,12 @@ fn addresses(facts: &Facts<'_>, out: &mut PodStatus) {
     out.pod_ips = Some(ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
 }
 
-fn statuses(facts: &Facts<'_>, containers: &[Container], old: &Option<Vec<ContainerStatus>>, kind: ContainerType) -> Vec<ContainerStatus> {
+fn statuses(
+    facts: &Facts<'_>,
+    containers: &[Container],
+    old: &Option<Vec<ContainerStatus>>,
+    kind: ContainerType,
+) -> Vec<ContainerStatus> {
     let has_init = facts.pod.spec().init_containers.as_ref().is_some_and(|l| !l.is_empty());
     let (runtime, _) = facts.ctx.config.runtime.version();
     let of = |container: &Container| {
@@ -137,8 +150,12 @@ fn statuses(facts: &Facts<'_>, containers: &[Container], old: &Option<Vec<Contai
         let result = |kind: ProbeKind| newest.and_then(|n| facts.ctx.probes.get(&n.id, kind));
         container::status(&container::Facts {
             container,
+            resources: facts.granted.get(&container.name).unwrap_or(&container.resources).as_ref(),
             old: old.iter().flatten().find(|s| s.name == container.name),
-            waiting: facts.waiting.get(&container.name).filter(|_| newest.is_none_or(|n| n.state != cri::ContainerState::Running)),
+            waiting: facts
+                .waiting
+                .get(&container.name)
+                .filter(|_| newest.is_none_or(|n| n.state != cri::ContainerState::Running)),
             default_waiting: if has_init { "PodInitializing" } else { "ContainerCreating" },
             kind,
             runtime: &runtime,
@@ -151,6 +168,21 @@ fn statuses(facts: &Facts<'_>, containers: &[Container], old: &Option<Vec<Contai
     containers.iter().map(of).collect()
 }
 
+/// The status of a pod that this node does not run: it failed before anything of it was made.
+pub fn rejected(pod: &Pod, reason: &str, message: &str) -> PodStatus {
+    let old = pod.status.clone().unwrap_or_default();
+    PodStatus {
+        message: Some(message.into()),
+        observed_generation: pod.metadata.generation,
+        phase: Some("Failed".into()),
+        qos_class: Some(qos::class(pod).into()),
+        reason: Some(reason.into()),
+        start_time: old.start_time.or_else(|| Some(now())),
+        conditions: old.conditions,
+        ..PodStatus::default()
+    }
+}
+
 /// Ends a status whose pod has no process left: what did not end by itself is marked so, and the phase is final.
 pub fn terminate(pod: &Pod, status: &mut PodStatus) {
     let has_init = pod.spec().init_containers.as_ref().is_some_and(|l| !l.is_empty());
@@ -159,7 +191,7 @@ pub fn terminate(pod: &Pod, status: &mut PodStatus) {
     if !has_init || has_started(regular) || init_done {
         regular.iter_mut().for_each(end);
     }
-    let init = status.init_container_statuses.as_mut().map(Vec::as_mut_slice).unwrap_or_default();
+    let init = status.init_container_statuses.as_deref_mut().unwrap_or_default();
     // Init containers after the last one that ever ran have nothing to end.
     let ran = init.iter().rposition(|s| has_started(std::slice::from_ref(s))).map_or(0, |last| last + 1);
     init[..ran].iter_mut().for_each(end);
@@ -170,7 +202,9 @@ pub fn terminate(pod: &Pod, status: &mut PodStatus) {
         status.container_statuses = None;
     }
     let reason = if status.phase.as_deref() == Some("Succeeded") { "PodCompleted" } else { "PodFailed" };
-    for condition in status.conditions.iter_mut().flatten().filter(|c| ["Ready", "ContainersReady"].contains(&c.type_.as_str())) {
+    for condition in
+        status.conditions.iter_mut().flatten().filter(|c| ["Ready", "ContainersReady"].contains(&c.type_.as_str()))
+    {
         if condition.status == "True" {
             condition.last_transition_time = Some(now());
         }

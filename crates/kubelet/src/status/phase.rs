@@ -77,7 +77,13 @@ impl Counts {
 }
 
 /// The phase. `over`: no container of the pod is started again. `initialized`: a regular container has started before.
-pub fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], over: bool, initialized: bool) -> &'static str {
+pub fn phase(
+    pod: &Pod,
+    init: &[ContainerStatus],
+    regular: &[ContainerStatus],
+    over: bool,
+    initialized: bool,
+) -> &'static str {
     let (spec, mut counts) = (pod.spec(), Counts::default());
     for container in spec.init_containers.iter().flatten() {
         if is_sidecar(container) { counts.sidecar(container, init) } else { counts.init(pod, container, init) }
@@ -87,7 +93,11 @@ pub fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], o
     if counts.failed_init {
         return "Failed";
     }
-    if counts.pending_init > 0 || (counts.pending_sidecars > 0 && !initialized) || counts.waiting > 0 || counts.unknown > 0 {
+    if counts.pending_init > 0
+        || (counts.pending_sidecars > 0 && !initialized)
+        || counts.waiting > 0
+        || counts.unknown > 0
+    {
         return "Pending";
     }
     match (counts.running, counts.stopped) {

@@ -86,7 +86,11 @@ async fn run(client: kube::Client, mut wanted: watch::Receiver<Wanted>, written:
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(pod = crate::format::pod(&pod), error = api_message(&error), "cannot write the pod's status");
+                    tracing::warn!(
+                        pod = crate::format::pod(&pod),
+                        error = api_message(&error),
+                        "cannot write the pod's status"
+                    );
                     let _ = tokio::time::timeout(retry, wanted.changed()).await;
                     retry = (retry * 2).min(LONGEST_RETRY);
                 }
@@ -117,7 +121,14 @@ async fn write(client: &kube::Client, known: &Pod, status: &PodStatus) -> kube::
 /// The strategic merge patch between two statuses; `None` where nothing changes.
 fn changes(old: Option<&PodStatus>, new: &PodStatus) -> Option<Map<String, Value>> {
     // Fields of other writers; absent from ours, they must stay.
-    const OTHERS: [&str; 6] = ["nominatedNodeName", "resourceClaimStatuses", "extendedResourceClaimStatus", "resize", "resources", "allocatedResources"];
+    const OTHERS: [&str; 6] = [
+        "nominatedNodeName",
+        "resourceClaimStatuses",
+        "extendedResourceClaimStatus",
+        "resize",
+        "resources",
+        "allocatedResources",
+    ];
     let object = |status: &PodStatus| match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
@@ -152,8 +163,12 @@ fn changes(old: Option<&PodStatus>, new: &PodStatus) -> Option<Map<String, Value
 
 fn changed_conditions(old: Option<&Value>, new: &[Value]) -> Vec<Value> {
     let old = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let owned = |c: &&Value| c["type"].as_str().is_some_and(|t| super::conditions::OWNED.contains(&t));
-    let mut out = Vec::new();
+    let owned = |c: &&Value| c["type"].as_str().is_some_and(super::conditions::is_owned);
+    let mut out: Vec<Value> = old
+        .iter()
+        .filter(|c| owned(c) && !new.iter().any(|n| n["type"] == c["type"]))
+        .map(|gone| json!({"type": gone["type"], "$patch": "delete"}))
+        .collect();
     for condition in new.iter().filter(owned) {
         let before = old.iter().find(|c| c["type"] == condition["type"]);
         if before == Some(condition) {
@@ -185,7 +200,9 @@ mod tests {
             "conditions": [{"type": "Ready", "status": "False", "reason": "r"}, {"type": "Theirs", "status": "True"}]}));
         let same = old.clone();
         assert_eq!(changes(Some(&old), &same), None);
-        let new = status(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}, {"type": "Theirs", "status": "False"}]}));
+        let new = status(
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}, {"type": "Theirs", "status": "False"}]}),
+        );
         let want = json!({"phase": "Running", "reason": null, "conditions": [{"type": "Ready", "status": "True", "reason": null}]});
         assert_eq!(changes(Some(&old), &new).map(Value::Object), Some(want));
     }

@@ -31,11 +31,11 @@ pub type Payload = BTreeMap<String, FileProjection>;
 pub fn write(target: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bool> {
     payload.keys().try_for_each(|path| validate(path))?;
     let old = std::fs::read_link(target.join(DATA)).ok();
-    if let Some(old) = &old {
-        if matches(&target.join(old), payload)? {
-            link_visible(target, payload)?;
-            return Ok(false);
-        }
+    if let Some(old) = &old
+        && matches(&target.join(old), payload)?
+    {
+        link_visible(target, payload)?;
+        return Ok(false);
     }
     let fresh = new_directory(target)?;
     let result = fill(&target.join(&fresh), payload, group).and_then(|()| publish(target, &fresh, payload));

@@ -30,7 +30,8 @@ impl VolumePlugin for EmptyDirVolume {
                 mounts::make_dir(&request.dir, 0o777).map_err(|e| e.to_string())?;
             }
             "Memory" => {
-                let fresh = !request.dir.is_dir() || !mounts::is_mount_point(&request.dir).map_err(|e| e.to_string())?;
+                let fresh =
+                    !request.dir.is_dir() || !mounts::is_mount_point(&request.dir).map_err(|e| e.to_string())?;
                 mounts::ensure_tmpfs(&request.dir, tmpfs_size(request), 0o777).map_err(|e| e.to_string())?;
                 if !fresh {
                     return Ok(mounted);
@@ -48,9 +49,17 @@ impl VolumePlugin for EmptyDirVolume {
 
 /// The smaller of sizeLimit, the pod's memory limit and the node's allocatable memory.
 fn tmpfs_size(request: &Request<'_>) -> u64 {
-    let limit = request.volume.empty_dir.as_ref().and_then(|s| s.size_limit.as_ref()).and_then(|q| Quantity::parse(&q.0).ok());
+    let limit =
+        request.volume.empty_dir.as_ref().and_then(|s| s.size_limit.as_ref()).and_then(|q| Quantity::parse(&q.0).ok());
     let limit = limit.filter(|q| q.sign() > 0);
     let of_pod = crate::qos::pod_limits(request.pod).get("memory").copied();
     let of_node = request.facts.allocatable.get("memory").copied();
-    limit.into_iter().chain(of_pod).chain(of_node).map(|q| q.value()).min().and_then(|v| u64::try_from(v).ok()).unwrap_or(0)
+    limit
+        .into_iter()
+        .chain(of_pod)
+        .chain(of_node)
+        .map(|q| q.value())
+        .min()
+        .and_then(|v| u64::try_from(v).ok())
+        .unwrap_or(0)
 }

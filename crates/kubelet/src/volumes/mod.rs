@@ -96,7 +96,8 @@ pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<Mount
         match set_up_one(ctx, pod, facts, volume).await {
             Ok(mounted) => drop(out.insert(volume.name.clone(), mounted)),
             Err(why) => {
-                let message = format!("MountVolume.SetUp failed for volume {} : {why}", crate::format::quote(&volume.name));
+                let message =
+                    format!("MountVolume.SetUp failed for volume {} : {why}", crate::format::quote(&volume.name));
                 errors.push(SetUpError { message });
             }
         }

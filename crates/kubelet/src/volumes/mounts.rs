@@ -31,7 +31,8 @@ pub fn ensure_tmpfs(path: &Path, bytes: u64, mode: u32) -> io::Result<()> {
     // Swap would put secrets on disk; the kernels that know noswap are asked first.
     let mount_with = |options: String| {
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
-        mount("tmpfs", path, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(options.as_c_str())).map_err(io::Error::from)
+        mount("tmpfs", path, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(options.as_c_str()))
+            .map_err(io::Error::from)
     };
     mount_with(format!("mode={mode:o}{size},noswap")).or_else(|_| mount_with(format!("mode={mode:o}{size}")))
 }

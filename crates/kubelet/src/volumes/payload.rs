@@ -55,7 +55,11 @@ fn select(data: &BTreeMap<&str, &[u8]>, selection: &Selection<'_>, missing: &str
 }
 
 /// Files of the downward API.
-pub fn downward_api(request: &Request<'_>, items: &[DownwardAPIVolumeFile], default_mode: u32) -> Result<Payload, String> {
+pub fn downward_api(
+    request: &Request<'_>,
+    items: &[DownwardAPIVolumeFile],
+    default_mode: u32,
+) -> Result<Payload, String> {
     let mut out = Payload::new();
     for item in items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
@@ -76,7 +80,8 @@ mod tests {
 
     #[test]
     fn items_select_rename_and_may_be_missing() {
-        let map: ConfigMap = serde_json::from_value(json!({"data": {"a": "1"}, "binaryData": {"b": "Mg=="}})).expect("map");
+        let map: ConfigMap =
+            serde_json::from_value(json!({"data": {"a": "1"}, "binaryData": {"b": "Mg=="}})).expect("map");
         let item = |key: &str| KeyToPath { key: key.into(), path: format!("d/{key}"), mode: Some(0o400) };
         let check = |items: &[KeyToPath], optional: bool, expect: Result<&[&str], &str>| {
             let got = config_map(Some(&map), &Selection { items, mode: 0o644, optional });

@@ -25,16 +25,20 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
         let claim = claim(request).await?;
         let volume = persistent_volume(request, &claim).await?;
         let spec = volume.spec.as_ref().ok_or("PersistentVolume has no spec")?;
-        let source_readonly = request.volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
+        let source_readonly =
+            request.volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
         let (path, kind) = match (&spec.host_path, &spec.local) {
             (Some(source), _) => (source.path.as_str(), source.type_.as_deref().unwrap_or_default()),
             (_, Some(source)) => (source.path.as_str(), "Directory"),
             _ => return Err("no volume plugin matched".into()),
         };
         host_path::check(Path::new(path), kind)?;
-        if spec.local.is_some() && let Some(group) = request.fs_group() {
+        if spec.local.is_some()
+            && let Some(group) = request.fs_group()
+        {
             let policy = request.pod.spec().security_context.as_ref().and_then(|s| s.fs_group_change_policy.as_deref());
-            ownership::set(Path::new(path), group, source_readonly, policy == Some("OnRootMismatch")).map_err(|e| e.to_string())?;
+            ownership::set(Path::new(path), group, source_readonly, policy == Some("OnRootMismatch"))
+                .map_err(|e| e.to_string())?;
         }
         Ok(MountedVolume { path: path.into(), readonly: source_readonly, renew_at: None })
     }
@@ -46,15 +50,20 @@ async fn claim(request: &Request<'_>) -> Result<PersistentVolumeClaim, String> {
         Some(source) => source.claim_name.clone(),
         None => format!("{}-{}", pod.name(), volume.name),
     };
-    let api: kube::Api<PersistentVolumeClaim> = kube::Api::namespaced(request.ctx.config.client.clone(), pod.namespace());
-    let claim = api.get(&name).await.map_err(|e| format!("failed to fetch PVC from API server: {}", api_message(&e)))?;
+    let api: kube::Api<PersistentVolumeClaim> =
+        kube::Api::namespaced(request.ctx.config.client.clone(), pod.namespace());
+    let claim =
+        api.get(&name).await.map_err(|e| format!("failed to fetch PVC from API server: {}", api_message(&e)))?;
     if claim.metadata.deletion_timestamp.is_some() && pod.phase() == "Pending" {
         return Err("PVC is being deleted".into());
     }
     let owned = claim.metadata.owner_references.iter().flatten().any(|o| o.uid == pod.uid());
     if volume.ephemeral.is_some() && !owned {
         let pod = format!("{}/{}", pod.namespace(), pod.name());
-        return Err(format!("PVC {}/{name} was not created for pod {pod} (pod is not owner)", claim.metadata.namespace.unwrap_or_default()));
+        return Err(format!(
+            "PVC {}/{name} was not created for pod {pod} (pod is not owner)",
+            claim.metadata.namespace.unwrap_or_default()
+        ));
     }
     Ok(claim)
 }
@@ -66,7 +75,10 @@ async fn persistent_volume(request: &Request<'_>, claim: &PersistentVolumeClaim)
         return Err(format!("PVC is not bound, its phase is {}", quote(phase)));
     }
     let api: kube::Api<PersistentVolume> = kube::Api::all(request.ctx.config.client.clone());
-    let volume = api.get(name).await.map_err(|e| format!("failed to fetch PV {} from API server: {}", quote(name), api_message(&e)))?;
+    let volume = api
+        .get(name)
+        .await
+        .map_err(|e| format!("failed to fetch PV {} from API server: {}", quote(name), api_message(&e)))?;
     let bound_to = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()).and_then(|c| c.uid.clone());
     if bound_to == claim.metadata.uid {
         Ok(volume)

@@ -39,7 +39,13 @@ fn make_within(root: &OwnedFd, volume: &Path, relative: &Path) -> io::Result<()>
             Ok(next) => next,
             Err(rustix::io::Errno::NOENT) => {
                 mkdirat(&here, name, Mode::from_raw_mode(mode))?;
-                let made = openat2(&here, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), beneath())?;
+                let made = openat2(
+                    &here,
+                    name,
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                    beneath(),
+                )?;
                 rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
                 made
             }
@@ -62,7 +68,10 @@ pub fn bind(volume: &Path, relative: &str, target: &Path) -> io::Result<()> {
         other => other?,
     };
     prepare_target(&source, target)?;
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(source.as_fd(), c"", clone)?;
     Ok(move_mount(tree.as_fd(), c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }

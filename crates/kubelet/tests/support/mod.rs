@@ -33,7 +33,8 @@ impl Cluster {
         let kv = kv::RedbKv::open(dir.path().join("kv"), kv::Options::default()).expect("kv");
         let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
         let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
-        let config = apiserver::Config::new(kv, ca.clone(), key, ("127.0.0.1".parse().expect("ip"), 6443)).expect("config");
+        let config =
+            apiserver::Config::new(kv, ca.clone(), key, ("127.0.0.1".parse().expect("ip"), 6443)).expect("config");
         let server = ApiServer::new(config).expect("server");
         server.bootstrap().await.expect("bootstrap");
         let admin = server.client(UserInfo::admin());
@@ -56,7 +57,8 @@ impl Cluster {
     }
 
     pub async fn config_map(&self, name: &str, data: Value) {
-        let mut map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).expect("config map");
+        let mut map: ConfigMap =
+            serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).expect("config map");
         let maps: kube::Api<ConfigMap> = kube::Api::default_namespaced(self.admin.clone());
         if let Some(old) = maps.get_opt(name).await.expect("get") {
             map.metadata.resource_version = old.metadata.resource_version;
@@ -110,7 +112,8 @@ impl Cluster {
         let mut seen = Vec::new();
         for _ in 0..200 {
             let list = events.list(&ListParams::default()).await.expect("events");
-            seen = list.items.into_iter().map(|e| (e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect();
+            seen =
+                list.items.into_iter().map(|e| (e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect();
             if seen.iter().any(|(r, m)| r == reason && m.contains(message)) {
                 return;
             }
@@ -145,7 +148,11 @@ impl Cluster {
             std::fs::write(&path, text).expect("write");
             path.display().to_string()
         };
-        let (ca, cert, key) = (write("ca.pem", self.ca.cert_pem()), write("admin.pem", &admin.cert_pem), write("admin.key", &admin.key_pem));
+        let (ca, cert, key) = (
+            write("ca.pem", self.ca.cert_pem()),
+            write("admin.pem", &admin.cert_pem),
+            write("admin.key", &admin.key_pem),
+        );
         let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
             "clusters": [{"name": "c", "cluster": {"server": format!("https://{address}"), "certificate-authority": ca}}],

@@ -53,7 +53,12 @@ impl FakeRuntime {
     pub fn end(&self, name: &str, code: i32) {
         let ids: Vec<String> = {
             let content = self.content.lock().expect("lock");
-            content.containers.values().filter(|c| c.metadata.name == name && c.state == ContainerState::Running).map(|c| c.id.clone()).collect()
+            content
+                .containers
+                .values()
+                .filter(|c| c.metadata.name == name && c.state == ContainerState::Running)
+                .map(|c| c.id.clone())
+                .collect()
         };
         ids.iter().for_each(|id| self.exit(id, code));
     }
@@ -61,7 +66,9 @@ impl FakeRuntime {
     fn exit(&self, id: &str, code: i32) {
         let uid = {
             let mut content = self.content.lock().expect("lock");
-            let Some(container) = content.containers.get_mut(id).filter(|c| c.state == ContainerState::Running) else { return };
+            let Some(container) = content.containers.get_mut(id).filter(|c| c.state == ContainerState::Running) else {
+                return;
+            };
             container.state = ContainerState::Exited;
             container.exit_code = code;
             container.finished_at = now();
@@ -151,8 +158,13 @@ impl RuntimeService for FakeRuntime {
         };
         let mut content = self.content.lock().expect("lock");
         content.calls.push(format!("create_container {} {}", config.metadata.name, config.metadata.attempt));
-        let status = ContainerStatus { log_path: format!("{}/{}", content.logs[sandbox_id], config.log_path), ..status };
-        std::fs::write(&status.log_path, "2026-01-01T00:00:01.000000000Z stdout F one\n2026-01-01T00:00:02.000000000Z stderr F two\n").expect("log");
+        let status =
+            ContainerStatus { log_path: format!("{}/{}", content.logs[sandbox_id], config.log_path), ..status };
+        std::fs::write(
+            &status.log_path,
+            "2026-01-01T00:00:01.000000000Z stdout F one\n2026-01-01T00:00:02.000000000Z stderr F two\n",
+        )
+        .expect("log");
         content.containers.insert(id.clone(), status);
         content.configs.insert(id.clone(), config);
         Ok(id)
@@ -168,10 +180,10 @@ impl RuntimeService for FakeRuntime {
             (container.labels["io.kubernetes.pod.uid"].clone(), command)
         };
         self.emit(ContainerEventKind::Started, id, &uid);
-        if let [word, code] = command.as_slice() {
-            if word == "exit" {
-                self.exit(id, code.parse().expect("code"));
-            }
+        if let [word, code] = command.as_slice()
+            && word == "exit"
+        {
+            self.exit(id, code.parse().expect("code"));
         }
         Ok(())
     }
@@ -201,7 +213,12 @@ impl RuntimeService for FakeRuntime {
         Ok(self.content.lock().expect("lock").containers.values().cloned().collect())
     }
 
-    async fn update_container_resources(&self, _: &str, _: LinuxContainerResources) -> Result<()> {
+    async fn update_container_resources(&self, id: &str, resources: LinuxContainerResources) -> Result<()> {
+        let mut content = self.content.lock().expect("lock");
+        content.calls.push(format!("update_container_resources {}", resources.cpu_quota));
+        if let Some(container) = content.containers.get_mut(id) {
+            container.resources = resources;
+        }
         Ok(())
     }
 
@@ -231,10 +248,13 @@ impl RuntimeService for FakeRuntime {
         tokio::spawn(async move {
             match request.cmd.first().map(String::as_str) {
                 Some("cat") => drop(tokio::io::copy(&mut process_in, &mut process_out).await),
-                _ => drop(tokio::io::AsyncWriteExt::write_all(&mut process_out, request.cmd.join(" ").as_bytes()).await),
+                _ => {
+                    drop(tokio::io::AsyncWriteExt::write_all(&mut process_out, request.cmd.join(" ").as_bytes()).await)
+                }
             }
             drop(process_out);
-            let code = request.cmd.get(1).filter(|_| request.cmd[0] == "exit").and_then(|c| c.parse().ok()).unwrap_or(0);
+            let code =
+                request.cmd.get(1).filter(|_| request.cmd[0] == "exit").and_then(|c| c.parse().ok()).unwrap_or(0);
             let _ = sender.send(Ok(code));
         });
         let stdin = request.stdin.then(|| Box::new(stdin) as Writer);

@@ -1,6 +1,6 @@
 //! CPU time: shares (weight) and quota.
 
-use super::{read_key, read_number, write, Counters, Resources};
+use super::{Counters, Resources, read_key, read_number, write};
 use crate::error::Result;
 use std::path::Path;
 
@@ -57,7 +57,9 @@ mod tests {
 
     #[test]
     fn weights() {
-        for (shares, expect) in [(2, 1), (102, 17), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000), (1 << 40, 10_000)] {
+        for (shares, expect) in
+            [(2, 1), (102, 17), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000), (1 << 40, 10_000)]
+        {
             assert_eq!(weight(shares), expect, "{shares}");
         }
     }

@@ -1,6 +1,6 @@
 //! CPU and memory node lists.
 
-use super::{write, Resources};
+use super::{Resources, write};
 use crate::error::Result;
 use std::path::Path;
 
@@ -18,7 +18,8 @@ pub(super) fn apply(dir: &Path, r: &Resources) -> Result<()> {
 pub(super) fn inherit_v1(dir: &Path) -> Result<()> {
     let Some(parent) = dir.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let read = |dir: &Path| std::fs::read_to_string(dir.join(file)).map(|s| s.trim().to_string()).unwrap_or_default();
+        let read =
+            |dir: &Path| std::fs::read_to_string(dir.join(file)).map(|s| s.trim().to_string()).unwrap_or_default();
         if read(dir).is_empty() {
             write(dir, file, read(parent))?;
         }

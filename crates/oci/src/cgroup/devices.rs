@@ -74,7 +74,14 @@ fn load(program: &[u64]) -> Result<OwnedFd> {
     const BPF_PROG_TYPE_CGROUP_DEVICE: u64 = 15;
     let count = u32::try_from(program.len()).map_err(|_| Error::Invalid("too many device rules".into()))?;
     let license = c"Apache-2.0";
-    let mut attr = [BPF_PROG_TYPE_CGROUP_DEVICE | u64::from(count) << 32, program.as_ptr() as u64, license.as_ptr() as u64, 0, 0, 0];
+    let mut attr = [
+        BPF_PROG_TYPE_CGROUP_DEVICE | u64::from(count) << 32,
+        program.as_ptr() as u64,
+        license.as_ptr() as u64,
+        0,
+        0,
+        0,
+    ];
     sys::bpf(BPF_PROG_LOAD, &mut attr).context(|| "load the device program").map(sys::own_fd)
 }
 
@@ -107,7 +114,10 @@ fn assemble(rules: &[DeviceRule]) -> Vec<u64> {
             'c' => tests.push(op(JUMP_NE, 2, 0, 0, 2)),
             _ => {}
         }
-        let allowed = [('m', 1), ('r', 2), ('w', 4)].iter().filter(|(l, _)| rule.access.contains(*l)).fold(0, |a, (_, bit)| a | bit);
+        let allowed = [('m', 1), ('r', 2), ('w', 4)]
+            .iter()
+            .filter(|(l, _)| rule.access.contains(*l))
+            .fold(0, |a, (_, bit)| a | bit);
         tests.extend([op(MOV_REG, 6, 3, 0, 0), op(AND, 6, 0, 0, 7 & !allowed), op(JUMP_NE, 6, 0, 0, 0)]);
         tests.extend(rule.major.map(|n| op(JUMP_NE, 4, 0, 0, n as i32)));
         tests.extend(rule.minor.map(|n| op(JUMP_NE, 5, 0, 0, n as i32)));

@@ -1,6 +1,6 @@
 //! Huge pages.
 
-use super::{write, write_if_present, Resources};
+use super::{Resources, write, write_if_present};
 use crate::error::Result;
 use std::path::Path;
 

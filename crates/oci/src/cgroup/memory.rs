@@ -1,6 +1,6 @@
 //! Memory and swap.
 
-use super::{read_key, read_number, write, write_if_present, Counters, Resources};
+use super::{Counters, Resources, read_key, read_number, write, write_if_present};
 use crate::error::Result;
 use std::path::Path;
 
@@ -60,7 +60,8 @@ pub(super) fn v2_counters(dir: &Path, counters: &mut Counters) {
     counters.faults = stat("pgfault");
     counters.major_faults = stat("pgmajfault");
     // The root cgroup has no memory.current.
-    counters.memory = read_number(dir, "memory.current").unwrap_or_else(|| counters.anon + stat("file") + stat("kernel"));
+    counters.memory =
+        read_number(dir, "memory.current").unwrap_or_else(|| counters.anon + stat("file") + stat("kernel"));
 }
 
 #[cfg(test)]
@@ -69,7 +70,9 @@ mod tests {
 
     #[test]
     fn swap_of_v2() {
-        for (memory, total, expect) in [(0, 0, None), (100, 100, Some(0)), (100, 150, Some(50)), (100, -1, Some(-1)), (100, 0, None)] {
+        for (memory, total, expect) in
+            [(0, 0, None), (100, 100, Some(0)), (100, 150, Some(50)), (100, -1, Some(-1)), (100, 0, None)]
+        {
             let r = Resources { memory_limit: memory, memory_swap: total, ..Resources::default() };
             assert_eq!(swap_v2(&r), expect, "{memory} {total}");
         }

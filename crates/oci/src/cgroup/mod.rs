@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use devices::{default_rules, DeviceRule};
+pub use devices::{DeviceRule, default_rules};
 
 /// Limits of a cgroup; zero or empty leaves a value as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -312,7 +312,8 @@ struct Hierarchy {
 
 /// Reads the hierarchies out of mountinfo; of several mounts of one, the last below /sys/fs/cgroup counts.
 fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
-    const OPTIONS: [&str; 8] = ["rw", "ro", "clone_children", "noprefix", "xattr", "nsdelegate", "memory_recursiveprot", "favordynmods"];
+    const OPTIONS: [&str; 8] =
+        ["rw", "ro", "clone_children", "noprefix", "xattr", "nsdelegate", "memory_recursiveprot", "favordynmods"];
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mountinfo.lines() {
         let Some((front, back)) = line.split_once(" - ") else { continue };
@@ -326,7 +327,8 @@ fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
         let is_controller = |o: &&str| !unified && !OPTIONS.contains(o) && !o.contains('=');
         let controllers: Vec<String> = options.split(',').filter(is_controller).map(String::from).collect();
         let hierarchy = Hierarchy { point: point.into(), controllers, name, unified };
-        let same = |h: &Hierarchy| (h.unified, &h.controllers, &h.name) == (unified, &hierarchy.controllers, &hierarchy.name);
+        let same =
+            |h: &Hierarchy| (h.unified, &h.controllers, &h.name) == (unified, &hierarchy.controllers, &hierarchy.name);
         match found.iter_mut().find(|h| same(h)) {
             Some(known) if point.starts_with("/sys/fs/cgroup") => *known = hierarchy,
             Some(_) => {}
@@ -377,7 +379,10 @@ mod tests {
 34 30 0:23 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
 35 30 0:24 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
         let found = hierarchies(info);
-        let shown: Vec<_> = found.iter().map(|h| (h.point.to_str().unwrap(), h.controllers.join("+"), h.name.clone(), h.unified)).collect();
+        let shown: Vec<_> = found
+            .iter()
+            .map(|h| (h.point.to_str().unwrap(), h.controllers.join("+"), h.name.clone(), h.unified))
+            .collect();
         assert_eq!(
             shown,
             [

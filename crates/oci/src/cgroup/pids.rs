@@ -1,6 +1,6 @@
 //! Number of processes.
 
-use super::{read_number, write, Counters, Resources};
+use super::{Counters, Resources, read_number, write};
 use crate::error::Result;
 use std::path::Path;
 

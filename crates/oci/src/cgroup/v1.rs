@@ -1,6 +1,9 @@
 //! The v1 driver: the same path in every mounted hierarchy.
 
-use super::{cpu, cpuset, devices, hugetlb, memory, pids, write, CgroupMount, Counters, DeviceRule, Driver, Hierarchy, Join, Resources};
+use super::{
+    CgroupMount, Counters, DeviceRule, Driver, Hierarchy, Join, Resources, cpu, cpuset, devices, hugetlb, memory, pids,
+    write,
+};
 use crate::error::{Context, Result};
 use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
@@ -68,8 +71,13 @@ impl Driver for V1 {
         let mut join = Join::default();
         for hierarchy in &self.hierarchies {
             let dir = hierarchy.point.join(&self.root).join(path);
-            let (file, flags) = if hierarchy.unified { (dir, OFlags::PATH | OFlags::DIRECTORY) } else { (dir.join("tasks"), OFlags::WRONLY) };
-            let fd = rustix::fs::open(&file, flags | OFlags::CLOEXEC, Mode::empty()).context(|| format!("open {}", file.display()))?;
+            let (file, flags) = if hierarchy.unified {
+                (dir, OFlags::PATH | OFlags::DIRECTORY)
+            } else {
+                (dir.join("tasks"), OFlags::WRONLY)
+            };
+            let fd = rustix::fs::open(&file, flags | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("open {}", file.display()))?;
             if hierarchy.unified {
                 join.directory = Some(fd);
             } else {

@@ -1,6 +1,9 @@
 //! The v2 driver: one tree, controllers enabled on the way down.
 
-use super::{cpu, cpuset, devices, hugetlb, memory, pids, read_key, write, CgroupMount, Counters, DeviceRule, Driver, Join, Resources};
+use super::{
+    CgroupMount, Counters, DeviceRule, Driver, Join, Resources, cpu, cpuset, devices, hugetlb, memory, pids, read_key,
+    write,
+};
 use crate::error::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
@@ -98,7 +101,8 @@ impl Driver for V2 {
 /// Hands every controller down. One that cannot be (threaded, or in use by v1) is left out: a limit
 /// that needs it then fails by its own name.
 fn enable_controllers(dir: &Path) -> Result<()> {
-    let read = |file: &str| std::fs::read_to_string(dir.join(file)).context(|| format!("read {}", dir.join(file).display()));
+    let read =
+        |file: &str| std::fs::read_to_string(dir.join(file)).context(|| format!("read {}", dir.join(file).display()));
     let (available, enabled) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
     for controller in available.split_whitespace() {
         if !enabled.split_whitespace().any(|e| e == controller) {

@@ -64,7 +64,8 @@ pub struct ArgRule {
 impl ProfileFile {
     /// Parses and checks a file, so that a wrong one fails before a container is made.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        let file: Self = serde_json::from_slice(json).map_err(|e| Error::Invalid(format!("decoding seccomp profile failed: {e}")))?;
+        let file: Self = serde_json::from_slice(json)
+            .map_err(|e| Error::Invalid(format!("decoding seccomp profile failed: {e}")))?;
         file.rules()?;
         Ok(file)
     }
@@ -129,7 +130,9 @@ impl Filter {
 pub(crate) fn compile(profile: &Profile, capabilities: Capabilities) -> Result<Filter> {
     let (rules, flags) = match profile {
         Profile::Default => (default::rules(capabilities), 0),
-        Profile::File(file) => (file.rules()?, if file.flags.iter().any(|f| f == "SECCOMP_FILTER_FLAG_LOG") { 2 } else { 0 }),
+        Profile::File(file) => {
+            (file.rules()?, if file.flags.iter().any(|f| f == "SECCOMP_FILTER_FLAG_LOG") { 2 } else { 0 })
+        }
     };
     Ok(Filter { program: rules.compile(), flags })
 }

@@ -288,10 +288,22 @@ pub(super) mod tests {
         use Comparison::*;
         let big = 5 << 32 | 7;
         for (comparison, value, argument, holds) in [
-            (Eq, big, big, true), (Eq, big, 7, false), (Ne, big, 7, true), (Ne, big, big, false),
-            (Gt, big, big, false), (Gt, big, big + 1, true), (Gt, big, 6 << 32, true), (Gt, big, 9, false),
-            (Ge, big, big, true), (Ge, big, big - 1, false), (Lt, big, big, false), (Lt, big, big - 1, true),
-            (Lt, big, 9, true), (Lt, big, 6 << 32, false), (Le, big, big, true), (Le, big, big + 1, false),
+            (Eq, big, big, true),
+            (Eq, big, 7, false),
+            (Ne, big, 7, true),
+            (Ne, big, big, false),
+            (Gt, big, big, false),
+            (Gt, big, big + 1, true),
+            (Gt, big, 6 << 32, true),
+            (Gt, big, 9, false),
+            (Ge, big, big, true),
+            (Ge, big, big - 1, false),
+            (Lt, big, big, false),
+            (Lt, big, big - 1, true),
+            (Lt, big, 9, true),
+            (Lt, big, 6 << 32, false),
+            (Le, big, big, true),
+            (Le, big, big + 1, false),
         ] {
             let mut rules = Rules::new(Action::Errno(1));
             let conditions = vec![Condition::new(0, Eq, 3), Condition::new(1, comparison, value)];

@@ -14,9 +14,10 @@ pub struct ControllerRevision;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Controller").describe("Controller of the object"),
-Column::string("Revision").describe("Revision indicates the revision of the state represented by Data."),
-AGE,
+    Column::string("Controller").describe("Controller of the object"),
+    Column::string("Revision").describe("Revision indicates the revision of the state represented by Data."),
+    AGE,
+
 ];
 
 impl Strategy for ControllerRevision {

@@ -16,16 +16,17 @@ pub struct DaemonSet;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::integer("Desired").describe("The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod). More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/"),
-Column::integer("Current").describe("The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod. More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/"),
-Column::integer("Ready").describe("numberReady is the number of nodes that should be running the daemon pod and have one or more of the daemon pod running with a Ready Condition."),
-Column::integer("Up-to-date").describe("The total number of nodes that are running updated daemon pod"),
-Column::integer("Available").describe("The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available (ready for at least spec.minReadySeconds)"),
-Column::string("Node Selector").describe("NodeSelector is a selector which must be true for the pod to fit on a node. Selector which must match a node's labels for the pod to be scheduled on that node. More info: https://kubernetes.io/docs/concepts/configuration/assign-pod-node/"),
-AGE,
-Column::string("Containers").wide().describe("Names of each container in the template."),
-Column::string("Images").wide().describe("Images referenced by each container in the template."),
-Column::string("Selector").wide().describe("A label query over pods that are managed by the daemon set. Must match in order to be controlled. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
+    Column::integer("Desired").describe("The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod). More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/"),
+    Column::integer("Current").describe("The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod. More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/"),
+    Column::integer("Ready").describe("numberReady is the number of nodes that should be running the daemon pod and have one or more of the daemon pod running with a Ready Condition."),
+    Column::integer("Up-to-date").describe("The total number of nodes that are running updated daemon pod"),
+    Column::integer("Available").describe("The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available (ready for at least spec.minReadySeconds)"),
+    Column::string("Node Selector").describe("NodeSelector is a selector which must be true for the pod to fit on a node. Selector which must match a node's labels for the pod to be scheduled on that node. More info: https://kubernetes.io/docs/concepts/configuration/assign-pod-node/"),
+    AGE,
+    Column::string("Containers").wide().describe("Names of each container in the template."),
+    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    Column::string("Selector").wide().describe("A label query over pods that are managed by the daemon set. Must match in order to be controlled. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
+
 ];
 const COUNTS: [&str; 4] = ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"];
 const GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -102,8 +103,15 @@ impl Strategy for DaemonSet {
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
         for field in [
-            "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady", "observedGeneration",
-            "updatedNumberScheduled", "numberAvailable", "numberUnavailable", "collisionCount",
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
         ] {
             errors.non_negative(&path.field(field), status.int(field).unwrap_or(0));
         }

@@ -16,13 +16,14 @@ pub struct Deployment;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Ready").describe("Number of the pod with ready state"),
-Column::string("Up-to-date").describe("Total number of non-terminating pods targeted by this deployment that have the desired template spec."),
-Column::string("Available").describe("Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment."),
-AGE,
-Column::string("Containers").wide().describe("Names of each container in the template."),
-Column::string("Images").wide().describe("Images referenced by each container in the template."),
-Column::string("Selector").wide().describe("Label selector for pods. Existing ReplicaSets whose pods are selected by this will be the ones affected by this deployment. It must match the pod template's labels."),
+    Column::string("Ready").describe("Number of the pod with ready state"),
+    Column::string("Up-to-date").describe("Total number of non-terminating pods targeted by this deployment that have the desired template spec."),
+    Column::string("Available").describe("Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment."),
+    AGE,
+    Column::string("Containers").wide().describe("Names of each container in the template."),
+    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    Column::string("Selector").wide().describe("Label selector for pods. Existing ReplicaSets whose pods are selected by this will be the ones affected by this deployment. It must match the pod template's labels."),
+
 ];
 
 impl Strategy for Deployment {
@@ -54,7 +55,8 @@ impl Strategy for Deployment {
     }
 
     fn generation_changes(&self, new: &Object, old: &Object) -> bool {
-        new.get("spec") != old.get("spec") || new.at("metadata").at("annotations") != old.at("metadata").at("annotations")
+        new.get("spec") != old.get("spec")
+            || new.at("metadata").at("annotations") != old.at("metadata").at("annotations")
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -94,8 +96,14 @@ impl Strategy for Deployment {
         let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
         let of = |field: &str| status.int(field).unwrap_or(0);
         for field in [
-            "observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas",
-            "unavailableReplicas", "terminatingReplicas", "collisionCount",
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
         ] {
             errors.non_negative(&path.field(field), of(field));
         }

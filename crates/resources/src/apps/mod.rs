@@ -117,7 +117,11 @@ pub fn replica_counts(obj: &Object) -> Vec<Cause> {
         }
     }
     if of("availableReplicas") > of("readyReplicas") {
-        errors.invalid(&path.field("availableReplicas"), of("availableReplicas"), "cannot be greater than readyReplicas");
+        errors.invalid(
+            &path.field("availableReplicas"),
+            of("availableReplicas"),
+            "cannot be greater than readyReplicas",
+        );
     }
     errors.0
 }

@@ -17,15 +17,21 @@ pub struct StatefulSet;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Ready").describe("Number of the pod with ready state"),
-AGE,
-Column::string("Containers").wide().describe("Names of each container in the template."),
-Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    Column::string("Ready").describe("Number of the pod with ready state"),
+    AGE,
+    Column::string("Containers").wide().describe("Names of each container in the template."),
+    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+
 ];
 const COUNTS: [&str; 2] = ["replicas", "availableReplicas"];
 const FIXED: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 const CHANGEABLE: [&str; 7] = [
-    "replicas", "template", "updateStrategy", "minReadySeconds", "ordinals", "revisionHistoryLimit",
+    "replicas",
+    "template",
+    "updateStrategy",
+    "minReadySeconds",
+    "ordinals",
+    "revisionHistoryLimit",
     "persistentVolumeClaimRetentionPolicy",
 ];
 
@@ -95,7 +101,12 @@ impl Strategy for StatefulSet {
         let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
         let of = |field: &str| status.int(field).unwrap_or(0);
         for field in [
-            "replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas", "observedGeneration",
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+            "observedGeneration",
             "collisionCount",
         ] {
             errors.non_negative(&path.field(field), of(field));
@@ -163,7 +174,8 @@ fn spec(errors: &mut Errors, spec: &Value, create: bool) {
         other => errors.invalid(&path, other, "must be 'OrderedReady' or 'Parallel'"),
     }
     strategy(errors, spec.at("updateStrategy"), &SPEC.field("updateStrategy"));
-    let (policy, path) = (spec.at("persistentVolumeClaimRetentionPolicy"), SPEC.field("persistentVolumeClaimRetentionPolicy"));
+    let (policy, path) =
+        (spec.at("persistentVolumeClaimRetentionPolicy"), SPEC.field("persistentVolumeClaimRetentionPolicy"));
     for field in ["whenDeleted", "whenScaled"].into_iter().filter(|_| !policy.is_null()) {
         errors.supported(&path.field(field), policy.text(field), &["Delete", "Retain"]);
     }

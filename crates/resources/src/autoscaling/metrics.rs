@@ -8,7 +8,10 @@ use serde_json::Value;
 const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 /// Fields in the order upstream looks at them, and the types they belong to.
 const SOURCES: [(&str, &str); 5] = [
-    ("object", "Object"), ("external", "External"), ("pods", "Pods"), ("resource", "Resource"),
+    ("object", "Object"),
+    ("external", "External"),
+    ("pods", "Pods"),
+    ("resource", "Resource"),
     ("containerResource", "ContainerResource"),
 ];
 const SHOWN: usize = 2;
@@ -99,7 +102,10 @@ fn source(errors: &mut Errors, kind: &str, of: &Value, path: &Path<'_>) {
             errors.required(&at.field("averageValue"), "must specify a positive target averageValue");
         }
         "resource" | "containerResource" if !average && !percent => {
-            errors.required(&at.field("averageUtilization"), "must set either a target raw value or a target utilization");
+            errors.required(
+                &at.field("averageUtilization"),
+                "must set either a target raw value or a target utilization",
+            );
         }
         "resource" | "containerResource" if average && percent => {
             errors.forbidden(&at.field("averageValue"), "may not set both a target raw value and a target utilization");
@@ -173,7 +179,8 @@ pub fn summary(specs: &[Value], statuses: &[Value]) -> String {
     if specs.is_empty() {
         return "<none>".into();
     }
-    let mut list: Vec<String> = specs.iter().enumerate().map(|(i, m)| one(m, statuses.get(i).unwrap_or(&Value::Null))).collect();
+    let mut list: Vec<String> =
+        specs.iter().enumerate().map(|(i, m)| one(m, statuses.get(i).unwrap_or(&Value::Null))).collect();
     let count = list.len();
     list.truncate(SHOWN);
     let text = list.join(", ");
@@ -181,7 +188,9 @@ pub fn summary(specs: &[Value], statuses: &[Value]) -> String {
 }
 
 fn one(metric: &Value, status: &Value) -> String {
-    let Some((field, kind)) = SOURCES.iter().find(|(_, k)| *k == metric.text("type")) else { return "<unknown type>".into() };
+    let Some((field, kind)) = SOURCES.iter().find(|(_, k)| *k == metric.text("type")) else {
+        return "<unknown type>".into();
+    };
     let (of, goal) = (metric.at(field), metric.at(field).at("target"));
     let current = status.at(field).at("current");
     let amount = |from: &Value, name: &str| from.has(name).then(|| quantity(from.at(name)).to_string());

@@ -106,7 +106,8 @@ fn from_stored(obj: &mut Object) {
     obj["apiVersion"] = "autoscaling/v1".into();
     let percent_of = |list: &[Value], field: &str| {
         let is_cpu = |m: &&Value| {
-            m.text("type") == "Resource" && m.at("resource").text("name") == "cpu"
+            m.text("type") == "Resource"
+                && m.at("resource").text("name") == "cpu"
                 && m.at("resource").at(field).has("averageUtilization")
         };
         let at = list.iter().position(|m| is_cpu(&m));

@@ -6,7 +6,7 @@ use crate::apps;
 use crate::columns::{AGE, NAME};
 use crate::core::pod::{defaults, warnings};
 use crate::field::{Errors, Fields, Path, items_mut, map_mut, same, set_default};
-use crate::{Ctx, Propagation, Strategy, copy_field, metadata, names};
+use crate::{Ctx, MetadataChecks, Propagation, Strategy, copy_field, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -17,13 +17,14 @@ pub struct Job;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Status").describe("Status of the job."),
-Column::string("Completions").describe("The number of pods which reached phase Succeeded. The value increases monotonically for a given spec. However, it may decrease in reaction to scale down of elastic indexed jobs."),
-Column::string("Duration").describe("Time required to complete the job."),
-AGE,
-Column::string("Containers").wide().describe("Names of each container in the template."),
-Column::string("Images").wide().describe("Images referenced by each container in the template."),
-Column::string("Selector").wide().describe("A label query over pods that should match the pod count. Normally, the system sets this field for you. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
+    Column::string("Status").describe("Status of the job."),
+    Column::string("Completions").describe("The number of pods which reached phase Succeeded. The value increases monotonically for a given spec. However, it may decrease in reaction to scale down of elastic indexed jobs."),
+    Column::string("Duration").describe("Time required to complete the job."),
+    AGE,
+    Column::string("Containers").wide().describe("Names of each container in the template."),
+    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    Column::string("Selector").wide().describe("A label query over pods that should match the pod count. Normally, the system sets this field for you. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
+
 ];
 const UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB: &str = "batch.kubernetes.io/job-name";
@@ -75,14 +76,22 @@ impl Strategy for Job {
             let wrong = names::dns1123_label(&host, false);
             if !wrong.is_empty() {
                 let list = wrong.join(" ");
-                errors.invalid(&path, name, &format!("will not able to create pod with invalid DNS label: {host}: [{list}]"));
+                errors.invalid(
+                    &path,
+                    name,
+                    &format!("will not able to create pod with invalid DNS label: {host}: [{list}]"),
+                );
             }
         }
         errors.0
     }
 
-    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Both
+    }
+
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
         let (now, was) = (new.at("spec"), old.at("spec"));
         job_spec::with_selector(&mut errors, now);
         completions(&mut errors, now, was);
@@ -178,7 +187,9 @@ fn labels_of_template(obj: &mut Object) {
 fn generate_selector(obj: &mut Object) {
     let (uid, name) = (api::meta::uid(obj).to_owned(), api::meta::name(obj).to_owned());
     let Some(spec) = map_mut(obj, "spec") else { return };
-    if let Some(labels) = map_mut(spec, "template").and_then(|t| map_mut(t, "metadata")).and_then(|m| map_mut(m, "labels")) {
+    if let Some(labels) =
+        map_mut(spec, "template").and_then(|t| map_mut(t, "metadata")).and_then(|m| map_mut(m, "labels"))
+    {
         for (label, by_uid) in LABELS {
             labels[label] = if by_uid { uid.as_str() } else { name.as_str() }.into();
         }

@@ -18,11 +18,15 @@ pub fn failure(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     for (i, rule) in rules.iter().enumerate() {
         let (path, action) = (path.index(i), rule.text("action"));
         match action {
-            "" => errors.required(&path.field("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]"),
+            "" => {
+                errors.required(&path.field("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]")
+            }
             "FailIndex" if !spec.has("backoffLimitPerIndex") => {
                 errors.invalid(&path.field("action"), action, "requires the backoffLimitPerIndex to be set");
             }
-            action => drop(errors.supported(&path.field("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"])),
+            action => {
+                drop(errors.supported(&path.field("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"]))
+            }
         }
         let (codes, conditions) = (rule.at("onExitCodes"), rule.list("onPodConditions"));
         if !codes.is_null() {
@@ -135,7 +139,9 @@ fn success_rule(errors: &mut Errors, rule: &Value, completions: i64, path: &Path
         errors.invalid(&path, count, &text);
     }
     if indexes.is_some() && count > total {
-        let text = format!("must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)");
+        let text = format!(
+            "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+        );
         errors.invalid(&path, count, &text);
     }
 }
@@ -146,11 +152,14 @@ fn indexes(text: &str, completions: i64) -> Result<i64, String> {
     for part in text.split(',').filter(|_| !text.is_empty()) {
         let ends: Vec<&str> = part.split('-').collect();
         if ends.len() > 2 {
-            return Err(format!("the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"));
+            return Err(format!(
+                "the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+            ));
         }
         let mut numbers = Vec::new();
         for end in ends {
-            let number: i64 = end.parse().map_err(|_| format!("cannot convert string to integer for index: {end:?}"))?;
+            let number: i64 =
+                end.parse().map_err(|_| format!("cannot convert string to integer for index: {end:?}"))?;
             if number >= completions {
                 return Err(format!("too large index: {end:?}"));
             }
@@ -171,7 +180,8 @@ pub fn status(obj: &Object) -> Vec<Cause> {
     for field in ["active", "succeeded", "failed", "ready", "terminating"] {
         errors.non_negative(&path.field(field), status.int(field).unwrap_or(0));
     }
-    let is = |kind: &str| status.list("conditions").iter().any(|c| c.text("type") == kind && c.text("status") == "True");
+    let is =
+        |kind: &str| status.list("conditions").iter().any(|c| c.text("type") == kind && c.text("status") == "True");
     let finished = is("Complete") || is("Failed");
     if is("Complete") && is("Failed") {
         errors.invalid(&path.field("conditions"), json!({}), "cannot set Complete=True and Failed=true conditions");
@@ -181,7 +191,11 @@ pub fn status(obj: &Object) -> Vec<Cause> {
         errors.invalid(&path.field("completionTime"), status.at("completionTime").clone(), text);
     }
     if finished && status.int("active").unwrap_or(0) > 0 {
-        errors.invalid(&path.field("active"), status.int("active").unwrap_or(0), "active>0 is invalid for finished job");
+        errors.invalid(
+            &path.field("active"),
+            status.int("active").unwrap_or(0),
+            "active>0 is invalid for finished job",
+        );
     }
     errors.0
 }
@@ -192,9 +206,9 @@ mod tests {
 
     #[test]
     fn indexes_are_counted() {
-        for (text, want) in [
-            ("1,3-5", Ok(4)), ("", Ok(0)), ("0", Ok(1)), ("5-2", Err("too large index: \"9\"")), ("x", Err("")),
-        ] {
+        for (text, want) in
+            [("1,3-5", Ok(4)), ("", Ok(0)), ("0", Ok(1)), ("5-2", Err("too large index: \"9\"")), ("x", Err(""))]
+        {
             let got = indexes(&text.replace('5', if want.is_err() { "9" } else { "5" }), 8);
             match want {
                 Ok(want) => assert_eq!(got, Ok(want), "{text}"),

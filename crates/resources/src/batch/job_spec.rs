@@ -29,8 +29,13 @@ pub fn with_selector(errors: &mut Errors, spec: &Value) {
 /// Errors of a spec in a job or a job template.
 pub fn spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     for field in [
-        "parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex", "maxFailedIndexes",
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
     ] {
         errors.non_negative(&path.field(field), spec.int(field).unwrap_or(0));
     }
@@ -98,7 +103,9 @@ fn indexed(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         }
         for (field, value) in [("parallelism", parallelism), ("maxFailedIndexes", max_failed)] {
             if let Some(value) = too_much(value, 10_000) {
-                let text = format!("must be less than or equal to 10000 when completions are above {HIGH} and used with backoff limit per index");
+                let text = format!(
+                    "must be less than or equal to 10000 when completions are above {HIGH} and used with backoff limit per index"
+                );
                 errors.invalid(&path.field(field), value, &text);
             }
         }

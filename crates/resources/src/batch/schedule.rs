@@ -39,7 +39,9 @@ pub fn check(text: &str) -> Result<(), String> {
 fn descriptor(text: &str, word: &str) -> Result<(), String> {
     let known = ["yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"];
     match word.strip_prefix("every ") {
-        Some(duration) if duration.starts_with(|c: char| c.is_ascii_digit()) && duration.ends_with(['s', 'm', 'h']) => Ok(()),
+        Some(duration) if duration.starts_with(|c: char| c.is_ascii_digit()) && duration.ends_with(['s', 'm', 'h']) => {
+            Ok(())
+        }
         Some(duration) => Err(format!("failed to parse duration {text}: time: invalid duration {duration:?}")),
         None if known.contains(&word) => Ok(()),
         None => Err(format!("unrecognized descriptor: {text}")),

@@ -14,8 +14,9 @@ pub struct Endpoints;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Endpoints").describe("The set of all endpoints is the union of all subsets. Addresses are placed into subsets according to the IPs they share. A single address with multiple ports, some of which are ready and some of which are not (because they come from different containers) will result in the address being displayed in different subsets for the different ports. No address will appear in both Addresses and NotReadyAddresses in the same subset. Sets of addresses and ports that comprise a service."),
-AGE,
+    Column::string("Endpoints").describe("The set of all endpoints is the union of all subsets. Addresses are placed into subsets according to the IPs they share. A single address with multiple ports, some of which are ready and some of which are not (because they come from different containers) will result in the address being displayed in different subsets for the different ports. No address will appear in both Addresses and NotReadyAddresses in the same subset. Sets of addresses and ports that comprise a service."),
+    AGE,
+
 ];
 const SHOWN: usize = 3;
 
@@ -75,7 +76,8 @@ fn address(errors: &mut Errors, address: &Value, path: &Path<'_>) {
         Some(text) => errors.invalid(&path.field("ip"), ip, text),
         None => endpoint_ip(errors, ip, &path.field("ip")),
     }
-    for (field, rule) in [("hostname", names::dns1123_label as names::NameRule), ("nodeName", names::dns1123_subdomain)] {
+    for (field, rule) in [("hostname", names::dns1123_label as names::NameRule), ("nodeName", names::dns1123_subdomain)]
+    {
         let name = address.text(field);
         if !name.is_empty() {
             errors.invalid_each(&path.field(field), name, rule(name, false));
@@ -132,7 +134,10 @@ fn summary(obj: &Object) -> String {
         let ports = subset.list("ports");
         let pairs = match ports.is_empty() {
             true => subset.list("addresses").iter().map(|a| a.text("ip").to_owned()).collect::<Vec<_>>(),
-            false => ports.iter().flat_map(|p| subset.list("addresses").iter().map(|a| join(a.text("ip"), p.int("port").unwrap_or(0)))).collect(),
+            false => ports
+                .iter()
+                .flat_map(|p| subset.list("addresses").iter().map(|a| join(a.text("ip"), p.int("port").unwrap_or(0))))
+                .collect(),
         };
         count += pairs.len();
         shown.extend(pairs);

@@ -17,15 +17,16 @@ pub struct NewEvent;
 
 const COLUMNS: &[Column] = &[
     Column::string("Last Seen").describe("The time at which the most recent occurrence of this event was recorded."),
-Column::string("Type").describe("Type of this event (Normal, Warning), new types could be added in the future"),
-Column::string("Reason").describe("This should be a short, machine understandable string that gives the reason for the transition into the object's current status."),
-Column::string("Object").describe("The object that this event is about."),
-Column::string("Subobject").wide().describe("If referring to a piece of an object instead of an entire object, this string should contain a valid JSON/Go field access statement, such as desiredState.manifest.containers[2]. For example, if the object reference is to a container within a pod, this would take on a value like: \"spec.containers{name}\" (where \"name\" refers to the name of the container that triggered the event) or if no container name is specified \"spec.containers[2]\" (container with index 2 in this pod). This syntax is chosen only to have some well-defined way of referencing a part of an object."),
-Column::string("Source").wide().describe("The component reporting this event. Should be a short machine understandable string."),
-Column::string("Message").describe("A human-readable description of the status of this operation."),
-Column::string("First Seen").wide().describe("The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)"),
-Column::string("Count").wide().describe("The number of times this event has occurred."),
-NAME.wide(),
+    Column::string("Type").describe("Type of this event (Normal, Warning), new types could be added in the future"),
+    Column::string("Reason").describe("This should be a short, machine understandable string that gives the reason for the transition into the object's current status."),
+    Column::string("Object").describe("The object that this event is about."),
+    Column::string("Subobject").wide().describe("If referring to a piece of an object instead of an entire object, this string should contain a valid JSON/Go field access statement, such as desiredState.manifest.containers[2]. For example, if the object reference is to a container within a pod, this would take on a value like: \"spec.containers{name}\" (where \"name\" refers to the name of the container that triggered the event) or if no container name is specified \"spec.containers[2]\" (container with index 2 in this pod). This syntax is chosen only to have some well-defined way of referencing a part of an object."),
+    Column::string("Source").wide().describe("The component reporting this event. Should be a short machine understandable string."),
+    Column::string("Message").describe("A human-readable description of the status of this operation."),
+    Column::string("First Seen").wide().describe("The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)"),
+    Column::string("Count").wide().describe("The number of times this event has occurred."),
+    NAME.wide(),
+
 ];
 
 impl Strategy for Event {
@@ -135,8 +136,20 @@ impl Strategy for NewEvent {
             series(&mut errors, new);
         }
         for field in [
-            "involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "reason", "type",
-            "eventTime", "action", "related", "reportingComponent", "reportingInstance",
+            "involvedObject",
+            "reason",
+            "message",
+            "source",
+            "firstTimestamp",
+            "lastTimestamp",
+            "count",
+            "reason",
+            "type",
+            "eventTime",
+            "action",
+            "related",
+            "reportingComponent",
+            "reportingInstance",
         ] {
             let shown = if field == "reportingComponent" { "reportingController" } else { field };
             errors.immutable(&Path::root(shown), new.at(field), old.at(field));

@@ -28,6 +28,14 @@ impl Strategy for LimitRange {
         false
     }
 
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        // a limit range without a name gets a unique one
+        if api::meta::name(obj).is_empty() {
+            let uid = api::meta::uid(obj).to_owned();
+            api::meta::set(obj, "name", uid);
+        }
+    }
+
     fn metadata_on_update(&self) -> crate::MetadataChecks {
         crate::MetadataChecks::Create
     }
@@ -111,14 +119,15 @@ fn claim(errors: &mut Errors, limit: &Value, path: &Path<'_>) {
 fn amounts(errors: &mut Errors, limit: &Value, key: &str, path: &Path<'_>) {
     let of = |list: &str| Some(limit.at(list).at(key)).filter(|v| !v.is_null()).map(quantity);
     let (min, max, default, request) = (of("min"), of("max"), of("default"), of("defaultRequest"));
-    let mut check = |low: Option<Quantity>, high: Option<Quantity>, list: &str, shown: Option<Quantity>, words: (&str, &str)| {
-        if let (Some(low), Some(high), Some(shown)) = (low, high, shown) {
-            if low > high {
-                let text = format!("{} value {low} is greater than {} value {high}", words.0, words.1);
-                errors.invalid(&path.field(list).key(key), shown.to_string(), &text);
+    let mut check =
+        |low: Option<Quantity>, high: Option<Quantity>, list: &str, shown: Option<Quantity>, words: (&str, &str)| {
+            if let (Some(low), Some(high), Some(shown)) = (low, high, shown) {
+                if low > high {
+                    let text = format!("{} value {low} is greater than {} value {high}", words.0, words.1);
+                    errors.invalid(&path.field(list).key(key), shown.to_string(), &text);
+                }
             }
-        }
-    };
+        };
     check(min, max, "min", min, ("min", "max"));
     check(min, request, "defaultRequest", request, ("min", "default request"));
     check(request, max, "defaultRequest", request, ("default request", "max"));

@@ -12,11 +12,7 @@ use serde_json::{Value, json};
 /// Namespaces.
 pub struct Namespace;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-Column::string("Status").describe("The status of the namespace"),
-AGE,
-];
+const COLUMNS: &[Column] = &[NAME, Column::string("Status").describe("The status of the namespace"), AGE];
 
 impl Strategy for Namespace {
     fn default(&self, obj: &mut Object) {

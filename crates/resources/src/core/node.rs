@@ -16,15 +16,16 @@ pub struct Node;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Status").describe("The status of the node"),
-Column::string("Roles").describe("The roles of the node"),
-AGE,
-Column::string("Version").describe("Kubelet Version reported by the node."),
-Column::string("Internal-IP").wide().describe("List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP)."),
-Column::string("External-IP").wide().describe("List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP)."),
-Column::string("OS-Image").wide().describe("OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy))."),
-Column::string("Kernel-Version").wide().describe("Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64)."),
-Column::string("Container-Runtime").wide().describe("ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2)."),
+    Column::string("Status").describe("The status of the node"),
+    Column::string("Roles").describe("The roles of the node"),
+    AGE,
+    Column::string("Version").describe("Kubelet Version reported by the node."),
+    Column::string("Internal-IP").wide().describe("List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP)."),
+    Column::string("External-IP").wide().describe("List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP)."),
+    Column::string("OS-Image").wide().describe("OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy))."),
+    Column::string("Kernel-Version").wide().describe("Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64)."),
+    Column::string("Container-Runtime").wide().describe("ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2)."),
+
 ];
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const ROLE: &str = "node-role.kubernetes.io/";
@@ -145,8 +146,16 @@ impl Strategy for Node {
 }
 
 const NODE_INFO: [&str; 10] = [
-    "machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeletVersion",
-    "kubeProxyVersion", "operatingSystem", "architecture",
+    "machineID",
+    "systemUUID",
+    "bootID",
+    "kernelVersion",
+    "osImage",
+    "containerRuntimeVersion",
+    "kubeletVersion",
+    "kubeProxyVersion",
+    "operatingSystem",
+    "architecture",
 ];
 
 /// `podCIDR` is the first of `podCIDRs`.
@@ -172,8 +181,12 @@ fn taints(errors: &mut Errors, obj: &Object) {
         taint_effect(errors, taint.text("effect"), false, &item.field("effect"));
         let same = |t: &Value| t.text("key") == key && t.text("effect") == taint.text("effect");
         if list[..i].iter().any(same) {
-            let fields =
-                [("Key", key.into()), ("Value", value.into()), ("Effect", taint.text("effect").into()), ("TimeAdded", taint.at("timeAdded").clone())];
+            let fields = [
+                ("Key", key.into()),
+                ("Value", value.into()),
+                ("Effect", taint.text("effect").into()),
+                ("TimeAdded", taint.at("timeAdded").clone()),
+            ];
             let printed = format!("{}: taints must be unique by key and effect pair", go_struct(&fields));
             errors.duplicate_printed(&item, &printed);
         }

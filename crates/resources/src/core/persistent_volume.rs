@@ -17,28 +17,44 @@ pub struct PersistentVolume;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Capacity").describe("capacity is the description of the persistent volume's resources and capacity. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#capacity"),
-Column::string("Access Modes").describe("accessModes contains all ways the volume can be mounted. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes"),
-Column::string("Reclaim Policy").describe("persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim. Valid options are Retain (default for manually created PersistentVolumes), Delete (default for dynamically provisioned PersistentVolumes), and Recycle (deprecated). Recycle must be supported by the volume plugin underlying this PersistentVolume. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#reclaiming"),
-Column::string("Status").describe("phase indicates if a volume is available, bound to a claim, or released by a claim. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#phase"),
-Column::string("Claim").describe("claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim. Expected to be non-nil when bound. claim.VolumeName is the authoritative bind between PV and PVC. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#binding"),
-Column::string("StorageClass").describe("StorageClass of the pv"),
-Column::string("VolumeAttributesClass").describe("VolumeAttributesClass of the pv"),
-Column::string("Reason").describe("reason is a brief CamelCase string that describes any failure and is meant for machine parsing and tidy display in the CLI."),
-AGE,
-Column::string("VolumeMode").wide().describe("volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state. Value of Filesystem is implied when not included in spec."),
+    Column::string("Capacity").describe("capacity is the description of the persistent volume's resources and capacity. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#capacity"),
+    Column::string("Access Modes").describe("accessModes contains all ways the volume can be mounted. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes"),
+    Column::string("Reclaim Policy").describe("persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim. Valid options are Retain (default for manually created PersistentVolumes), Delete (default for dynamically provisioned PersistentVolumes), and Recycle (deprecated). Recycle must be supported by the volume plugin underlying this PersistentVolume. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#reclaiming"),
+    Column::string("Status").describe("phase indicates if a volume is available, bound to a claim, or released by a claim. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#phase"),
+    Column::string("Claim").describe("claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim. Expected to be non-nil when bound. claim.VolumeName is the authoritative bind between PV and PVC. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#binding"),
+    Column::string("StorageClass").describe("StorageClass of the pv"),
+    Column::string("VolumeAttributesClass").describe("VolumeAttributesClass of the pv"),
+    Column::string("Reason").describe("reason is a brief CamelCase string that describes any failure and is meant for machine parsing and tidy display in the CLI."),
+    AGE,
+    Column::string("VolumeMode").wide().describe("volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state. Value of Filesystem is implied when not included in spec."),
+
 ];
-const MODES: [(&str, &str); 4] = [
-    ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOnce", "RWO"), ("ReadWriteOncePod", "RWOP"),
-];
+const MODES: [(&str, &str); 4] =
+    [("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOnce", "RWO"), ("ReadWriteOncePod", "RWOP")];
 /// Volume types in upstream's order, and the names its errors give them.
 const SOURCES: &[(&str, &str)] = &[
-    ("hostPath", "hostPath"), ("gcePersistentDisk", "persistentDisk"), ("awsElasticBlockStore", "awsElasticBlockStore"),
-    ("glusterfs", "glusterfs"), ("flocker", "flocker"), ("nfs", "nfs"), ("rbd", "rbd"), ("quobyte", "quobyte"),
-    ("cephfs", "cephfs"), ("iscsi", "iscsi"), ("cinder", "cinder"), ("fc", "fc"), ("flexVolume", "flexVolume"),
-    ("azureFile", "azureFile"), ("vsphereVolume", "vsphereVolume"), ("photonPersistentDisk", "photonPersistentDisk"),
-    ("portworxVolume", "portworxVolume"), ("azureDisk", "azureDisk"), ("scaleIO", "scaleIO"), ("local", "local"),
-    ("storageos", "storageos"), ("csi", "csi"),
+    ("hostPath", "hostPath"),
+    ("gcePersistentDisk", "persistentDisk"),
+    ("awsElasticBlockStore", "awsElasticBlockStore"),
+    ("glusterfs", "glusterfs"),
+    ("flocker", "flocker"),
+    ("nfs", "nfs"),
+    ("rbd", "rbd"),
+    ("quobyte", "quobyte"),
+    ("cephfs", "cephfs"),
+    ("iscsi", "iscsi"),
+    ("cinder", "cinder"),
+    ("fc", "fc"),
+    ("flexVolume", "flexVolume"),
+    ("azureFile", "azureFile"),
+    ("vsphereVolume", "vsphereVolume"),
+    ("photonPersistentDisk", "photonPersistentDisk"),
+    ("portworxVolume", "portworxVolume"),
+    ("azureDisk", "azureDisk"),
+    ("scaleIO", "scaleIO"),
+    ("local", "local"),
+    ("storageos", "storageos"),
+    ("csi", "csi"),
 ];
 
 impl Strategy for PersistentVolume {
@@ -86,7 +102,12 @@ impl Strategy for PersistentVolume {
         let (now, was) = (new.at("spec"), old.at("spec"));
         spec(&mut errors, now, false, &SPEC);
         let sources = |spec: &Value| -> Value {
-            SOURCES.iter().filter(|(k, _)| spec.has(k)).map(|(k, _)| ((*k).to_owned(), spec.at(k).clone())).collect::<serde_json::Map<_, _>>().into()
+            SOURCES
+                .iter()
+                .filter(|(k, _)| spec.has(k))
+                .map(|(k, _)| ((*k).to_owned(), spec.at(k).clone()))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
         };
         let (mut a, b) = (sources(now), sources(was));
         // a secret for expansion may be added later
@@ -116,7 +137,8 @@ impl Strategy for PersistentVolume {
         let (spec, status) = (obj.at("spec"), obj.at("status"));
         let phase = if api::meta::is_deleting(obj) { "Terminating" } else { status.text("phase") };
         let claim = spec.at("claimRef");
-        let claim = if claim.is_null() { String::new() } else { format!("{}/{}", claim.text("namespace"), claim.text("name")) };
+        let claim =
+            if claim.is_null() { String::new() } else { format!("{}/{}", claim.text("namespace"), claim.text("name")) };
         let class = api::meta::annotation(obj, "volume.beta.kubernetes.io/storage-class");
         vec![
             api::meta::name(obj).into(),
@@ -163,7 +185,8 @@ pub fn access_modes(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     for mode in &modes {
         errors.supported(path, mode, &supported);
     }
-    let (one, other) = (modes.contains(&"ReadWriteOncePod"), modes.iter().any(|m| *m != "ReadWriteOncePod" && supported.contains(m)));
+    let (one, other) =
+        (modes.contains(&"ReadWriteOncePod"), modes.iter().any(|m| *m != "ReadWriteOncePod" && supported.contains(m)));
     if one && other {
         errors.forbidden(path, "may not use ReadWriteOncePod with other access modes");
     }
@@ -210,7 +233,9 @@ pub fn spec(errors: &mut Errors, spec: &Value, inline: bool, path: &Path<'_>) {
     if !class.is_empty() {
         match inline {
             true => errors.forbidden(&path.field("storageClassName"), INLINE),
-            false => errors.invalid_each(&path.field("storageClassName"), class, names::dns1123_subdomain(class, false)),
+            false => {
+                errors.invalid_each(&path.field("storageClassName"), class, names::dns1123_subdomain(class, false))
+            }
         }
     }
     if spec.has("volumeMode") && !inline {
@@ -276,12 +301,15 @@ fn csi(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     if of.text("volumeHandle").is_empty() {
         errors.required(&path.field("volumeHandle"), "");
     }
-    for field in ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"] {
+    for field in
+        ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
+    {
         let (secret, path) = (of.at(field), path.field(field));
         if secret.is_null() {
             continue;
         }
-        for (part, rule) in [("name", names::dns1123_subdomain as names::NameRule), ("namespace", names::dns1123_label)] {
+        for (part, rule) in [("name", names::dns1123_subdomain as names::NameRule), ("namespace", names::dns1123_label)]
+        {
             match secret.text(part) {
                 "" => errors.required(&path.field(part), ""),
                 text => errors.invalid_each(&path.field(part), text, rule(text, false)),

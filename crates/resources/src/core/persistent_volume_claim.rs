@@ -2,7 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
-use crate::core::persistent_volume::{access_modes, protect, capacity, format_access_modes};
+use crate::core::persistent_volume::{access_modes, capacity, format_access_modes, protect};
 use crate::core::quantities::{amount, quantity, round_up};
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
 use crate::{Ctx, Strategy, copy_field, metadata, names};
@@ -17,14 +17,15 @@ pub struct PersistentVolumeClaim;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Status").describe("phase represents the current phase of PersistentVolumeClaim."),
-Column::string("Volume").describe("volumeName is the binding reference to the PersistentVolume backing this claim."),
-Column::string("Capacity").describe("capacity represents the actual resources of the underlying volume."),
-Column::string("Access Modes").describe("accessModes contains the actual access modes the volume backing the PVC has. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes-1"),
-Column::string("StorageClass").describe("StorageClass of the pvc"),
-Column::string("VolumeAttributesClass").describe("VolumeAttributesClass of the pvc"),
-AGE,
-Column::string("VolumeMode").wide().describe("volumeMode defines what type of volume is required by the claim. Value of Filesystem is implied when not included in claim spec."),
+    Column::string("Status").describe("phase represents the current phase of PersistentVolumeClaim."),
+    Column::string("Volume").describe("volumeName is the binding reference to the PersistentVolume backing this claim."),
+    Column::string("Capacity").describe("capacity represents the actual resources of the underlying volume."),
+    Column::string("Access Modes").describe("accessModes contains the actual access modes the volume backing the PVC has. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes-1"),
+    Column::string("StorageClass").describe("StorageClass of the pvc"),
+    Column::string("VolumeAttributesClass").describe("VolumeAttributesClass of the pvc"),
+    AGE,
+    Column::string("VolumeMode").wide().describe("volumeMode defines what type of volume is required by the claim. Value of Filesystem is implied when not included in claim spec."),
+
 ];
 
 impl Strategy for PersistentVolumeClaim {
@@ -229,7 +230,8 @@ fn fixed(errors: &mut Errors, new: &Object, old: &Object) {
     }
     let storage = SPEC.field("resources.requests.storage");
     if !same(&rest, &before) {
-        let text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        let text =
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.forbidden(&SPEC, &format!("{text}\n{}", super::pod::difference(&before, &rest)));
     }
     let size = |obj: &Value| quantity(obj.at("resources").at("requests").at("storage"));
@@ -237,7 +239,9 @@ fn fixed(errors: &mut Errors, new: &Object, old: &Object) {
         errors.forbidden(&storage, "field can not be less than status.capacity");
     }
     errors.immutable(&Path::root("volumeMode"), now.at("volumeMode"), was.at("volumeMode"));
-    if old.at("status").has("currentVolumeAttributesClassName") && !same(now.at("volumeAttributesClassName"), was.at("volumeAttributesClassName")) {
+    if old.at("status").has("currentVolumeAttributesClassName")
+        && !same(now.at("volumeAttributesClassName"), was.at("volumeAttributesClassName"))
+    {
         let path = SPEC.field("volumeAttributesClassName");
         let text = "is forbidden when status.currentVolumeAttributesClassName is not nil";
         match now.at("volumeAttributesClassName").as_str() {

@@ -15,23 +15,50 @@ pub struct ResourceQuota;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Request").describe("Request represents a minimum amount of cpu/memory that a container may consume."),
-Column::string("Limit").describe("Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node."),
-AGE,
+    Column::string("Request").describe("Request represents a minimum amount of cpu/memory that a container may consume."),
+    Column::string("Limit").describe("Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node."),
+    AGE,
+
 ];
 const SPEC: Path<'_> = Path::root("spec");
 const SCOPES: [&str; 7] = [
-    "Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "PriorityClass", "CrossNamespacePodAffinity",
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    "PriorityClass",
+    "CrossNamespacePodAffinity",
     "VolumeAttributesClass",
 ];
 const COMPUTE: [&str; 9] = [
-    "pods", "cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory", "ephemeral-storage",
+    "pods",
+    "cpu",
+    "memory",
+    "requests.cpu",
+    "requests.memory",
+    "limits.cpu",
+    "limits.memory",
+    "ephemeral-storage",
     "requests.ephemeral-storage",
 ];
 const QUOTA_ONLY: [&str; 17] = [
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage",
-    "requests.ephemeral-storage", "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas",
-    "services", "replicationcontrollers", "secrets", "persistentvolumeclaims", "configmaps",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
 ];
 
 impl Strategy for ResourceQuota {
@@ -158,7 +185,8 @@ fn conflicts(errors: &mut Errors, scopes: &[&str], printed: Value, path: &Path<'
 fn selector(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let mut scopes: Vec<&str> = Vec::new();
     for requirement in spec.at("scopeSelector").list("matchExpressions") {
-        let (scope, operator, values) = (requirement.text("scopeName"), requirement.text("operator"), requirement.list("values"));
+        let (scope, operator, values) =
+            (requirement.text("scopeName"), requirement.text("operator"), requirement.list("values"));
         if !SCOPES.contains(&scope) {
             errors.invalid(&path.field("scopeName"), scope, "unsupported scope");
         }
@@ -167,7 +195,10 @@ fn selector(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
                 errors.invalid(path, spec.at("scopeSelector").clone(), "unsupported scope applied to resource");
             }
         }
-        if !["PriorityClass", "VolumeAttributesClass"].contains(&scope) && SCOPES.contains(&scope) && operator != "Exists" {
+        if !["PriorityClass", "VolumeAttributesClass"].contains(&scope)
+            && SCOPES.contains(&scope)
+            && operator != "Exists"
+        {
             let text = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
             errors.invalid(&path.field("operator"), operator, text);
         }

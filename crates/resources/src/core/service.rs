@@ -16,12 +16,13 @@ pub struct Service;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Type").describe("type determines how the Service is exposed. Defaults to ClusterIP. Valid options are ExternalName, ClusterIP, NodePort, and LoadBalancer. \"ClusterIP\" allocates a cluster-internal IP address for load-balancing to endpoints. Endpoints are determined by the selector or if that is not specified, by manual construction of an Endpoints object or EndpointSlice objects. If clusterIP is \"None\", no virtual IP is allocated and the endpoints are published as a set of endpoints rather than a virtual IP. \"NodePort\" builds on ClusterIP and allocates a port on every node which routes to the same endpoints as the clusterIP. \"LoadBalancer\" builds on NodePort and creates an external load-balancer (if supported in the current cloud) which routes to the same endpoints as the clusterIP. \"ExternalName\" aliases this service to the specified externalName. Several other fields do not apply to ExternalName services. More info: https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types"),
-Column::string("Cluster-IP").describe("clusterIP is the IP address of the service and is usually assigned randomly. If an address is specified manually, is in-range (as per system configuration), and is not in use, it will be allocated to the service; otherwise creation of the service will fail. This field may not be changed through updates unless the type field is also being changed to ExternalName (which requires this field to be blank) or the type field is being changed from ExternalName (in which case this field may optionally be specified, as describe above).  Valid values are \"None\", empty string (\"\"), or a valid IP address. Setting this to \"None\" makes a \"headless service\" (no virtual IP), which is useful when direct endpoint connections are preferred and proxying is not required.  Only applies to types ClusterIP, NodePort, and LoadBalancer. If this field is specified when creating a Service of type ExternalName, creation will fail. This field will be wiped when updating a Service to type ExternalName. More info: https://kubernetes.io/docs/concepts/services-networking/service/#virtual-ips-and-service-proxies"),
-Column::string("External-IP").describe("externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service.  These IPs are not managed by Kubernetes.  The user is responsible for ensuring that traffic arrives at a node with this IP.  A common example is external load-balancers that are not part of the Kubernetes system."),
-Column::string("Port(s)").describe("The list of ports that are exposed by this service. More info: https://kubernetes.io/docs/concepts/services-networking/service/#virtual-ips-and-service-proxies"),
-AGE,
-Column::string("Selector").wide().describe("Route service traffic to pods with label keys and values matching this selector. If empty or not present, the service is assumed to have an external process managing its endpoints, which Kubernetes will not modify. Only applies to types ClusterIP, NodePort, and LoadBalancer. Ignored if type is ExternalName. More info: https://kubernetes.io/docs/concepts/services-networking/service/"),
+    Column::string("Type").describe("type determines how the Service is exposed. Defaults to ClusterIP. Valid options are ExternalName, ClusterIP, NodePort, and LoadBalancer. \"ClusterIP\" allocates a cluster-internal IP address for load-balancing to endpoints. Endpoints are determined by the selector or if that is not specified, by manual construction of an Endpoints object or EndpointSlice objects. If clusterIP is \"None\", no virtual IP is allocated and the endpoints are published as a set of endpoints rather than a virtual IP. \"NodePort\" builds on ClusterIP and allocates a port on every node which routes to the same endpoints as the clusterIP. \"LoadBalancer\" builds on NodePort and creates an external load-balancer (if supported in the current cloud) which routes to the same endpoints as the clusterIP. \"ExternalName\" aliases this service to the specified externalName. Several other fields do not apply to ExternalName services. More info: https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types"),
+    Column::string("Cluster-IP").describe("clusterIP is the IP address of the service and is usually assigned randomly. If an address is specified manually, is in-range (as per system configuration), and is not in use, it will be allocated to the service; otherwise creation of the service will fail. This field may not be changed through updates unless the type field is also being changed to ExternalName (which requires this field to be blank) or the type field is being changed from ExternalName (in which case this field may optionally be specified, as describe above).  Valid values are \"None\", empty string (\"\"), or a valid IP address. Setting this to \"None\" makes a \"headless service\" (no virtual IP), which is useful when direct endpoint connections are preferred and proxying is not required.  Only applies to types ClusterIP, NodePort, and LoadBalancer. If this field is specified when creating a Service of type ExternalName, creation will fail. This field will be wiped when updating a Service to type ExternalName. More info: https://kubernetes.io/docs/concepts/services-networking/service/#virtual-ips-and-service-proxies"),
+    Column::string("External-IP").describe("externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service.  These IPs are not managed by Kubernetes.  The user is responsible for ensuring that traffic arrives at a node with this IP.  A common example is external load-balancers that are not part of the Kubernetes system."),
+    Column::string("Port(s)").describe("The list of ports that are exposed by this service. More info: https://kubernetes.io/docs/concepts/services-networking/service/#virtual-ips-and-service-proxies"),
+    AGE,
+    Column::string("Selector").wide().describe("Route service traffic to pods with label keys and values matching this selector. If empty or not present, the service is assumed to have an external process managing its endpoints, which Kubernetes will not modify. Only applies to types ClusterIP, NodePort, and LoadBalancer. Ignored if type is ExternalName. More info: https://kubernetes.io/docs/concepts/services-networking/service/"),
+
 ];
 const SPEC: Path<'_> = Path::root("spec");
 const ONLY_LB: &str = "may only be used when `type` is 'LoadBalancer'";
@@ -70,7 +71,10 @@ impl Strategy for Service {
             errors.invalid(&SPEC.field("loadBalancerClass"), now.at("loadBalancerClass").clone(), FIXED);
         }
         balancer_class(&mut errors, now);
-        if needs_health_check(now) && needs_health_check(was) && now.int("healthCheckNodePort") != was.int("healthCheckNodePort") {
+        if needs_health_check(now)
+            && needs_health_check(was)
+            && now.int("healthCheckNodePort") != was.int("healthCheckNodePort")
+        {
             errors.forbidden(&SPEC.field("healthCheckNodePort"), crate::field::IMMUTABLE);
         }
         service(&mut errors, new);
@@ -166,6 +170,9 @@ fn drop_type_dependent(new: &mut Object, old: Option<&Object>) {
             remove(spec, "clusterIPs");
         }
     }
+    if kind == "ExternalName" && spec.at("internalTrafficPolicy") == was.at("internalTrafficPolicy") {
+        remove(spec, "internalTrafficPolicy");
+    }
     if node_ports(&was) && kind != "NodePort" && kind != "LoadBalancer" {
         let same_ports = |a: &Value, b: &Value| a.int("nodePort") == b.int("nodePort");
         let before = was.list("ports").to_vec();
@@ -175,7 +182,10 @@ fn drop_type_dependent(new: &mut Object, old: Option<&Object>) {
             }
         }
     }
-    if needs_health_check(&was) && !needs_health_check(spec) && spec.at("healthCheckNodePort") == was.at("healthCheckNodePort") {
+    if needs_health_check(&was)
+        && !needs_health_check(spec)
+        && spec.at("healthCheckNodePort") == was.at("healthCheckNodePort")
+    {
         remove(spec, "healthCheckNodePort");
     }
     if was.text("type") == "LoadBalancer" && kind != "LoadBalancer" {
@@ -237,7 +247,11 @@ fn service(errors: &mut Errors, obj: &Object) {
     }
     match kind {
         "" => errors.required(&SPEC.field("type"), ""),
-        kind => drop(errors.supported(&SPEC.field("type"), kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"])),
+        kind => drop(errors.supported(
+            &SPEC.field("type"),
+            kind,
+            &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+        )),
     }
     port_numbers(errors, ports, kind);
     balancer(errors, obj);
@@ -311,8 +325,12 @@ fn port_numbers(errors: &mut Errors, ports: &[Value], kind: &str) {
         let same = |p: &Value| p.text("protocol") == port.text("protocol") && p.int("port") == port.int("port");
         if ports[..i].iter().any(same) {
             let fields = [
-                ("Name", "".into()), ("Protocol", port.at("protocol").clone()), ("AppProtocol", Value::Null),
-                ("Port", port.at("port").clone()), ("TargetPort", 0.into()), ("NodePort", 0.into()),
+                ("Name", "".into()),
+                ("Protocol", port.at("protocol").clone()),
+                ("AppProtocol", Value::Null),
+                ("Port", port.at("port").clone()),
+                ("TargetPort", 0.into()),
+                ("NodePort", 0.into()),
             ];
             errors.duplicate_printed(&list.index(i), &go_struct(&fields));
         }
@@ -350,7 +368,9 @@ fn addresses(errors: &mut Errors, spec: &Value) {
         ("", Some(_)) => errors.invalid(&path, printed.clone(), "must be empty when `clusterIP` is not specified"),
         ("", None) => {}
         (_, None) => errors.required(&path, ""),
-        (one, Some(first)) if one != *first => errors.invalid(&path, printed.clone(), "first value must match `clusterIP`"),
+        (one, Some(first)) if one != *first => {
+            errors.invalid(&path, printed.clone(), "first value must match `clusterIP`")
+        }
         _ => {}
     }
     let family_path = SPEC.field("ipFamilies");
@@ -388,7 +408,11 @@ fn addresses(errors: &mut Errors, spec: &Value) {
     }
     for (i, (family, is_v4)) in families.iter().zip(&v4).enumerate().filter(|_| !is_headless(spec)) {
         if (*family == "IPv4") != *is_v4 && ["IPv4", "IPv6"].contains(family) {
-            errors.invalid(&path.index(i), many[i], &format!("expected an {family} value as indicated by `ipFamilies[{i}]`"));
+            errors.invalid(
+                &path.index(i),
+                many[i],
+                &format!("expected an {family} value as indicated by `ipFamilies[{i}]`"),
+            );
         }
     }
 }
@@ -411,7 +435,10 @@ fn balancer(errors: &mut Errors, obj: &Object) {
         if !balanced {
             errors.forbidden(&annotations.key(RANGES), ONLY_LB);
         }
-        text.split(',').map(str::trim).filter(|t| !t.is_empty()).for_each(|t| cidr(errors, t, &annotations.key(RANGES)));
+        text.split(',')
+            .map(str::trim)
+            .filter(|t| !t.is_empty())
+            .for_each(|t| cidr(errors, t, &annotations.key(RANGES)));
     }
     if spec.has("allocateLoadBalancerNodePorts") && !balanced {
         errors.forbidden(&SPEC.field("allocateLoadBalancerNodePorts"), ONLY_LB);

@@ -12,10 +12,7 @@ use serde_json::Value;
 /// Service accounts.
 pub struct ServiceAccount;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-AGE,
-];
+const COLUMNS: &[Column] = &[NAME, AGE];
 
 impl Strategy for ServiceAccount {
     fn has_status(&self) -> bool {

@@ -16,11 +16,13 @@ pub struct Ingress;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Class").describe("The name of the IngressClass resource that should be used for additional configuration"),
-Column::string("Hosts").describe("Hosts that incoming requests are matched against before the ingress rule"),
-Column::string("Address").describe("Address is a list containing ingress points for the load-balancer"),
-Column::string("Ports").describe("Ports of TLS configurations that open"),
-AGE,
+    Column::string("Class")
+    .describe("The name of the IngressClass resource that should be used for additional configuration"),
+    Column::string("Hosts").describe("Hosts that incoming requests are matched against before the ingress rule"),
+    Column::string("Address").describe("Address is a list containing ingress points for the load-balancer"),
+    Column::string("Ports").describe("Ports of TLS configurations that open"),
+    AGE,
+
 ];
 const BAD_PARTS: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 const BAD_ENDS: [&str; 2] = ["/..", "/."];
@@ -141,7 +143,8 @@ fn spec(errors: &mut Errors, spec: &Value) {
 }
 
 fn host_name(errors: &mut Errors, host: &str, path: &Path<'_>) {
-    let wrong = if host.contains('*') { names::wildcard_subdomain(host) } else { names::dns1123_subdomain(host, false) };
+    let wrong =
+        if host.contains('*') { names::wildcard_subdomain(host) } else { names::dns1123_subdomain(host, false) };
     errors.invalid_each(path, host, wrong);
 }
 
@@ -224,8 +227,10 @@ fn hosts(spec: &Value) -> String {
 
 fn address(obj: &Object) -> String {
     let ingress = obj.at("status").at("loadBalancer").list("ingress").iter();
-    let mut all: Vec<&str> =
-        ingress.map(|i| if i.text("ip").is_empty() { i.text("hostname") } else { i.text("ip") }).filter(|t| !t.is_empty()).collect();
+    let mut all: Vec<&str> = ingress
+        .map(|i| if i.text("ip").is_empty() { i.text("hostname") } else { i.text("ip") })
+        .filter(|t| !t.is_empty())
+        .collect();
     all.sort_unstable();
     all.dedup();
     all.join(",")

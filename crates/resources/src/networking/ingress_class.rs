@@ -15,9 +15,10 @@ pub struct IngressClass;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Controller").describe("Controller that is responsible for handling this class"),
-Column::string("Parameters").describe("A reference to a resource with additional parameters"),
-AGE,
+    Column::string("Controller").describe("Controller that is responsible for handling this class"),
+    Column::string("Parameters").describe("A reference to a resource with additional parameters"),
+    AGE,
+
 ];
 
 impl Strategy for IngressClass {
@@ -85,7 +86,8 @@ pub fn domain_prefixed_path(errors: &mut Errors, text: &str, path: &Path<'_>) {
     if text.is_empty() {
         return errors.required(path, "");
     }
-    let Some((domain, rest)) = text.split_once('/').filter(|(domain, rest)| !domain.is_empty() && !rest.is_empty()) else {
+    let Some((domain, rest)) = text.split_once('/').filter(|(domain, rest)| !domain.is_empty() && !rest.is_empty())
+    else {
         return errors.invalid(path, text, "must be a domain-prefixed path (such as \"acme.io/foo\")");
     };
     errors.invalid_each(path, domain, names::dns1123_subdomain(domain, false));

@@ -13,7 +13,8 @@ pub struct IpAddress;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("ParentRef").describe("ParentRef references the resource that an IPAddress is attached to. An IPAddress must reference a parent object."),
+    Column::string("ParentRef").describe("ParentRef references the resource that an IPAddress is attached to. An IPAddress must reference a parent object."),
+
 ];
 
 impl Strategy for IpAddress {

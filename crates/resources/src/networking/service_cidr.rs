@@ -14,8 +14,9 @@ pub struct ServiceCidr;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("CIDRs").describe("CIDRs defines the IP blocks in CIDR notation (e.g. \"192.168.0.0/24\" or \"2001:db8::/64\") from which to assign service cluster IPs. Max of two CIDRs is allowed, one of each IP family. This field is immutable."),
-AGE,
+    Column::string("CIDRs").describe("CIDRs defines the IP blocks in CIDR notation (e.g. \"192.168.0.0/24\" or \"2001:db8::/64\") from which to assign service cluster IPs. Max of two CIDRs is allowed, one of each IP family. This field is immutable."),
+    AGE,
+
 ];
 
 impl Strategy for ServiceCidr {

@@ -18,19 +18,21 @@ pub struct ClusterRoleBinding;
 const GROUP: &str = "rbac.authorization.k8s.io";
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Role").describe("RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error."),
-AGE,
-Column::string("Users").wide().describe("Users in the roleBinding"),
-Column::string("Groups").wide().describe("Groups in the roleBinding"),
-Column::string("ServiceAccounts").wide().describe("ServiceAccounts in the roleBinding"),
+    Column::string("Role").describe("RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error."),
+    AGE,
+    Column::string("Users").wide().describe("Users in the roleBinding"),
+    Column::string("Groups").wide().describe("Groups in the roleBinding"),
+    Column::string("ServiceAccounts").wide().describe("ServiceAccounts in the roleBinding"),
+
 ];
 const CLUSTER_COLUMNS: &[Column] = &[
     NAME,
-Column::string("Role").describe("RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error."),
-AGE,
-Column::string("Users").wide().describe("Users in the clusterRoleBinding"),
-Column::string("Groups").wide().describe("Groups in the clusterRoleBinding"),
-Column::string("ServiceAccounts").wide().describe("ServiceAccounts in the clusterRoleBinding"),
+    Column::string("Role").describe("RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error."),
+    AGE,
+    Column::string("Users").wide().describe("Users in the clusterRoleBinding"),
+    Column::string("Groups").wide().describe("Groups in the clusterRoleBinding"),
+    Column::string("ServiceAccounts").wide().describe("ServiceAccounts in the clusterRoleBinding"),
+
 ];
 
 impl Strategy for RoleBinding {

@@ -15,8 +15,9 @@ pub struct CsiNode;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::integer("Drivers").describe("Drivers indicates the number of CSI drivers registered on the node"),
-AGE,
+    Column::integer("Drivers").describe("Drivers indicates the number of CSI drivers registered on the node"),
+    AGE,
+
 ];
 
 impl Strategy for CsiNode {
@@ -79,7 +80,14 @@ impl Strategy for CsiNode {
                     ("Name", now.at("name").clone()),
                     ("NodeID", now.at("nodeID").clone()),
                     ("TopologyKeys", now.at("topologyKeys").clone()),
-                    ("Allocatable", if now.has("allocatable") { json!({"Count": now.at("allocatable").at("count")}) } else { Value::Null }),
+                    (
+                        "Allocatable",
+                        if now.has("allocatable") {
+                            json!({"Count": now.at("allocatable").at("count")})
+                        } else {
+                            Value::Null
+                        },
+                    ),
                 ]);
                 errors.invalid_printed(&Path::root("spec.drivers"), &printed, IMMUTABLE);
             }

@@ -14,11 +14,12 @@ pub struct StorageClass;
 
 const COLUMNS: &[Column] = &[
     NAME,
-Column::string("Provisioner").describe("provisioner indicates the type of the provisioner."),
-Column::string("ReclaimPolicy").describe("reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class. Defaults to Delete."),
-Column::string("VolumeBindingMode").describe("volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound.  When unset, VolumeBindingImmediate is used. This field is only honored by servers that enable the VolumeScheduling feature."),
-Column::string("AllowVolumeExpansion").describe("allowVolumeExpansion shows whether the storage class allow volume expand."),
-AGE,
+    Column::string("Provisioner").describe("provisioner indicates the type of the provisioner."),
+    Column::string("ReclaimPolicy").describe("reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class. Defaults to Delete."),
+    Column::string("VolumeBindingMode").describe("volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound.  When unset, VolumeBindingImmediate is used. This field is only honored by servers that enable the VolumeScheduling feature."),
+    Column::string("AllowVolumeExpansion").describe("allowVolumeExpansion shows whether the storage class allow volume expand."),
+    AGE,
+
 ];
 
 impl Strategy for StorageClass {
@@ -73,8 +74,8 @@ impl Strategy for StorageClass {
 
     fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
         let class = |key: &str| api::meta::annotation(obj, key) == Some("true");
-        let default =
-            class("storageclass.kubernetes.io/is-default-class") || class("storageclass.beta.kubernetes.io/is-default-class");
+        let default = class("storageclass.kubernetes.io/is-default-class")
+            || class("storageclass.beta.kubernetes.io/is-default-class");
         let name = api::meta::name(obj);
         vec![
             if default { format!("{name} (default)") } else { name.to_owned() }.into(),

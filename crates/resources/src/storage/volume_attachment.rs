@@ -17,11 +17,12 @@ pub struct VolumeAttachment;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-Column { format: "name", ..Column::string("Attacher") }.describe("attacher indicates the name of the volume driver that MUST handle this request. This is the name returned by GetPluginName()."),
-Column::string("PV").describe("persistentVolumeName represents the name of the persistent volume to attach."),
-Column::string("Node").describe("nodeName represents the node that the volume should be attached to."),
-Column { kind: "boolean", ..Column::string("Attached") }.describe("attached indicates the volume is successfully attached. This field must only be set by the entity completing the attach operation, i.e. the external-attacher."),
-AGE,
+    Column { format: "name", ..Column::string("Attacher") }.describe("attacher indicates the name of the volume driver that MUST handle this request. This is the name returned by GetPluginName()."),
+    Column::string("PV").describe("persistentVolumeName represents the name of the persistent volume to attach."),
+    Column::string("Node").describe("nodeName represents the node that the volume should be attached to."),
+    Column { kind: "boolean", ..Column::string("Attached") }.describe("attached indicates the volume is successfully attached. This field must only be set by the entity completing the attach operation, i.e. the external-attacher."),
+    AGE,
+
 ];
 
 impl Strategy for VolumeAttachment {
@@ -57,11 +58,22 @@ impl Strategy for VolumeAttachment {
                 errors.invalid(&path, source.clone(), text);
             }
             (false, true) => match source.text("persistentVolumeName") {
-                "" => errors.required(&path.field("persistentVolumeName"), "must specify non empty persistentVolumeName"),
-                name => errors.invalid_each(&path.field("persistentVolumeName"), name, names::dns1123_subdomain(name, false)),
+                "" => {
+                    errors.required(&path.field("persistentVolumeName"), "must specify non empty persistentVolumeName")
+                }
+                name => errors.invalid_each(
+                    &path.field("persistentVolumeName"),
+                    name,
+                    names::dns1123_subdomain(name, false),
+                ),
             },
             (true, false) => {
-                persistent_volume::spec(&mut errors, source.at("inlineVolumeSpec"), true, &path.field("inlineVolumeSpec"));
+                persistent_volume::spec(
+                    &mut errors,
+                    source.at("inlineVolumeSpec"),
+                    true,
+                    &path.field("inlineVolumeSpec"),
+                );
             }
         }
         let node = spec.text("nodeName");
@@ -77,7 +89,11 @@ impl Strategy for VolumeAttachment {
                 ("PersistentVolumeName", now.at("source").at("persistentVolumeName").clone()),
                 ("InlineVolumeSpec", now.at("source").at("inlineVolumeSpec").clone()),
             ]);
-            let printed = format!("{{\"Attacher\":{},\"Source\":{source},\"NodeName\":{}}}", now.at("attacher"), now.at("nodeName"));
+            let printed = format!(
+                "{{\"Attacher\":{},\"Source\":{source},\"NodeName\":{}}}",
+                now.at("attacher"),
+                now.at("nodeName")
+            );
             errors.invalid_printed(&SPEC, &printed, IMMUTABLE);
         }
         errors.0

@@ -13,11 +13,8 @@ use serde_json::Value;
 /// Volume attributes classes.
 pub struct VolumeAttributesClass;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-Column::string("DriverName").describe("Name of the CSI driver This field is immutable."),
-AGE,
-];
+const COLUMNS: &[Column] =
+    &[NAME, Column::string("DriverName").describe("Name of the CSI driver This field is immutable."), AGE];
 
 impl Strategy for VolumeAttributesClass {
     fn has_status(&self) -> bool {

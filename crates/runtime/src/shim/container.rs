@@ -6,10 +6,10 @@ use super::output::Stream;
 use crate::protocol::{Create, Phase, Record, Reply};
 use crate::records;
 use oci::cgroup::Cgroup;
-use oci::process::{self, Prepared, Report, Stdio};
+use oci::process::{self, Joined, Prepared, Report, Stdio};
 use oci::{Context, Identity, PidNamespace};
 use rustix::event::epoll::EventFlags;
-use rustix::pipe::{pipe_with, PipeFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub(super) struct Container {
     pub(super) stdin: Option<OwnedFd>,
     pub(super) stdin_once: bool,
     pub(super) tty: bool,
-    pub(super) userns: bool,
+    pub(super) idmap: Option<oci::IdMap>,
     /// Others may be in its PID namespace, so its first process does not take all along.
     shares_pids: bool,
 }
@@ -104,14 +104,31 @@ impl Events {
             return Err(oci::Error::Invalid("the target container does not run".into()));
         }
         let shared = target.or(self.namespaces.pid.as_ref()).filter(|_| request.spec.pid == PidNamespace::Shared);
-        process::create(&request.spec, stdio, cgroup, shared.map(AsFd::as_fd))
+        let user = self.namespaces.user.as_ref().filter(|_| request.spec.idmap.is_some());
+        process::create(
+            &request.spec,
+            stdio,
+            cgroup,
+            Joined { pid: shared.map(AsFd::as_fd), user: user.map(AsFd::as_fd) },
+        )
     }
 
-    fn adopt(&mut self, token: Token, request: Create, cgroup: Cgroup, log: Log, pipes: Pipes, prepared: Prepared) -> oci::Result<()> {
+    fn adopt(
+        &mut self,
+        token: Token,
+        request: Create,
+        cgroup: Cgroup,
+        log: Log,
+        pipes: Pipes,
+        prepared: Prepared,
+    ) -> oci::Result<()> {
         let id = request.id;
         rustix::io::ioctl_fionbio(&prepared.channel, true).context(|| "prepare the channel")?;
         let channel_source = Source::ContainerChannel(id.clone());
-        let channel = self.poller.add(prepared.channel.as_fd(), EventFlags::IN, channel_source).context(|| "watch the channel")?;
+        let channel = self
+            .poller
+            .add(prepared.channel.as_fd(), EventFlags::IN, channel_source)
+            .context(|| "watch the channel")?;
         let mut container = Container {
             record: Record { id: id.clone(), pid: Some(prepared.pid), ..Record::default() },
             cgroup,
@@ -126,11 +143,13 @@ impl Events {
             stdin: pipes.stdin,
             stdin_once: request.stdin_once,
             tty: request.spec.process.tty,
-            userns: request.spec.idmap.is_some(),
+            idmap: request.spec.idmap,
             shares_pids: request.spec.pid != PidNamespace::Own,
         };
         for (index, (fd, name)) in pipes.outputs.into_iter().zip(["stdout", "stderr"]).enumerate() {
-            container.streams.push(Stream::watch(&mut self.poller, &id, index, fd, Lines::new(name)).context(|| "watch output")?);
+            container
+                .streams
+                .push(Stream::watch(&mut self.poller, &id, index, fd, Lines::new(name)).context(|| "watch output")?);
         }
         self.containers.insert(id, container);
         Ok(())
@@ -139,7 +158,8 @@ impl Events {
     /// Tells a container's child to go on; the reply follows when its program runs.
     pub(super) fn start(&mut self, token: Token, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return self.not_found(token, id) };
-        let Some((channel, _)) = container.channel.as_ref().filter(|_| container.record.phase == Phase::Created && !container.started)
+        let Some((channel, _)) =
+            container.channel.as_ref().filter(|_| container.record.phase == Phase::Created && !container.started)
         else {
             return self.finish(token, &Reply::Failed(format!("container {id} was started before")));
         };
@@ -216,7 +236,10 @@ impl Events {
             if let (Some(token), why) = (container.waiting.take(), container.failure.take()) {
                 let _ = container.cgroup.remove();
                 self.forget(id);
-                return self.finish(token, &Reply::Failed(why.unwrap_or_else(|| format!("the container's init ended with {code}"))));
+                return self.finish(
+                    token,
+                    &Reply::Failed(why.unwrap_or_else(|| format!("the container's init ended with {code}"))),
+                );
             }
         }
         self.record_end(id, code);
@@ -240,7 +263,10 @@ impl Events {
         container.save();
         let (record, waiting) = (container.record.clone(), container.waiting.take());
         if let Some(token) = waiting {
-            self.finish(token, &Reply::Failed(start_failure.unwrap_or_else(|| format!("the container's init ended with {code}"))));
+            self.finish(
+                token,
+                &Reply::Failed(start_failure.unwrap_or_else(|| format!("the container's init ended with {code}"))),
+            );
         }
         self.publish(record);
     }

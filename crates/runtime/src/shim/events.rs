@@ -1,14 +1,14 @@
 //! The loop: one epoll, whose tokens lead to what became ready.
 
+use super::SOCKET;
 use super::container::Container;
 use super::exec::Exec;
 use super::namespaces::Namespaces;
-use super::SOCKET;
 use crate::protocol::{self, Inbox, Record, Reply, Request};
 use oci::cgroup::Cgroups;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{wait, WaitOptions, WaitStatus};
+use rustix::process::{WaitOptions, WaitStatus, wait};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -2,8 +2,8 @@
 
 use super::events::{Events, Source, Token};
 use crate::protocol::{Phase, Reply};
-use oci::process::{self, Report, Stdio};
 use oci::ProcessSpec;
+use oci::process::{self, Report, Stdio};
 use rustix::event::epoll::EventFlags;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +21,14 @@ pub(super) struct Exec {
 
 impl Events {
     /// Clones a process into a container; the reply follows when its program runs.
-    pub(super) fn exec(&mut self, token: Token, id: &str, process: &ProcessSpec, kill_on_close: bool, fds: Vec<OwnedFd>) {
+    pub(super) fn exec(
+        &mut self,
+        token: Token,
+        id: &str,
+        process: &ProcessSpec,
+        kill_on_close: bool,
+        fds: Vec<OwnedFd>,
+    ) {
         if !self.containers.contains_key(id) {
             return self.not_found(token, id);
         }
@@ -30,17 +37,26 @@ impl Events {
         }
     }
 
-    fn try_exec(&mut self, token: Token, id: &str, process: &ProcessSpec, kill_on_close: bool, fds: Vec<OwnedFd>) -> Result<(), String> {
+    fn try_exec(
+        &mut self,
+        token: Token,
+        id: &str,
+        process: &ProcessSpec,
+        kill_on_close: bool,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
         let container = self.containers.get(id).filter(|c| c.record.phase == Phase::Running);
-        let (container, target) = container.and_then(|c| Some((c, c.pidfd.as_ref()?))).ok_or("container not running")?;
+        let (container, target) =
+            container.and_then(|c| Some((c, c.pidfd.as_ref()?))).ok_or("container not running")?;
         let stdio = match process.tty {
             true => None,
             false => Some(Stdio(fds.try_into().map_err(|_| "exec without a terminal needs three descriptors")?)),
         };
-        let prepared = process::exec(process, target.as_fd(), container.userns, stdio, &container.cgroup).map_err(|e| e.to_string())?;
-        let watched = rustix::io::ioctl_fionbio(&prepared.channel, true)
-            .map_err(io::Error::from)
-            .and_then(|()| self.poller.add(prepared.channel.as_fd(), EventFlags::IN, Source::ExecChannel(prepared.pid)));
+        let prepared = process::exec(process, target.as_fd(), container.idmap.as_ref(), stdio, &container.cgroup)
+            .map_err(|e| e.to_string())?;
+        let watched = rustix::io::ioctl_fionbio(&prepared.channel, true).map_err(io::Error::from).and_then(|()| {
+            self.poller.add(prepared.channel.as_fd(), EventFlags::IN, Source::ExecChannel(prepared.pid))
+        });
         let channel = watched.map_err(|e| {
             process::discard(&prepared);
             format!("watch the channel: {e}")

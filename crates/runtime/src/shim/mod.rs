@@ -64,7 +64,8 @@ fn prepare(dir: &Path) -> Result<events::Events, String> {
     oci::sys::close_except(&mut Vec::new()).map_err(|e| format!("close descriptors: {e}"))?;
     std::env::set_current_dir(dir).map_err(|e| format!("enter {}: {e}", dir.display()))?;
     rustix::process::setsid().map_err(|e| format!("setsid: {e}"))?;
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|e| format!("become subreaper: {e}"))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|e| format!("become subreaper: {e}"))?;
     // Needs CAP_SYS_RESOURCE; without it the shim is as mortal as the agent.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-998");
     let _ = rustix::thread::set_name(c"sagong-shim");

@@ -39,7 +39,13 @@ enum Read {
 
 impl Stream {
     /// Starts reading a descriptor.
-    pub(super) fn watch(poller: &mut Poller, container: &str, index: usize, fd: OwnedFd, lines: Lines) -> io::Result<Self> {
+    pub(super) fn watch(
+        poller: &mut Poller,
+        container: &str,
+        index: usize,
+        fd: OwnedFd,
+        lines: Lines,
+    ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let token = poller.add(fd.as_fd(), EventFlags::IN, Source::Stream(container.into(), index))?;
         Ok(Self { fd: Some(fd), token: Some(token), lines, outputs: Vec::new(), container: container.into(), index })
@@ -104,7 +110,8 @@ impl Stream {
             alive
         });
         if let (false, Some(fd), None) = (self.behind(), &self.fd, self.token) {
-            self.token = poller.add(fd.as_fd(), EventFlags::IN, Source::Stream(self.container.clone(), self.index)).ok();
+            self.token =
+                poller.add(fd.as_fd(), EventFlags::IN, Source::Stream(self.container.clone(), self.index)).ok();
         }
         if self.fd.is_none() {
             self.outputs.retain(|output| !output.pending.is_empty());

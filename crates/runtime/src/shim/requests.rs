@@ -3,7 +3,7 @@
 use super::events::{Events, Token};
 use crate::protocol::{Record, Reply, Request};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::pipe::{pipe_with, PipeFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::{AsFd, OwnedFd};
 
 impl Events {
@@ -88,7 +88,7 @@ impl Events {
         for container in self.containers.values() {
             container.kill();
         }
-        if let Some(first) = &self.namespaces.pid {
+        if let Some(first) = &self.namespaces.first {
             let _ = oci::sys::pidfd_signal(first.as_fd(), libc::SIGKILL);
         }
         // The loop ends when the last container was reaped.

@@ -5,8 +5,8 @@ use images::{ImageConfig, ImageInfo};
 use runtime::{Config, ImageSource, PodNetwork, Runtime};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub const CGROUP_PARENT: &str = "/pods";
@@ -88,10 +88,19 @@ impl Bed {
 
     pub fn sandbox_config(&self) -> PodSandboxConfig {
         PodSandboxConfig {
-            metadata: PodSandboxMetadata { name: "pod".into(), uid: "uid".into(), namespace: "default".into(), attempt: 0 },
+            metadata: PodSandboxMetadata {
+                name: "pod".into(),
+                uid: "uid".into(),
+                namespace: "default".into(),
+                attempt: 0,
+            },
             hostname: "pod-host".into(),
             log_directory: self.dir.join("logs").display().to_string(),
-            dns_config: Some(DnsConfig { servers: vec!["10.0.0.10".into()], searches: vec!["svc".into()], options: vec!["ndots:5".into()] }),
+            dns_config: Some(DnsConfig {
+                servers: vec!["10.0.0.10".into()],
+                searches: vec!["svc".into()],
+                options: vec!["ndots:5".into()],
+            }),
             cgroup_parent: CGROUP_PARENT.into(),
             namespaces: NamespaceOption { pid: NamespaceMode::Container, ..NamespaceOption::default() },
             ..PodSandboxConfig::default()
@@ -152,7 +161,10 @@ impl Bed {
         service.remove_pod_cgroup(CGROUP_PARENT).await.map_err(|e| e.to_string())?;
         let left = self.leftovers();
         self.runtime.take().unwrap().close().map_err(|e| e.to_string())?;
-        oci::cgroup::Cgroups::detect("/").and_then(|c| c.get(&self.cgroup_root)).and_then(|c| c.remove()).map_err(|e| e.to_string())?;
+        oci::cgroup::Cgroups::detect("/")
+            .and_then(|c| c.get(&self.cgroup_root))
+            .and_then(|c| c.remove())
+            .map_err(|e| e.to_string())?;
         std::fs::remove_dir_all(&self.dir).map_err(|e| e.to_string())?;
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mounts = mounts.lines().filter(|l| l.contains(self.dir.to_str().unwrap())).map(String::from);
@@ -164,12 +176,17 @@ impl Bed {
     pub fn leftovers(&self) -> Vec<String> {
         let dir = self.dir.to_str().unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let mut left: Vec<String> = mounts.lines().filter(|l| l.contains(dir) && !l.contains("/state/shim-")).map(String::from).collect();
+        let mut left: Vec<String> =
+            mounts.lines().filter(|l| l.contains(dir) && !l.contains("/state/shim-")).map(String::from).collect();
         for place in ["state/sandboxes", "root"] {
             left.extend(entries(&self.dir.join(place)));
         }
         for hierarchy in entries(Path::new("/sys/fs/cgroup")).into_iter().chain(["/sys/fs/cgroup".into()]) {
-            left.extend(entries(&Path::new(&hierarchy).join(&self.cgroup_root[1..])).into_iter().filter(|e| Path::new(e).is_dir()));
+            left.extend(
+                entries(&Path::new(&hierarchy).join(&self.cgroup_root[1..]))
+                    .into_iter()
+                    .filter(|e| Path::new(e).is_dir()),
+            );
         }
         left.extend(children());
         left

@@ -1,6 +1,6 @@
 //! Lives of containers.
 
-use crate::bed::{children, read_log, shell, Bed};
+use crate::bed::{Bed, children, read_log, shell};
 use cri::*;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,11 @@ pub async fn runs_and_logs(bed: &mut Bed) {
     for line in ["stdout F out", "stderr F err", "stdout F rest"] {
         assert!(lines.contains(&line.to_string()), "{lines:?}");
     }
-    let (_, lines) = bed.script(&sandbox, shell("hostname; cat /etc/hostname /etc/resolv.conf; pwd; echo $HOME $FROM $HOSTNAME")).await;
-    let expect = ["pod-host", "pod-host", "search svc", "nameserver 10.0.0.10", "options ndots:5", "/", "/root image pod-host"];
+    let (_, lines) = bed
+        .script(&sandbox, shell("hostname; cat /etc/hostname /etc/resolv.conf; pwd; echo $HOME $FROM $HOSTNAME"))
+        .await;
+    let expect =
+        ["pod-host", "pod-host", "search svc", "nameserver 10.0.0.10", "options ndots:5", "/", "/root image pod-host"];
     assert_eq!(lines, expect.map(|l| format!("stdout F {l}")));
 }
 
@@ -54,7 +57,10 @@ pub async fn start_errors(bed: &mut Bed) {
         let error = bed.service().start_container(&id).await.unwrap_err().to_string();
         assert!(error.ends_with(expect), "{error}");
         let status = bed.service().container_status(&id).await.unwrap();
-        assert_eq!((status.state, status.exit_code, status.reason.as_str()), (ContainerState::Exited, 128, "StartError"));
+        assert_eq!(
+            (status.state, status.exit_code, status.reason.as_str()),
+            (ContainerState::Exited, 128, "StartError")
+        );
         assert!(status.message.contains(expect));
         bed.service().remove_container(&id).await.unwrap();
     }
@@ -113,7 +119,7 @@ pub async fn stop_escalates(bed: &mut Bed) {
     assert_eq!(bed.exited(&other).await.exit_code, 6);
 }
 
-async fn wait_for_log(bed: &Bed, line: &str) {
+pub async fn wait_for_log(bed: &Bed, line: &str) {
     for _ in 0..500 {
         if read_log(&bed.dir.join("logs/c/0.log")).iter().any(|l| l == line) {
             return;
@@ -131,7 +137,16 @@ pub async fn events_come_in_order(bed: &mut Bed) {
     bed.service().remove_container(&id).await.unwrap();
     bed.service().remove_pod_sandbox(&sandbox).await.unwrap();
     use ContainerEventKind::*;
-    let expect = [(&sandbox, Created), (&sandbox, Started), (&id, Created), (&id, Started), (&id, Stopped), (&id, Deleted), (&sandbox, Stopped), (&sandbox, Deleted)];
+    let expect = [
+        (&sandbox, Created),
+        (&sandbox, Started),
+        (&id, Created),
+        (&id, Started),
+        (&id, Stopped),
+        (&id, Deleted),
+        (&sandbox, Stopped),
+        (&sandbox, Deleted),
+    ];
     for (of, kind) in expect {
         let event = tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap().unwrap();
         assert_eq!((&event.id, &event.kind, event.pod_uid.as_str()), (of, &kind, "uid"));
@@ -168,7 +183,8 @@ pub async fn a_killed_shim_is_noticed(bed: &mut Bed) {
     let id = bed.run(&sandbox, shell("sleep 100")).await;
     let pid = bed.service().container_status(&id).await.unwrap().pid.unwrap();
     let shim: i32 = children()[0].split(' ').next().unwrap().parse().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(shim).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(shim).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
     while events.recv().await.unwrap().kind != ContainerEventKind::Stopped {}
     let status = bed.exited(&id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
@@ -236,7 +252,8 @@ async fn shim_memory(bed: &Bed) {
     bed.run(&sandbox, shell("sleep 100")).await;
     let shim = children()[0].split(' ').next().unwrap().to_string();
     let smaps = std::fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
-    let shown: Vec<_> = smaps.lines().filter(|l| l.starts_with("Pss:") || l.starts_with("Private") || l.starts_with("Rss")).collect();
+    let shown: Vec<_> =
+        smaps.lines().filter(|l| l.starts_with("Pss:") || l.starts_with("Private") || l.starts_with("Rss")).collect();
     println!("     shim: {shown:?}");
 }
 
@@ -252,7 +269,12 @@ pub async fn burst(bed: &mut Bed) {
     let all = futures::future::join_all((0..40).map(|number| one(bed, number))).await;
     let mut times: Vec<_> = all.iter().map(|(_, time)| *time).collect();
     times.sort();
-    println!("     burst of 40: p50 {:.0?}, last {:.0?}, {:.0} pods/s", times[20], times[39], 40.0 / times[39].as_secs_f64());
+    println!(
+        "     burst of 40: p50 {:.0?}, last {:.0?}, {:.0} pods/s",
+        times[20],
+        times[39],
+        40.0 / times[39].as_secs_f64()
+    );
     let began = Instant::now();
     let service = bed.service();
     let removed = futures::future::join_all(all.iter().map(|(sandbox, _)| service.remove_pod_sandbox(sandbox))).await;

@@ -8,8 +8,8 @@ mod life;
 mod streams;
 
 use bed::Bed;
-use futures::future::BoxFuture;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::panic::AssertUnwindSafe;
 
 type Case = (&'static str, fn(&mut Bed) -> BoxFuture<'_, ()>);
@@ -43,6 +43,7 @@ const CASES: &[Case] = cases![
     isolation::propagation,
     isolation::limits_and_stats,
     isolation::pod_namespaces,
+    isolation::user_namespace,
     streams::exec_sync,
     streams::exec_with_pipes,
     streams::exec_with_terminal,
@@ -60,9 +61,11 @@ fn main() {
         eprintln!("root_runtime: these tests need root");
         std::process::exit(1);
     }
-    let filter = args.get(1).map(|a| a.to_string_lossy().into_owned()).filter(|a| !a.starts_with('-')).unwrap_or_default();
+    let filter =
+        args.get(1).map(|a| a.to_string_lossy().into_owned()).filter(|a| !a.starts_with('-')).unwrap_or_default();
     let tokio = tokio::runtime::Runtime::new().unwrap();
-    let failed = CASES.iter().filter(|(name, _)| name.contains(&filter)).filter(|case| !tokio.block_on(run(case))).count();
+    let failed =
+        CASES.iter().filter(|(name, _)| name.contains(&filter)).filter(|case| !tokio.block_on(run(case))).count();
     std::process::exit(i32::from(failed > 0));
 }
 

@@ -1,6 +1,6 @@
 //! exec, attach, port-forward.
 
-use crate::bed::{shell, Bed};
+use crate::bed::{Bed, shell};
 use cri::*;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,10 @@ fn request(id: &str, script: &str, tty: bool, stdin: bool) -> ExecRequest {
 
 async fn all(reader: &mut Reader) -> String {
     let mut text = String::new();
-    tokio::time::timeout(Duration::from_secs(5), reader.read_to_string(&mut text)).await.expect("the stream ends").unwrap();
+    tokio::time::timeout(Duration::from_secs(5), reader.read_to_string(&mut text))
+        .await
+        .expect("the stream ends")
+        .unwrap();
     text
 }
 
@@ -21,7 +24,10 @@ async fn until(reader: &mut Reader, text: &str) -> String {
     let mut seen = String::new();
     let mut chunk = [0; 1024];
     while !seen.contains(text) {
-        let length = tokio::time::timeout(Duration::from_secs(5), reader.read(&mut chunk)).await.unwrap_or_else(|_| panic!("no {text:?} in {seen:?}")).unwrap();
+        let length = tokio::time::timeout(Duration::from_secs(5), reader.read(&mut chunk))
+            .await
+            .unwrap_or_else(|_| panic!("no {text:?} in {seen:?}"))
+            .unwrap();
         assert!(length > 0, "no {text:?} in {seen:?}");
         seen.push_str(&String::from_utf8_lossy(&chunk[..length]));
     }
@@ -43,7 +49,8 @@ pub async fn exec_sync(bed: &mut Bed) {
     assert_eq!(large.stdout.len(), 300_000);
     let service = bed.service();
     let began = Instant::now();
-    let error = service.exec_sync(&id, vec!["sleep".into(), "50".into()], Duration::from_millis(200)).await.unwrap_err();
+    let error =
+        service.exec_sync(&id, vec!["sleep".into(), "50".into()], Duration::from_millis(200)).await.unwrap_err();
     assert!(matches!(error, Error::DeadlineExceeded(_)) && began.elapsed() < Duration::from_secs(2));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(bed.exec(&id, "ps | grep -c '[s]leep 50'").await.stdout, b"0\n");
@@ -73,7 +80,11 @@ pub async fn exec_with_pipes(bed: &mut Bed) {
 
 pub async fn exec_with_terminal(bed: &mut Bed) {
     let id = sleeper(bed).await;
-    let mut streams = bed.service().exec(request(&id, "tty; echo $TERM; read line; stty size; echo got $line; exit 5", true, true)).await.unwrap();
+    let mut streams = bed
+        .service()
+        .exec(request(&id, "tty; echo $TERM; read line; stty size; echo got $line; exit 5", true, true))
+        .await
+        .unwrap();
     let stdout = streams.stdout.as_mut().unwrap();
     let seen = until(stdout, "xterm").await;
     assert!(seen.contains("/dev/pts/0"), "{seen}");

@@ -15,7 +15,7 @@ impl Plugin for NodePorts {
     }
 
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeAdded(_) | ClusterEvent::AssignedPodDeleted(_))
+        matches!(event, ClusterEvent::NodeAdded(_) | ClusterEvent::AssignedPodDeleted)
     }
 }
 

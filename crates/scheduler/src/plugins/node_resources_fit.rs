@@ -23,7 +23,7 @@ impl Plugin for NodeResourcesFit {
             Requests(&requests).filter(&NodeInfo::new(node.clone())).is_ok()
         };
         match event {
-            ClusterEvent::AssignedPodDeleted(_) | ClusterEvent::PodUpdated => true,
+            ClusterEvent::AssignedPodDeleted | ClusterEvent::PodUpdated => true,
             ClusterEvent::NodeAdded(node) => fits(node),
             ClusterEvent::NodeUpdated { old, new } => {
                 let allocatable = |n: &api::k8s::core::v1::Node| n.status.as_ref().and_then(|s| s.allocatable.clone());

@@ -1,10 +1,10 @@
 //! Orders the queue: higher priority first, then the longer waiting.
 
-use crate::framework::{ClusterEvent, Plugin, QueueSort};
+use crate::framework::{ClusterEvent, Plugin, QueueSort, SortKey};
 use crate::pod_info::priority;
 use crate::queue::QueuedPod;
 use api::k8s::core::v1::Pod;
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 pub(crate) struct PrioritySort;
 
@@ -19,7 +19,7 @@ impl Plugin for PrioritySort {
 }
 
 impl QueueSort for PrioritySort {
-    fn compare(&self, a: &QueuedPod, b: &QueuedPod) -> Ordering {
-        priority(&b.pod).cmp(&priority(&a.pod)).then(a.added.cmp(&b.added))
+    fn key(&self, queued: &QueuedPod) -> SortKey {
+        (Reverse(priority(&queued.pod)), queued.added)
     }
 }

@@ -88,7 +88,11 @@ where
     Ok(streams)
 }
 
-async fn write(mut to: impl AsyncWrite + Unpin, mut encoder: Encoder, mut frames: mpsc::Receiver<Frame>) -> io::Result<()> {
+async fn write(
+    mut to: impl AsyncWrite + Unpin,
+    mut encoder: Encoder,
+    mut frames: mpsc::Receiver<Frame>,
+) -> io::Result<()> {
     while let Some(frame) = frames.recv().await {
         to.write_all(&encoder.encode(&frame)?).await?;
         if frames.is_empty() {
@@ -130,7 +134,10 @@ async fn read(
                 }
             }
             Frame::Data { id, fin, data } => {
-                if let Some(input) = inputs.get(&id) && !data.is_empty() && input.send(data).await.is_err() {
+                if let Some(input) = inputs.get(&id)
+                    && !data.is_empty()
+                    && input.send(data).await.is_err()
+                {
                     inputs.remove(&id);
                 }
                 if fin {

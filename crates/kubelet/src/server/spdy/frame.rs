@@ -108,7 +108,9 @@ impl Decoder {
     fn headers(&mut self, block: &[u8]) -> io::Result<Headers> {
         let plain = self.decompress(block)?;
         let mut rest = plain.as_slice();
-        let number = |rest: &mut &[u8]| if rest.len() < 4 { Err(invalid("header block is cut off")) } else { Ok(rest.get_u32() as usize) };
+        let number = |rest: &mut &[u8]| {
+            if rest.len() < 4 { Err(invalid("header block is cut off")) } else { Ok(rest.get_u32() as usize) }
+        };
         let count = number(&mut rest)?;
         let mut out = Headers::new();
         for _ in 0..count {
@@ -142,7 +144,9 @@ impl Decoder {
                     }
                 }
                 Err(error) if error.needs_dictionary().is_some() => {
-                    self.inflate.set_dictionary(&DICTIONARY).map_err(|_| invalid("header block has another dictionary"))?;
+                    self.inflate
+                        .set_dictionary(&DICTIONARY)
+                        .map_err(|_| invalid("header block has another dictionary"))?;
                 }
                 Err(_) => return Err(invalid("header block does not decompress")),
             }
@@ -257,8 +261,16 @@ mod tests {
     #[tokio::test]
     async fn frames_survive_the_wire() {
         let frames = [
-            Frame::SynStream { id: 1, fin: false, headers: headers(&[("streamtype", "error"), ("port", "80"), ("requestid", "0")]) },
-            Frame::SynStream { id: 3, fin: true, headers: headers(&[("streamtype", "data"), ("port", "80"), ("requestid", "0")]) },
+            Frame::SynStream {
+                id: 1,
+                fin: false,
+                headers: headers(&[("streamtype", "error"), ("port", "80"), ("requestid", "0")]),
+            },
+            Frame::SynStream {
+                id: 3,
+                fin: true,
+                headers: headers(&[("streamtype", "data"), ("port", "80"), ("requestid", "0")]),
+            },
             Frame::SynReply { id: 1, fin: false, headers: headers(&[]) },
             Frame::Data { id: 3, fin: true, data: Bytes::from_static(b"abc") },
             Frame::RstStream { id: 3, status: 5 },
@@ -279,7 +291,12 @@ mod tests {
 
     #[tokio::test]
     async fn nonsense_is_refused() {
-        for wire in [&[0x80, 3, 0, 1, 0, 0, 0, 2, 0, 0][..], &[0x80, 2, 0, 1, 0, 0, 0, 0], &[0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff], &[0x80, 3, 0, 2, 0, 0, 0, 6, 0, 0, 0, 1, 9, 9]] {
+        for wire in [
+            &[0x80, 3, 0, 1, 0, 0, 0, 2, 0, 0][..],
+            &[0x80, 2, 0, 1, 0, 0, 0, 0],
+            &[0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff],
+            &[0x80, 3, 0, 2, 0, 0, 0, 6, 0, 0, 0, 1, 9, 9],
+        ] {
             let mut wire = wire;
             assert!(Decoder::new().read(&mut wire).await.is_err(), "{wire:?}");
         }

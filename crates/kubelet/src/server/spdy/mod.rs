@@ -37,8 +37,13 @@ where
 {
     let protocol = choose(request.headers(), known);
     if protocol.is_none() && request.headers().contains_key(PROTOCOL_VERSION) {
-        let offered = request.headers().get_all(PROTOCOL_VERSION).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>();
-        let message = format!("unable to upgrade: unable to negotiate protocol: client supports {}, server accepts {}", crate::format::list(&offered), crate::format::list(known));
+        let offered =
+            request.headers().get_all(PROTOCOL_VERSION).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>();
+        let message = format!(
+            "unable to upgrade: unable to negotiate protocol: client supports {}, server accepts {}",
+            crate::format::list(&offered),
+            crate::format::list(known)
+        );
         return text(StatusCode::FORBIDDEN, message);
     }
     let upgrade = hyper::upgrade::on(&mut request);

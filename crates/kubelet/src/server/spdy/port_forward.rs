@@ -44,10 +44,9 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Send + 'static>(io: T, forwarder:
                     Some("error") => pair.error = Some(stream),
                     _ => stream.sender.reset().await,
                 }
-                if pair.data.is_some() && pair.error.is_some() {
-                    if let Some(Pair { data: Some(data), error: Some(error) }) = pairs.remove(&id) {
-                        forwards.spawn(forward(forwarder.clone(), data, error));
-                    }
+                let complete = pair.data.is_some() && pair.error.is_some();
+                if complete && let Some(Pair { data: Some(data), error: Some(error) }) = pairs.remove(&id) {
+                    forwards.spawn(forward(forwarder.clone(), data, error));
                 }
             }
             Some(_) = forwards.join_next() => {}

@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-const PROTOCOLS: [&str; 5] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
+const PROTOCOLS: [&str; 5] =
+    ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 /// How long the client may take to open all its streams.
 const CREATION: Duration = Duration::from_secs(30);
 const QUEUE: usize = 8;

@@ -155,7 +155,8 @@ fn label_keys(errors: &mut Errors, of: &Value, path: &Path<'_>) {
 /// Errors of `topologySpreadConstraints`.
 pub fn topology_spread(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
     for (i, constraint) in list.iter().enumerate() {
-        let (path, skew, action) = (path.index(i), constraint.int("maxSkew").unwrap_or(0), constraint.text("whenUnsatisfiable"));
+        let (path, skew, action) =
+            (path.index(i), constraint.int("maxSkew").unwrap_or(0), constraint.text("whenUnsatisfiable"));
         let key = constraint.text("topologyKey");
         if skew <= 0 {
             errors.invalid(&path.field("maxSkew"), skew, "must be greater than zero");

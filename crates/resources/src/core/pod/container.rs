@@ -10,7 +10,13 @@ const NOT_FOR_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 const NOT_FOR_INIT: &str = "may not be set for init containers without restartPolicy=Always";
 /// What an ephemeral container may set, of upstream's `EphemeralContainerCommon`; the others in its order.
 const EPHEMERAL_FORBIDDEN: [&str; 8] = [
-    "ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules", "livenessProbe", "readinessProbe",
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
     "startupProbe",
 ];
 const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];

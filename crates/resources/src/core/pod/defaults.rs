@@ -148,7 +148,9 @@ fn host_port(port: &mut Value) {
 
 /// Defaults of a probe.
 fn probe(probe: &mut Value) {
-    for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (field, value) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         if probe.int(field).unwrap_or(0) == 0 {
             probe[field] = value.into();
         }
@@ -275,9 +277,15 @@ mod tests {
     #[test]
     fn tags() {
         for (image, want) in [
-            ("nginx", Some("latest")), ("nginx:1", Some("1")), ("r.test:5000/a/nginx", Some("latest")),
-            ("r.test:5000/nginx:latest", Some("latest")), ("nginx@sha256:00", None), ("nginx:latest@sha256:00", Some("latest")),
-            ("", None), (" a ", None), ("Bad", None),
+            ("nginx", Some("latest")),
+            ("nginx:1", Some("1")),
+            ("r.test:5000/a/nginx", Some("latest")),
+            ("r.test:5000/nginx:latest", Some("latest")),
+            ("nginx@sha256:00", None),
+            ("nginx:latest@sha256:00", Some("latest")),
+            ("", None),
+            (" a ", None),
+            ("Bad", None),
         ] {
             assert_eq!(image_tag(image), want, "{image}");
         }
@@ -292,11 +300,17 @@ mod tests {
         assert_eq!(spec["restartPolicy"], "Always");
         assert_eq!(spec["enableServiceLinks"], true);
         assert_eq!(spec["securityContext"], json!({}));
-        assert_eq!(spec["volumes"], json!([{"name": "v", "emptyDir": {}}, {"name": "s", "secret": {"defaultMode": 420}}]));
+        assert_eq!(
+            spec["volumes"],
+            json!([{"name": "v", "emptyDir": {}}, {"name": "s", "secret": {"defaultMode": 420}}])
+        );
         let c = &spec["containers"][0];
         assert_eq!(c["imagePullPolicy"], "IfNotPresent");
         assert_eq!(c["resources"], json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}));
-        assert_eq!(c["livenessProbe"], json!({"httpGet": {"port": 1, "path": "/", "scheme": "HTTP"},
-            "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}));
+        assert_eq!(
+            c["livenessProbe"],
+            json!({"httpGet": {"port": 1, "path": "/", "scheme": "HTTP"},
+            "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3})
+        );
     }
 }

@@ -6,20 +6,37 @@ use crate::names;
 use serde_json::Value;
 
 const ENV_FIELDS: [&str; 9] = [
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-    "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 const VOLUME_FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 const RESOURCES: [&str; 6] = [
-    "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
     "requests.memory",
 ];
 const SIZES: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 /// Fields of a pod that the downward API can name at all.
 const KNOWN_FIELDS: [&str; 8] = [
-    "metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase",
-    "spec.hostUsers", "spec.host", "status.nominatedNodeName",
+    "metadata.annotations",
+    "metadata.labels",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "status.phase",
+    "spec.hostUsers",
+    "spec.host",
+    "status.nominatedNodeName",
 ];
 
 /// Errors of `env`.
@@ -53,7 +70,9 @@ fn value_from(errors: &mut Errors, var: &Value, path: &Path<'_>) {
             let text = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
             errors.invalid(path, "", text);
         }
-        _ if !var.text("value").is_empty() => errors.invalid(path, "", "may not be specified when `value` is not empty"),
+        _ if !var.text("value").is_empty() => {
+            errors.invalid(path, "", "may not be specified when `value` is not empty")
+        }
         1 => {}
         _ => errors.invalid(path, "", "may not have more than one field specified at a time"),
     }
@@ -139,7 +158,9 @@ fn field_ref(errors: &mut Errors, of: &Value, supported: &[&str], path: &Path<'_
     }
     let subscript = text.strip_suffix("']").and_then(|t| t.split_once("['"));
     match subscript {
-        Some(("metadata.annotations", key)) => errors.invalid_each(path, key, names::qualified_name(&key.to_lowercase())),
+        Some(("metadata.annotations", key)) => {
+            errors.invalid_each(path, key, names::qualified_name(&key.to_lowercase()))
+        }
         Some(("metadata.labels", key)) => errors.invalid_each(path, key, names::qualified_name(key)),
         Some((other, _)) if is_known(other) => errors.invalid(path, other, "does not support subscript"),
         None if is_known(text) => drop(errors.supported(&path.field("fieldPath"), text, supported)),

@@ -282,7 +282,8 @@ pub fn bind(pod: &mut Object, binding: &Object, now: &str) -> Result<(), String>
         crate::field::drop_empty(&mut pod["metadata"], map);
     }
     let generation = api::meta::generation(pod);
-    let mut condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let mut condition =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     if generation > 0 {
         condition["observedGeneration"] = generation.into();
     }

@@ -15,7 +15,8 @@ pub fn projected(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     let list = path.field("sources");
     for (i, source) in of.list("sources").iter().enumerate() {
         let item = list.index(i);
-        let kinds = ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+        let kinds =
+            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
         let mut count = 0;
         for kind in kinds.into_iter().filter(|k| source.has(k)) {
             count += 1;

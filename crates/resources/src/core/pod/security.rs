@@ -10,11 +10,18 @@ const ID_RANGE: &str = "must be between 0 and 2147483647, inclusive";
 const SYSCTL_FMT: &str = r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 const NOT_ON_WINDOWS: &str = "cannot be set for a windows pod";
 const CONTEXT_FIELDS: [(&str, &str); 12] = [
-    ("Capabilities", "capabilities"), ("Privileged", "privileged"), ("SELinuxOptions", "seLinuxOptions"),
-    ("WindowsOptions", "windowsOptions"), ("RunAsUser", "runAsUser"), ("RunAsGroup", "runAsGroup"),
-    ("RunAsNonRoot", "runAsNonRoot"), ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
-    ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"), ("ProcMount", "procMount"),
-    ("SeccompProfile", "seccompProfile"), ("AppArmorProfile", "appArmorProfile"),
+    ("Capabilities", "capabilities"),
+    ("Privileged", "privileged"),
+    ("SELinuxOptions", "seLinuxOptions"),
+    ("WindowsOptions", "windowsOptions"),
+    ("RunAsUser", "runAsUser"),
+    ("RunAsGroup", "runAsGroup"),
+    ("RunAsNonRoot", "runAsNonRoot"),
+    ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
+    ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"),
+    ("ProcMount", "procMount"),
+    ("SeccompProfile", "seccompProfile"),
+    ("AppArmorProfile", "appArmorProfile"),
 ];
 
 /// Errors of a pod's security context.
@@ -192,10 +199,15 @@ fn windows_user(name: &str) -> Vec<&'static str> {
         [domain, user] => (Some(domain), user),
         _ => return vec!["runAsUserName cannot contain more than one backslash"],
     };
-    let net_bios = |d: &str| (1..=15).contains(&d.len()) && !d.contains(['\\', '/', ':', '*', '?', '"', '<', '>', '|', '.']);
+    let net_bios =
+        |d: &str| (1..=15).contains(&d.len()) && !d.contains(['\\', '/', ':', '*', '?', '"', '<', '>', '|', '.']);
     let dns = |d: &str| d.split('.').all(|p| !p.is_empty() && p.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
     let mut out = Vec::new();
-    let mut when = |bad: bool, text| if bad { out.push(text) };
+    let mut when = |bad: bool, text| {
+        if bad {
+            out.push(text)
+        }
+    };
     when(domain.is_some_and(|d| d.len() >= 256), "runAsUserName's Domain length must be under 256 characters");
     when(
         domain.is_some_and(|d| !net_bios(d) && !dns(d)),
@@ -232,7 +244,11 @@ pub fn host_process(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         }
     }
     if count > 0 && count != all {
-        errors.invalid(path, "", "If pod contains any hostProcess containers then all containers must be HostProcess containers");
+        errors.invalid(
+            path,
+            "",
+            "If pod contains any hostProcess containers then all containers must be HostProcess containers",
+        );
     }
     if count > 0 && !spec.flag("hostNetwork") {
         let text = "hostNetwork must be true if pod contains any hostProcess containers";
@@ -265,10 +281,20 @@ fn linux(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
 fn windows_pod(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     // in upstream's order; names without a dot are the spec's own
     let fields = [
-        "securityContext.appArmorProfile", "securityContext.seLinuxOptions", "hostUsers", "hostPID", "hostIPC",
-        "securityContext.seccompProfile", "securityContext.fsGroup", "securityContext.fsGroupChangePolicy",
-        "securityContext.sysctls", "shareProcessNamespace", "securityContext.runAsUser", "securityContext.runAsGroup",
-        "securityContext.supplementalGroups", "securityContext.supplementalGroupsPolicy",
+        "securityContext.appArmorProfile",
+        "securityContext.seLinuxOptions",
+        "hostUsers",
+        "hostPID",
+        "hostIPC",
+        "securityContext.seccompProfile",
+        "securityContext.fsGroup",
+        "securityContext.fsGroupChangePolicy",
+        "securityContext.sysctls",
+        "shareProcessNamespace",
+        "securityContext.runAsUser",
+        "securityContext.runAsGroup",
+        "securityContext.supplementalGroups",
+        "securityContext.supplementalGroupsPolicy",
         "securityContext.seLinuxChangePolicy",
     ];
     for field in fields {
@@ -282,8 +308,16 @@ fn windows_pod(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
     each_context(spec, path, |context, path| {
         for field in [
-            "appArmorProfile", "seLinuxOptions", "seccompProfile", "capabilities", "readOnlyRootFilesystem",
-            "privileged", "allowPrivilegeEscalation", "procMount", "runAsUser", "runAsGroup",
+            "appArmorProfile",
+            "seLinuxOptions",
+            "seccompProfile",
+            "capabilities",
+            "readOnlyRootFilesystem",
+            "privileged",
+            "allowPrivilegeEscalation",
+            "procMount",
+            "runAsUser",
+            "runAsGroup",
         ] {
             if context.has(field) {
                 errors.forbidden(&path.field(field), NOT_ON_WINDOWS);

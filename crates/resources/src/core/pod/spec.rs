@@ -132,7 +132,10 @@ fn pod_resources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
 }
 
 fn pod_resource_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
-    if quantities::resource_name(errors, name, path) && !["cpu", "memory"].contains(&name) && !quantities::is_huge_page(name) {
+    if quantities::resource_name(errors, name, path)
+        && !["cpu", "memory"].contains(&name)
+        && !quantities::is_huge_page(name)
+    {
         errors.not_supported(path, name, &["cpu", "hugepages-", "memory"]);
     }
 }

@@ -1,7 +1,6 @@
 //! What may change of a pod.
 
 use super::affinity;
-use crate::core::quantities;
 use crate::field::{Errors, Fields, Path, same};
 use crate::names;
 use api::{Cause, Object};
@@ -150,7 +149,8 @@ pub fn ephemeral_containers(errors: &mut Errors, new: &Object, old: &Object) {
         match new.at("spec").list(list).iter().find(|c| c.text("name") == name) {
             None => errors.forbidden(&path, &format!("existing ephemeral containers {name:?} may not be removed\n")),
             Some(now) if !same(now, was) => {
-                let text = format!("existing ephemeral containers {name:?} may not be changed\n{}", difference(was, now));
+                let text =
+                    format!("existing ephemeral containers {name:?} may not be changed\n{}", difference(was, now));
                 errors.forbidden(&path, &text);
             }
             Some(_) => {}
@@ -318,7 +318,8 @@ mod tests {
         let mut merged = old.clone();
         new.as_object().into_iter().flatten().for_each(|(k, v)| merged[k] = v.clone());
         spec(&mut errors, &merged, &old);
-        let got: Vec<String> = errors.0.iter().map(|c| format!("{}: {}", c.field, c.message.lines().next().unwrap_or(""))).collect();
+        let got: Vec<String> =
+            errors.0.iter().map(|c| format!("{}: {}", c.field, c.message.lines().next().unwrap_or(""))).collect();
         assert_eq!(got, want);
     }
 

@@ -10,23 +10,53 @@ const ONE_TYPE: &str = "may not specify more than 1 volume type";
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// Volume types in the order upstream looks at them, and the names its errors give them.
 const TYPES: &[(&str, &str)] = &[
-    ("emptyDir", "emptyDir"), ("hostPath", "hostPath"), ("gitRepo", "gitRepo"),
-    ("gcePersistentDisk", "persistentDisk"), ("awsElasticBlockStore", "awsElasticBlockStore"), ("secret", "secret"),
-    ("nfs", "nfs"), ("iscsi", "iscsi"), ("glusterfs", "glusterfs"), ("flocker", "flocker"),
-    ("persistentVolumeClaim", "persistentVolumeClaim"), ("rbd", "rbd"), ("cinder", "cinder"), ("cephfs", "cephfs"),
-    ("quobyte", "quobyte"), ("downwardAPI", "downwardAPI"), ("fc", "fc"), ("flexVolume", "flexVolume"),
-    ("configMap", "configMap"), ("azureFile", "azureFile"), ("vsphereVolume", "vsphereVolume"),
-    ("photonPersistentDisk", "photonPersistentDisk"), ("portworxVolume", "portworxVolume"),
-    ("azureDisk", "azureDisk"), ("storageos", "storageos"), ("projected", "projected"), ("scaleIO", "scaleIO"),
-    ("csi", "csi"), ("ephemeral", "ephemeral"), ("image", "image"),
+    ("emptyDir", "emptyDir"),
+    ("hostPath", "hostPath"),
+    ("gitRepo", "gitRepo"),
+    ("gcePersistentDisk", "persistentDisk"),
+    ("awsElasticBlockStore", "awsElasticBlockStore"),
+    ("secret", "secret"),
+    ("nfs", "nfs"),
+    ("iscsi", "iscsi"),
+    ("glusterfs", "glusterfs"),
+    ("flocker", "flocker"),
+    ("persistentVolumeClaim", "persistentVolumeClaim"),
+    ("rbd", "rbd"),
+    ("cinder", "cinder"),
+    ("cephfs", "cephfs"),
+    ("quobyte", "quobyte"),
+    ("downwardAPI", "downwardAPI"),
+    ("fc", "fc"),
+    ("flexVolume", "flexVolume"),
+    ("configMap", "configMap"),
+    ("azureFile", "azureFile"),
+    ("vsphereVolume", "vsphereVolume"),
+    ("photonPersistentDisk", "photonPersistentDisk"),
+    ("portworxVolume", "portworxVolume"),
+    ("azureDisk", "azureDisk"),
+    ("storageos", "storageos"),
+    ("projected", "projected"),
+    ("scaleIO", "scaleIO"),
+    ("csi", "csi"),
+    ("ephemeral", "ephemeral"),
+    ("image", "image"),
 ];
 
 /// Errors of `volumes`; returns the volumes without any, which are the ones that can be mounted.
-pub fn volumes<'a>(errors: &mut Errors, spec: &'a Value, meta: &Value, is_pod: bool, path: &Path<'_>) -> Vec<&'a Value> {
+pub fn volumes<'a>(
+    errors: &mut Errors,
+    spec: &'a Value,
+    meta: &Value,
+    is_pod: bool,
+    path: &Path<'_>,
+) -> Vec<&'a Value> {
     let pod = meta.text("name");
     let list = spec.list("volumes");
-    let created: Vec<String> =
-        list.iter().filter(|v| v.has("ephemeral") && !pod.is_empty()).map(|v| format!("{pod}-{}", v.text("name"))).collect();
+    let created: Vec<String> = list
+        .iter()
+        .filter(|v| v.has("ephemeral") && !pod.is_empty())
+        .map(|v| format!("{pod}-{}", v.text("name")))
+        .collect();
     let mut good: Vec<&Value> = Vec::new();
     for (i, volume) in list.iter().enumerate() {
         let (path, name, before) = (path.index(i), volume.text("name"), errors.0.len());

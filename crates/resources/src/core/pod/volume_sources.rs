@@ -84,9 +84,8 @@ fn iscsi(errors: &mut Errors, of: &Value, path: &Path<'_>) {
 }
 
 fn initiator(errors: &mut Errors, name: &str, path: &Path<'_>) {
-    let hex = |text: &str, lengths: &[usize]| {
-        lengths.contains(&text.len()) && text.bytes().all(|c| c.is_ascii_hexdigit())
-    };
+    let hex =
+        |text: &str, lengths: &[usize]| lengths.contains(&text.len()) && text.bytes().all(|c| c.is_ascii_hexdigit());
     let fine = match name.get(..3) {
         None if name.is_empty() => true,
         Some("iqn") => is_iqn(name),

@@ -8,7 +8,10 @@ use serde_json::Value;
 const DEPRECATED_LABELS: &[(&str, &str)] = &[
     ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
     ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
-    ("failure-domain.beta.kubernetes.io/region", "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
+    ),
     ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
     ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
 ];
@@ -34,7 +37,9 @@ pub fn pod_spec(spec: &Value, meta: &Value, path: &Path<'_>) -> Vec<String> {
         }
     }
     topology(&mut out, spec, path);
-    for (key, _) in meta.entries("annotations").filter(|(k, _)| k.starts_with("seccomp.security.alpha.kubernetes.io/pod")) {
+    for (key, _) in
+        meta.entries("annotations").filter(|(k, _)| k.starts_with("seccomp.security.alpha.kubernetes.io/pod"))
+    {
         out.push(format!(
             "metadata.annotations[{key}]: non-functional in v1.27+; use the \"seccompProfile\" field instead"
         ));
@@ -109,7 +114,9 @@ fn container(out: &mut Vec<String>, c: &Value, path: &Path<'_>) {
 fn ports(out: &mut Vec<String>, c: &Value, path: &Path<'_>) {
     let (list, list_path) = (c.list("ports"), path.field("ports"));
     for (i, port) in list.iter().enumerate() {
-        let key = |p: &Value| (p.int("containerPort"), p.text("protocol").to_owned(), p.int("hostPort"), p.text("hostIP").to_owned());
+        let key = |p: &Value| {
+            (p.int("containerPort"), p.text("protocol").to_owned(), p.int("hostPort"), p.text("hostIP").to_owned())
+        };
         if let Some(j) = list[..i].iter().position(|p| key(p) == key(port)) {
             let text = format!("duplicate port definition with {}", list_path.index(j));
             out.push(format!("{}: {text}", list_path.index(i)));
@@ -130,7 +137,10 @@ fn duplicates(out: &mut Vec<String>, list: &[Value], field: &str, path: &Path<'_
     for (i, item) in list.iter().enumerate() {
         let key = item.text(field);
         if !key.is_empty() && list[..i].iter().any(|x| x.text(field) == key) {
-            out.push(format!("{}: duplicate {field} {key:?}", path.index(i)).replace("duplicate name", "duplicate entry with name"));
+            out.push(
+                format!("{}: duplicate {field} {key:?}", path.index(i))
+                    .replace("duplicate name", "duplicate entry with name"),
+            );
         }
     }
 }

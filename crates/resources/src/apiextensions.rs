@@ -1,0 +1,255 @@
+//! `apiextensions.k8s.io`: custom resource definitions. The schemas inside are not checked here beyond their presence.
+
+use crate::field::{Errors, Fields, Path, field_mut, items_mut, map_mut, set_default};
+use crate::{Ctx, Strategy, copy_field, names};
+use api::{Cause, Object};
+use serde_json::{Value, json};
+
+/// Custom resource definitions.
+pub struct CustomResourceDefinition;
+
+const SPEC: Path<'_> = Path::root("spec");
+
+impl Strategy for CustomResourceDefinition {
+    fn default(&self, obj: &mut Object) {
+        let Some(spec) = map_mut(obj, "spec") else { return };
+        if let Some(names) = map_mut(spec, "names") {
+            let kind = names.text("kind").to_owned();
+            if !kind.is_empty() {
+                set_default(names, "singular", kind.to_lowercase());
+                set_default(names, "listKind", format!("{kind}List"));
+            }
+        }
+        if let Some(conversion) = map_mut(spec, "conversion") {
+            set_default(conversion, "strategy", "None");
+            let service = field_mut(conversion, "webhook").and_then(|w| field_mut(w, "clientConfig"));
+            if let Some(service) = service.and_then(|c| field_mut(c, "service")) {
+                set_default(service, "port", 443);
+            }
+        }
+        for version in items_mut(spec, "versions") {
+            for flag in ["served", "storage"] {
+                if !version.has(flag) {
+                    version[flag] = false.into();
+                }
+            }
+        }
+    }
+
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        let stored: Vec<Value> = obj
+            .at("spec")
+            .list("versions")
+            .iter()
+            .filter(|v| v.flag("storage"))
+            .map(|v| v.at("name").clone())
+            .collect();
+        let stored = if stored.is_empty() { Value::Null } else { stored.into() };
+        obj["status"] =
+            json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored});
+    }
+
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "status");
+        // a version that begins to be stored stays among the stored ones
+        let stored = new.at("spec").list("versions").iter().find(|v| v.flag("storage")).map(|v| v.at("name").clone());
+        let Some(stored) = stored else { return };
+        let Some(status) = map_mut(new, "status") else { return };
+        let mut list = status.list("storedVersions").to_vec();
+        if !list.contains(&stored) {
+            list.push(stored);
+            status["storedVersions"] = list.into();
+        }
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        definition(&mut errors, obj);
+        if obj.at("status").list("storedVersions").is_empty() {
+            errors.invalid(&Path::root("status.storedVersions"), Value::Null, "must have at least one stored version");
+        }
+        errors.0
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        definition(&mut errors, new);
+        let (now, was) = (new.at("spec"), old.at("spec"));
+        let established = old.at("status").list("conditions").iter();
+        if established.clone().any(|c| c.text("type") == "Established" && c.text("status") == "True") {
+            errors.immutable(&SPEC.field("scope"), now.at("scope"), was.at("scope"));
+            errors.immutable(&SPEC.field("names.kind"), now.at("names").at("kind"), was.at("names").at("kind"));
+        }
+        errors.immutable(&SPEC.field("group"), now.at("group"), was.at("group"));
+        errors.immutable(&SPEC.field("names.plural"), now.at("names").at("plural"), was.at("names").at("plural"));
+        for name in new.at("status").texts("storedVersions") {
+            if !now.list("versions").iter().any(|v| v.text("name") == name) {
+                let path = Path::root("status.storedVersions");
+                let index = new.at("status").texts("storedVersions").iter().position(|v| *v == name).unwrap_or(0);
+                errors.invalid(&path.index(index), name, "must appear in spec.versions");
+            }
+        }
+        errors.0
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        copy_field(new, old, "spec");
+    }
+}
+
+fn definition(errors: &mut Errors, obj: &Object) {
+    let (spec, name) = (obj.at("spec"), api::meta::name(obj));
+    let (group, parts) = (spec.text("group"), spec.at("names"));
+    let want = format!("{}.{group}", parts.text("plural"));
+    if !name.is_empty() && name != want {
+        errors.invalid(&Path::root("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
+    }
+    let path = SPEC.field("group");
+    if group.is_empty() {
+        errors.required(&path, "");
+    } else {
+        let wrong = names::dns1123_subdomain(group, false);
+        if !wrong.is_empty() {
+            errors.invalid(&path, group, &wrong.join(","));
+        } else if !group.contains('.') {
+            errors.invalid(&path, group, "should be a domain with at least one dot");
+        }
+    }
+    let path = SPEC.field("scope");
+    match spec.text("scope") {
+        "" => errors.required(&path, ""),
+        scope => drop(errors.supported(&path, scope, &["Cluster", "Namespaced"])),
+    }
+    versions(errors, spec);
+    kind_names(errors, parts, &SPEC.field("names"));
+    conversion(errors, spec, &SPEC.field("conversion"));
+}
+
+fn versions(errors: &mut Errors, spec: &Value) {
+    let (list, path) = (spec.list("versions"), SPEC.field("versions"));
+    for (i, version) in list.iter().enumerate() {
+        let (item, name) = (path.index(i), version.text("name"));
+        let wrong = names::dns1035_label(name, false);
+        if !wrong.is_empty() {
+            errors.invalid(&item.field("name"), name, &wrong.join(","));
+        }
+        if list[..i].iter().any(|v| v.text("name") == name) {
+            errors.invalid(&path, json!(list), "must contain unique version names");
+        }
+        if !version.at("schema").has("openAPIV3Schema") {
+            errors.required(&item.field("schema.openAPIV3Schema"), "schemas are required");
+        }
+        columns(errors, version, &item.field("additionalPrinterColumns"));
+        scale(errors, version.at("subresources").at("scale"), &item.field("subresources.scale"));
+    }
+    if list.iter().filter(|v| v.flag("storage")).count() != 1 {
+        let shown = if list.is_empty() { "[]".to_owned() } else { json!(list).to_string() };
+        errors.invalid_printed(&path, &shown, "must have exactly one version marked as storage version");
+    }
+}
+
+fn columns(errors: &mut Errors, version: &Value, path: &Path<'_>) {
+    for (i, column) in version.list("additionalPrinterColumns").iter().enumerate() {
+        let item = path.index(i);
+        if column.text("name").is_empty() {
+            errors.required(&item.field("name"), "");
+        }
+        let types = ["boolean", "date", "integer", "number", "string"];
+        match column.text("type") {
+            "" => errors.required(&item.field("type"), &format!("must be one of {}", types.join(","))),
+            kind if !types.contains(&kind) => {
+                errors.invalid(&item.field("type"), kind, &format!("must be one of {}", types.join(",")));
+            }
+            _ => {}
+        }
+        let formats = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
+        let format = column.text("format");
+        if !format.is_empty() && !formats.contains(&format) {
+            errors.invalid(&item.field("format"), format, &format!("must be one of {}", formats.join(",")));
+        }
+        match column.text("jsonPath") {
+            "" => errors.required(&item.field("jsonPath"), ""),
+            text if !text.starts_with('.') && !text.starts_with('{') => {
+                errors.invalid(&item.field("jsonPath"), text, "must be a json path");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn scale(errors: &mut Errors, scale: &Value, path: &Path<'_>) {
+    if scale.is_null() {
+        return;
+    }
+    for (field, root) in [("specReplicasPath", ".spec."), ("statusReplicasPath", ".status."), ("labelSelectorPath", "")]
+    {
+        let text = scale.text(field);
+        match text {
+            "" if field == "labelSelectorPath" => {}
+            "" => errors.required(&path.field(field), ""),
+            text if field == "labelSelectorPath" && !text.starts_with(".spec.") && !text.starts_with(".status.") => {
+                errors.invalid(&path.field(field), text, "should be a json path under either .spec or .status");
+            }
+            text if !text.starts_with(root) => {
+                let parent = root.trim_end_matches('.');
+                errors.invalid(&path.field(field), text, &format!("should be a json path under {parent}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn kind_names(errors: &mut Errors, parts: &Value, path: &Path<'_>) {
+    for field in ["plural", "singular", "kind", "listKind"] {
+        if parts.text(field).is_empty() {
+            errors.required(&path.field(field), "");
+        }
+    }
+    for field in ["plural", "singular"] {
+        let text = parts.text(field);
+        let wrong = if text.is_empty() { Vec::new() } else { names::dns1035_label(text, false) };
+        if !wrong.is_empty() {
+            errors.invalid(&path.field(field), text, &wrong.join(","));
+        }
+    }
+    for field in ["kind", "listKind"] {
+        let text = parts.text(field);
+        let wrong = if text.is_empty() { Vec::new() } else { names::dns1035_label(&text.to_lowercase(), false) };
+        if !wrong.is_empty() {
+            let detail = format!("may have mixed case, but should otherwise match: {}", wrong.join(","));
+            errors.invalid(&path.field(field), text, &detail);
+        }
+    }
+    for field in ["shortNames", "categories"] {
+        let list = path.field(field);
+        for (i, text) in parts.texts(field).into_iter().enumerate() {
+            let wrong = names::dns1035_label(text, false);
+            if !wrong.is_empty() {
+                errors.invalid(&list.index(i), text, &wrong.join(","));
+            }
+        }
+    }
+    let (kind, list_kind) = (parts.text("kind"), parts.text("listKind"));
+    if !kind.is_empty() && kind == list_kind {
+        errors.invalid(&path.field("listKind"), list_kind, "kind and listKind may not be the same");
+    }
+}
+
+fn conversion(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let (of, strategy) = (spec.at("conversion"), spec.at("conversion").text("strategy"));
+    errors.supported(&path.field("strategy"), strategy, &["None", "Webhook"]);
+    match (strategy, of.has("webhook")) {
+        ("Webhook", false) => {
+            errors.required(&path.field("webhookClientConfig"), "required when strategy is set to Webhook");
+        }
+        ("None", true) => {
+            errors
+                .forbidden(&path.field("webhookClientConfig"), "should not be set when strategy is not set to Webhook");
+        }
+        _ => {}
+    }
+}
