@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// As clients ask for it; it is no valid media type, so the answer names it with a dot.
 const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const OPENAPI_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers a request that is for no resource.
 pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Body>, Status> {
@@ -216,13 +218,18 @@ fn openapi(request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> 
     let accept = request.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     match parts {
         ["openapi", "v2"] if accept.contains(OPENAPI_PROTOBUF) => {
-            Ok(etagged(request, schema::openapi_v2_protobuf().into(), OPENAPI_PROTOBUF))
+            let tag = format!("{}P", schema::openapi_v2_hash());
+            Ok(tagged(request, &tag, || schema::openapi_v2_protobuf().into(), OPENAPI_PROTOBUF_TYPE))
         }
-        ["openapi", "v2"] => Ok(etagged(request, schema::openapi_v2().into(), "application/json")),
+        ["openapi", "v2"] => {
+            Ok(tagged(request, &schema::openapi_v2_hash(), || schema::openapi_v2().into(), "application/json"))
+        }
         ["openapi", "v3"] => with_etag(request, &schema::openapi_v3_index(), "application/json"),
         ["openapi", "v3", rest @ ..] => {
-            let document = schema::openapi_v3(&rest.join("/")).ok_or_else(Status::no_such_path)?;
-            Ok(etagged(request, document.into(), "application/json"))
+            let path = rest.join("/");
+            let tag = schema::openapi_v3_hash(&path).ok_or_else(Status::no_such_path)?;
+            let make = || schema::openapi_v3(&path).unwrap_or_default().into();
+            Ok(tagged(request, &tag, make, "application/json"))
         }
         _ => Err(Status::no_such_path()),
     }
@@ -230,17 +237,18 @@ fn openapi(request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> 
 
 fn with_etag(request: &Request, document: &Value, name: &'static str) -> Result<Response<Body>, Status> {
     get_only(request)?;
-    Ok(etagged(request, serde_json::to_vec(document).map_err(Status::internal)?.into(), name))
+    let bytes = Bytes::from(serde_json::to_vec(document).map_err(Status::internal)?);
+    Ok(tagged(request, &pki::sha256_hex(&bytes), || bytes, name))
 }
 
-/// 304 when the client has this document already.
-fn etagged(request: &Request, bytes: Bytes, name: &'static str) -> Response<Body> {
-    let tag = format!("\"{}\"", pki::sha256_hex(&bytes).to_uppercase());
+/// A document with a tag; 304, without making it, when the client has it already.
+fn tagged(request: &Request, tag: &str, make: impl FnOnce() -> Bytes, name: &'static str) -> Response<Body> {
+    let tag = format!("\"{}\"", tag.to_uppercase());
     let known = request.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&tag));
     let mut response = if known {
         answer::bytes(request, 304, Format::Json, Bytes::new())
     } else {
-        answer::bytes(request, 200, Format::Json, bytes)
+        answer::bytes(request, 200, Format::Json, make())
     };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, tag);

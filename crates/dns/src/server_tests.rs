@@ -1,3 +1,5 @@
+//! The responder over real sockets.
+
 use super::*;
 use crate::zone::tests::{Fixed, zone};
 use hickory_proto::rr::rdata::A;

@@ -1,3 +1,5 @@
+//! Answers of the zone.
+
 use super::*;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Layers that are unpacked, and layers that are refused.
+
 use super::*;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use tar::{Builder, EntryType, Header};

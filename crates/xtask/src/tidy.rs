@@ -122,8 +122,10 @@ fn registered(file: &Path) -> bool {
     if above.file_name().is_some_and(|n| n == "bin") {
         return true;
     }
-    let parents = ["lib.rs", "main.rs", "mod.rs"].map(|f| above.join(f)).into_iter().chain([above.with_extension("rs")]);
-    parents.filter_map(|p| fs::read_to_string(p).ok()).any(|text| text.lines().any(|line| declares(line, &name)))
+    let named = ["lib.rs", "main.rs", "mod.rs"].map(|f| above.join(f)).into_iter().chain([above.with_extension("rs")]);
+    // Tests beside a file are named by it, with a path.
+    let tested = name.strip_suffix("_tests").map(|tested| above.join(format!("{tested}.rs")));
+    named.chain(tested).filter_map(|p| fs::read_to_string(p).ok()).any(|text| text.lines().any(|line| declares(line, &name)))
 }
 
 fn declares(line: &str, name: &str) -> bool {

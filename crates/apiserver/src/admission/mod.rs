@@ -6,6 +6,7 @@
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod lives;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -86,6 +87,7 @@ pub trait Plugin: Send + Sync {
 /// The plugins in order.
 const PLUGINS: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
     &taint_nodes::TaintNodesByCondition,

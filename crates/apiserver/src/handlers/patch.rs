@@ -158,7 +158,8 @@ pub fn apply(
         PatchType::Json => merge::json_patch(base, &patch.body),
         PatchType::Merge => merge::merge_patch(base, &patch.body),
         PatchType::Strategic => merge::strategic_merge(base, &patch.body, resource.schema, &BuiltIn),
-        PatchType::Apply => return applied(request, resource, patch, base, options),
+        // An apply that creates merges into nothing: what every object has belongs to nobody.
+        PatchType::Apply => return applied(request, resource, patch, old.unwrap_or(&json!({})), options),
     };
     let mut object = patched.map_err(|e| failure(&e))?;
     let shown = || match patch.kind {

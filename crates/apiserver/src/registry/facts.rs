@@ -1,6 +1,6 @@
 //! What merging needs to know of built-in kinds, looked up in `schema`.
 
-use merge::{FieldFact, ListType, Shape};
+use merge::{FieldFact, ListType, Scalar, Shape};
 use schema::{Field, Kind, Schema, Type};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -11,6 +11,23 @@ pub struct BuiltIn;
 impl merge::Facts for BuiltIn {
     fn field(&self, schema: &str, field: &str) -> Option<FieldFact> {
         Schema::find(schema)?.field(field).map(fact)
+    }
+
+    fn scalar(&self, schema: &str, field: &str) -> Option<Scalar> {
+        scalar(Schema::find(schema)?.field(field)?.ty())
+    }
+
+    fn empty(&self, schema: &str) -> Value {
+        super::meta::zero(schema)
+    }
+
+    fn reset_fields(&self, schema: &str, subresource: &str) -> &'static [&'static [&'static str]] {
+        let has_status = Schema::find(schema).is_some_and(|s| s.field("status").is_some());
+        match subresource {
+            "" if has_status => &[&["status"]],
+            "status" => &[&["spec"]],
+            _ => &[],
+        }
     }
 
     fn key_default(&self, schema: &str, key: &str) -> Option<Value> {
@@ -36,6 +53,18 @@ fn fact(field: Field) -> FieldFact {
         },
         list_map_keys: facts.list_map_keys.iter().map(|k| Cow::Borrowed(*k)).collect(),
         atomic: facts.map_type == "atomic" || (ty.kind() == Kind::Struct && schema.is_some_and(Schema::is_atomic)),
+    }
+}
+
+/// The type of a scalar, or of the scalars that a list or map holds.
+fn scalar(ty: Type) -> Option<Scalar> {
+    match ty.kind() {
+        Kind::List | Kind::Map => scalar(ty.element()?),
+        Kind::String | Kind::Time | Kind::MicroTime | Kind::Duration | Kind::Bytes => Some(Scalar::String),
+        Kind::Int32 | Kind::Int64 | Kind::Float64 => Some(Scalar::Numeric),
+        Kind::Bool => Some(Scalar::Boolean),
+        Kind::Quantity | Kind::IntOrString => Some(Scalar::Any),
+        _ => None,
     }
 }
 

@@ -2,7 +2,6 @@
 
 pub mod binding;
 mod eviction;
-mod finalize;
 mod pod_connect;
 mod pod_log;
 mod proxy;
@@ -41,7 +40,6 @@ pub async fn handle(
         ("pods", "exec" | "attach" | "portforward") => pod_connect::handle(server, request, resource).await,
         ("pods" | "services" | "nodes", "proxy") => proxy::handle(server, request, resource).await,
         ("serviceaccounts", "token") => token::handle(server, request, resource).await,
-        ("namespaces", "finalize") => finalize::handle(server, request, resource).await,
         (_, name) => match verb {
             "get" => get::handle(request, resource).await,
             "update" => update::handle_subresource(server, request, resource, name).await,

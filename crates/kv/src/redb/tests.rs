@@ -1,3 +1,5 @@
+//! The engine beyond the contract suite: files, crashes, full disks.
+
 use super::*;
 use crate::{Compare, Durability, Op};
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, StorageBackend, backends::FileBackend};

@@ -1,3 +1,5 @@
+//! Server-side apply.
+
 use super::*;
 use crate::strategic::tests::Pods;
 use crate::{Write, update_managed_fields};

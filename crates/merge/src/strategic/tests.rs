@@ -1,3 +1,5 @@
+//! Strategic merge patches.
+
 use super::*;
 use crate::{ListType, Shape};
 use serde_json::json;

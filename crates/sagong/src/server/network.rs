@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use cri::PortMapping;
 use net::{HostPort, PodNetwork, Protocol, RoutedConfig, RoutedNetwork};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -13,12 +14,20 @@ pub struct NodeNetwork {
     cluster_cidr: net::Cidr,
     node_ip: IpAddr,
     open: OnceLock<RoutedNetwork>,
+    /// Sandboxes that an earlier process left running; everything else gives its addresses back at the opening.
+    live: OnceLock<HashSet<String>>,
 }
 
 impl NodeNetwork {
     /// A network that is not open yet.
     pub fn new(state_dir: PathBuf, cluster_cidr: net::Cidr, node_ip: IpAddr) -> Arc<Self> {
-        Arc::new(Self { state_dir, cluster_cidr, node_ip, open: OnceLock::new() })
+        Arc::new(Self { state_dir, cluster_cidr, node_ip, open: OnceLock::new(), live: OnceLock::new() })
+    }
+
+    /// Says which sandboxes live; before the network is opened.
+    pub fn keep(&self, live: HashSet<String>) {
+        // Said once, at the start.
+        let _ = self.live.set(live);
     }
 
     /// Opens the network for the node's first IPv4 pod CIDR; nothing when it is open.
@@ -27,8 +36,14 @@ impl NodeNetwork {
         let Some(pod_cidr) = cidr.filter(|_| self.open.get().is_none()) else { return };
         let config = RoutedConfig { state_dir: self.state_dir.clone(), pod_cidr, cluster_cidr: self.cluster_cidr, node_ip: Some(self.node_ip) };
         match RoutedNetwork::open(config).await {
-            // A second opening at the same time has the same state.
-            Ok(network) => drop(self.open.set(network)),
+            Ok(network) => {
+                let live = self.live.get();
+                if let Err(error) = network.retain(&|id| live.is_none_or(|live| live.contains(id))).await {
+                    tracing::warn!(%error, "cannot give back the addresses of sandboxes that are gone");
+                }
+                // A second opening at the same time has the same state.
+                let _ = self.open.set(network);
+            }
             Err(error) => tracing::error!(%error, %pod_cidr, "cannot open the pod network"),
         }
     }

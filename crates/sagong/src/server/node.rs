@@ -9,7 +9,7 @@ use informer::InformerFactory;
 use kubelet::{Kubelet, ServerOptions};
 use pki::Identity;
 use runtime::{NodeImages, Runtime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -96,6 +96,7 @@ impl Node {
         })
         .await
         .context("open the runtime")?;
+        take_over(&runtime, &network, &images, &options.name).await?;
         let (name, factory) = (options.name.clone(), given.factory.clone());
         let kubelet = Kubelet::new(kubelet_config(options, given, runtime, images, network)?);
         components.spawn(kubelet.run(stop.clone()));
@@ -118,6 +119,16 @@ impl Node {
     pub async fn stopped(mut self) {
         while self.components.join_next().await.is_some() {}
     }
+}
+
+/// Lets go of addresses and images that sandboxes held which an earlier process left behind half-made.
+async fn take_over(runtime: &Arc<Runtime>, network: &NodeNetwork, images: &images::Store, owner: &str) -> Result<()> {
+    let service = runtime.service();
+    let sandboxes = service.list_pod_sandboxes().await.context("list the sandboxes")?;
+    network.keep(sandboxes.into_iter().map(|sandbox| sandbox.id).collect());
+    let containers = service.list_containers().await.context("list the containers")?;
+    let live: HashSet<String> = containers.into_iter().map(|container| container.id).collect();
+    images.retain(owner, |container| live.contains(container)).context("release images")
 }
 
 fn is_ready(node: &ApiNode) -> bool {

@@ -1,3 +1,5 @@
+//! Decoding against the schema.
+
 use super::*;
 use serde_json::json;
 

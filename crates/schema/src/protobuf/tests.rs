@@ -1,3 +1,5 @@
+//! Protobuf in both directions.
+
 use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
