@@ -113,8 +113,8 @@ fn ranges(headers: &HeaderMap) -> Vec<Range<'_>> {
     out
 }
 
-/// Chooses the form of an answer; `tables` says whether tables and metadata can be given.
-pub fn negotiate(headers: &HeaderMap, query: &Query, tables: bool) -> Result<Media, Status> {
+/// Chooses the form of an answer; `protobuf` says whether whole objects can be given in it.
+pub fn negotiate(headers: &HeaderMap, query: &Query, protobuf: bool) -> Result<Media, Status> {
     let ranges = ranges(headers);
     let pretty = if query.has("pretty") { query.flag("pretty") } else { is_browser(headers) };
     if ranges.is_empty() {
@@ -122,7 +122,12 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, tables: bool) -> Result<Med
     }
     for range in &ranges {
         let Some((format, shape)) = range.format().zip(range.shape()) else { continue };
-        if (shape != Shape::Object && !tables) || (shape == Shape::Table && format == Format::Protobuf) {
+        let possible = match shape {
+            Shape::Object => protobuf,
+            Shape::Table => false,
+            Shape::Partial => true,
+        };
+        if format == Format::Protobuf && !possible {
             continue;
         }
         return Ok(Media { format, shape, pretty: pretty || range.get("pretty") == Some("1") });
@@ -134,6 +139,13 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, tables: bool) -> Result<Med
 pub fn not_acceptable() -> Status {
     let names: Vec<_> = NAMES.iter().map(|(_, n)| *n).collect();
     let message = format!("only the following media types are accepted: {}", names.join(", "));
+    Status::new(406, "NotAcceptable", message)
+}
+
+/// 406 of a watch, with the types that can be streamed.
+pub fn not_acceptable_stream() -> Status {
+    let streams = [Format::Json, Format::Protobuf].map(|f| format!("{};stream=watch", f.name()));
+    let message = format!("only the following media types are accepted: {}", streams.join(", "));
     Status::new(406, "NotAcceptable", message)
 }
 
@@ -166,8 +178,18 @@ fn is_browser(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    fn accepted(accept: &str, protobuf: bool) -> Option<(Format, Shape)> {
+        let mut headers = HeaderMap::new();
+        if !accept.is_empty() {
+            headers.insert(ACCEPT, accept.parse().expect("header"));
+        }
+        negotiate(&headers, &Query::default(), protobuf).ok().map(|m| (m.format, m.shape))
+    }
+
     #[test]
     fn accept_is_negotiated() {
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        let partial = format!("{protobuf};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
         let table = [
             ("", Some((Format::Json, Shape::Object))),
             ("*/*", Some((Format::Json, Shape::Object))),
@@ -176,14 +198,26 @@ mod tests {
             ("application/json;as=Odd;v=v1;g=meta.k8s.io,application/json", Some((Format::Json, Shape::Object))),
             ("application/json;q=0.5,application/yaml", Some((Format::Yaml, Shape::Object))),
             ("text/html", None),
+            ("application/cbor", None),
+            ("application/cbor,application/json", Some((Format::Json, Shape::Object))),
+            (protobuf, Some((Format::Protobuf, Shape::Object))),
+            ("application/vnd.kubernetes.protobuf,application/json", Some((Format::Protobuf, Shape::Object))),
+            ("application/vnd.kubernetes.protobuf;q=0.4, application/json", Some((Format::Json, Shape::Object))),
+            ("application/vnd.kubernetes.protobuf;stream=watch", Some((Format::Protobuf, Shape::Object))),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None),
+            (&partial, Some((Format::Protobuf, Shape::Partial))),
         ];
         for (accept, want) in table {
-            let mut headers = HeaderMap::new();
-            if !accept.is_empty() {
-                headers.insert(ACCEPT, accept.parse().expect("header"));
-            }
-            let got = negotiate(&headers, &Query::default(), true).ok().map(|m| (m.format, m.shape));
-            assert_eq!(got, want, "{accept}");
+            assert_eq!(accepted(accept, true), want, "{accept}");
         }
+    }
+
+    #[test]
+    fn custom_resources_have_protobuf_for_metadata_only() {
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        let partial = format!("{protobuf};as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+        assert_eq!(accepted(protobuf, false), None);
+        assert_eq!(accepted(&format!("{protobuf},application/json"), false), Some((Format::Json, Shape::Object)));
+        assert_eq!(accepted(&partial, false), Some((Format::Protobuf, Shape::Partial)));
     }
 }

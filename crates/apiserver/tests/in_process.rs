@@ -1,34 +1,12 @@
 //! The server in memory: the same chain that TCP requests go through, by the client that components use.
 
-use apiserver::{ApiServer, Config, UserInfo};
+use apiserver::UserInfo;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
-use std::sync::Arc;
-
-struct Server {
-    server: Arc<ApiServer>,
-    _dir: tempfile::TempDir,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let kv = kv::RedbKv::open(dir.path().join("store.redb"), kv::Options::default()).expect("store");
-        let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
-        let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
-        let config = Config::new(kv, ca, key, ([192, 0, 2, 1].into(), 6443)).expect("config");
-        let server = ApiServer::new(config).expect("server");
-        server.bootstrap().await.expect("bootstrap");
-        Self { server, _dir: dir }
-    }
-
-    fn admin(&self) -> kube::Client {
-        self.server.client(UserInfo::admin())
-    }
-}
+use testing::ControlPlane;
 
 fn config_map(name: &str) -> ConfigMap {
     serde_json::from_value(json!({"metadata": {"name": name, "labels": {"a": "b"}}, "data": {"k": "v"}})).expect("typed")
@@ -36,7 +14,7 @@ fn config_map(name: &str) -> ConfigMap {
 
 #[tokio::test]
 async fn objects_live() {
-    let server = Server::start().await;
+    let server = ControlPlane::start().await.expect("start");
     let api: Api<ConfigMap> = Api::namespaced(server.admin(), "default");
     let made = api.create(&PostParams::default(), &config_map("x")).await.expect("create");
     assert!(made.metadata.uid.is_some() && made.metadata.resource_version.is_some());
@@ -55,7 +33,7 @@ async fn objects_live() {
 
 #[tokio::test]
 async fn watches_see_every_change() {
-    let server = Server::start().await;
+    let server = ControlPlane::start().await.expect("start");
     let api: Api<ConfigMap> = Api::namespaced(server.admin(), "default");
     let start = api.list(&ListParams::default()).await.expect("list").metadata.resource_version.expect("version");
     let mut watch = Box::pin(api.watch(&WatchParams::default(), &start).await.expect("watch"));
@@ -74,7 +52,7 @@ async fn watches_see_every_change() {
 
 #[tokio::test]
 async fn users_may_do_what_roles_say() {
-    let server = Server::start().await;
+    let server = ControlPlane::start().await.expect("start");
     let namespaces: Api<Namespace> = Api::all(server.server.client(UserInfo::new("nobody", &[])));
     let error = namespaces.list(&ListParams::default()).await.expect_err("no role");
     let want = "namespaces is forbidden: User \"nobody\" cannot list resource \"namespaces\" in API group \"\" at the cluster scope";
@@ -86,7 +64,7 @@ async fn users_may_do_what_roles_say() {
 
 #[tokio::test]
 async fn services_get_addresses_once() {
-    let server = Server::start().await;
+    let server = ControlPlane::start().await.expect("start");
     let api: Api<Service> = Api::namespaced(server.admin(), "default");
     let service = |name: &str, ip: &str| -> Service {
         let mut spec = json!({"type": "NodePort", "ports": [{"port": 80}]});

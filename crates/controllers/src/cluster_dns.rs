@@ -36,7 +36,10 @@ pub(crate) async fn run(ctx: Context) {
     // There may be no service yet whose event would ask for it.
     queue.add(Key::new(NAMESPACE, SERVICE));
     let shutdown = ctx.shutdown();
-    Controller::new("cluster-dns", queue, ClusterDns { ctx, nodes, services, address: address.to_string() }).workers(1).run(shutdown).await;
+    Controller::new("cluster-dns", queue, ClusterDns { ctx, nodes, services, address: address.to_string() })
+        .workers(1)
+        .run(shutdown)
+        .await;
 }
 
 struct ClusterDns {
@@ -50,7 +53,11 @@ impl Reconcile for ClusterDns {
     type Key = Key;
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, Error> {
-        if key.namespace.is_empty() { self.node(&key.name).await?} else { self.service().await? }
+        if key.namespace.is_empty() {
+            self.node(&key.name).await?
+        } else {
+            self.service().await?
+        }
         Ok(Requeue::Done)
     }
 }
@@ -60,7 +67,8 @@ impl ClusterDns {
         if self.services.get(NAMESPACE, SERVICE).is_some() {
             return Ok(());
         }
-        let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": 53, "targetPort": PORT});
+        let port =
+            |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": 53, "targetPort": PORT});
         let service = json!({
             "metadata": {"name": SERVICE, "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
             "spec": {"clusterIP": self.address, "internalTrafficPolicy": "Local", "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]}
@@ -71,7 +79,8 @@ impl ClusterDns {
     async fn node(&self, name: &str) -> Result<(), Error> {
         let slices = self.ctx.api::<EndpointSlice>(NAMESPACE);
         let slice_name = format!("{SERVICE}-{name}");
-        let Some((node, addresses)) = self.nodes.get("", name).map(|node| (node.clone(), internal_addresses(&node))) else {
+        let Some((node, addresses)) = self.nodes.get("", name).map(|node| (node.clone(), internal_addresses(&node)))
+        else {
             return match slices.delete(&slice_name, &DeleteParams::default()).await {
                 Err(error) if !is_not_found(&error) => Err(error.into()),
                 _ => Ok(()),
@@ -99,7 +108,9 @@ fn internal_addresses(node: &Node) -> Vec<String> {
 }
 
 fn slice(name: &str, node: &Node, addresses: &[String]) -> Result<EndpointSlice, Error> {
-    let owner = node.controller_owner_ref(&()).map(|owner| json!([{"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}]));
+    let owner = node.controller_owner_ref(&()).map(
+        |owner| json!([{"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}]),
+    );
     let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": PORT});
     decode(json!({
         "metadata": {"name": name, "ownerReferences": owner, "labels": {"kubernetes.io/service-name": SERVICE, "endpointslice.kubernetes.io/managed-by": MANAGER}},

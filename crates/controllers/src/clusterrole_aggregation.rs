@@ -70,8 +70,10 @@ mod tests {
             Arc::new(serde_json::from_value(role).expect("role"))
         };
         let into: ClusterRole = serde_json::from_value(json!({"metadata": {"name": "into"},
-            "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"agg": "x"}}]}})).expect("role");
-        let rules = aggregate(&into, &[role("a", "x", "get"), role("b", "y", "list"), role("c", "x", "get")]).expect("aggregates");
+            "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"agg": "x"}}]}}))
+        .expect("role");
+        let rules = aggregate(&into, &[role("a", "x", "get"), role("b", "y", "list"), role("c", "x", "get")])
+            .expect("aggregates");
         assert_eq!(rules.iter().map(|r| r.verbs.clone()).collect::<Vec<_>>(), [["get"]]);
     }
 }

@@ -82,20 +82,29 @@ impl Reconcile for Disruption {
         let Some(budget) = self.budgets.get_key(key) else { return Ok(Requeue::Done) };
         let covered = selector(&budget);
         let mut pods = self.pods.list_in(&key.namespace);
-        pods.retain(|p| covered.as_ref().is_some_and(|s| s.matches_labels(p.metadata.labels.as_ref())) && !pods::is_terminal(p));
+        pods.retain(|p| {
+            covered.as_ref().is_some_and(|s| s.matches_labels(p.metadata.labels.as_ref())) && !pods::is_terminal(p)
+        });
         if pods.is_empty() {
             self.ctx.normal(budget.as_ref(), "NoPods", "No matching pods found");
         }
         let (status, wait) = match self.expected(&budget, &pods) {
             Ok((expected, desired)) => status(&budget, &pods, expected, desired, Timestamp::now()),
             Err(why) => {
-                self.ctx.warning(budget.as_ref(), "CalculateExpectedPodCountFailed", format!("Failed to calculate the number of expected pods: {why}"));
+                self.ctx.warning(
+                    budget.as_ref(),
+                    "CalculateExpectedPodCountFailed",
+                    format!("Failed to calculate the number of expected pods: {why}"),
+                );
                 (failed(&budget, &why), None)
             }
         };
         if budget.status.as_ref() != Some(&status) {
             let wanted = PodDisruptionBudget { status: Some(status), ..PodDisruptionBudget::clone(&budget) };
-            self.ctx.api::<PodDisruptionBudget>(&key.namespace).replace_status(&key.name, &PostParams::default(), &wanted).await?;
+            self.ctx
+                .api::<PodDisruptionBudget>(&key.namespace)
+                .replace_status(&key.name, &PostParams::default(), &wanted)
+                .await?;
         }
         Ok(wait.map_or(Requeue::Done, Requeue::After))
     }
@@ -128,8 +137,14 @@ impl Disruption {
             let namespace = pod.namespace().unwrap_or_default();
             let (uid, size) = match owner.kind.as_str() {
                 "ReplicaSet" => self.replica_set(&namespace, &owner.name),
-                "StatefulSet" => self.stateful_sets.get(&namespace, &owner.name).map(|s| (s.metadata.uid.clone(), s.spec.as_ref().and_then(|s| s.replicas))),
-                "ReplicationController" => self.controllers.get(&namespace, &owner.name).map(|s| (s.metadata.uid.clone(), s.spec.as_ref().and_then(|s| s.replicas))),
+                "StatefulSet" => self
+                    .stateful_sets
+                    .get(&namespace, &owner.name)
+                    .map(|s| (s.metadata.uid.clone(), s.spec.as_ref().and_then(|s| s.replicas))),
+                "ReplicationController" => self
+                    .controllers
+                    .get(&namespace, &owner.name)
+                    .map(|s| (s.metadata.uid.clone(), s.spec.as_ref().and_then(|s| s.replicas))),
                 kind => return Err(format!("{kind}.{} does not implement the scale subresource", owner.api_version)),
             }
             .ok_or_else(|| format!("found no controller {}/{} of pod {}", owner.kind, owner.name, pod.name_any()))?;
@@ -143,7 +158,9 @@ impl Disruption {
     /// A ReplicaSet speaks for its Deployment, where it has one.
     fn replica_set(&self, namespace: &str, name: &str) -> Option<(Option<String>, Option<i32>)> {
         let set = self.replica_sets.get(namespace, name)?;
-        let deployment = controller_of(set.as_ref()).filter(|o| o.kind == "Deployment").and_then(|o| self.deployments.get(namespace, &o.name));
+        let deployment = controller_of(set.as_ref())
+            .filter(|o| o.kind == "Deployment")
+            .and_then(|o| self.deployments.get(namespace, &o.name));
         Some(match deployment {
             Some(d) => (d.metadata.uid.clone(), d.spec.as_ref().and_then(|s| s.replicas)),
             None => (set.metadata.uid.clone(), set.spec.as_ref().and_then(|s| s.replicas)),
@@ -151,7 +168,13 @@ impl Disruption {
     }
 }
 
-fn status(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], expected: i32, desired: i32, now: Timestamp) -> (PodDisruptionBudgetStatus, Option<Duration>) {
+fn status(
+    budget: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    expected: i32,
+    desired: i32,
+    now: Timestamp,
+) -> (PodDisruptionBudgetStatus, Option<Duration>) {
     let old = budget.status.clone().unwrap_or_default();
     let mut disrupted = old.disrupted_pods.clone().unwrap_or_default();
     // Evictions that are done, or that came to nothing.
@@ -179,10 +202,21 @@ fn status(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], expected: i32, desire
 fn failed(budget: &PodDisruptionBudget, why: &str) -> PodDisruptionBudgetStatus {
     let old = budget.status.clone().unwrap_or_default();
     let conditions = Some(vec![condition(budget, &old, "False", "SyncFailed", why)]);
-    PodDisruptionBudgetStatus { disruptions_allowed: Some(0), observed_generation: budget.metadata.generation, conditions, ..old }
+    PodDisruptionBudgetStatus {
+        disruptions_allowed: Some(0),
+        observed_generation: budget.metadata.generation,
+        conditions,
+        ..old
+    }
 }
 
-fn condition(budget: &PodDisruptionBudget, old: &PodDisruptionBudgetStatus, status: &str, reason: &str, message: &str) -> Condition {
+fn condition(
+    budget: &PodDisruptionBudget,
+    old: &PodDisruptionBudgetStatus,
+    status: &str,
+    reason: &str,
+    message: &str,
+) -> Condition {
     let known = old.conditions.iter().flatten().find(|c| c.type_ == "DisruptionAllowed");
     let since = known.filter(|c| c.status == status).map_or_else(pods::now, |c| c.last_transition_time.clone());
     Condition {

@@ -2,8 +2,8 @@
 
 use crate::context::{Context, synced};
 use crate::ownership::is_not_found;
-use crate::service_endpoints::{self, Port};
 use crate::pods;
+use crate::service_endpoints::{self, Port};
 use api::k8s::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service};
 use api::machinery::apis::meta::v1::ObjectMeta;
 use informer::{Controller, Error, Informer, Key, Reconcile, Requeue, WorkQueue};
@@ -139,7 +139,11 @@ fn subset(ports: Vec<Port>, ready: Vec<EndpointAddress>, not_ready: Vec<Endpoint
         app_protocol: p.app_protocol,
     };
     let ports: Vec<EndpointPort> = ports.into_iter().map(port).collect();
-    EndpointSubset { addresses: sorted(ready), not_ready_addresses: sorted(not_ready), ports: Some(ports).filter(|p| !p.is_empty()) }
+    EndpointSubset {
+        addresses: sorted(ready),
+        not_ready_addresses: sorted(not_ready),
+        ports: Some(ports).filter(|p| !p.is_empty()),
+    }
 }
 
 fn endpoint_address(service: &Service, pod: &Pod, ip: &str) -> EndpointAddress {
@@ -168,11 +172,17 @@ mod tests {
             "spec": {"selector": {"a": "b"}, "ports": [{"port": 80, "targetPort": 8080}]}}))
         .expect("service");
         let pod = |name: &str, ip: &str, ready: &str| -> Arc<Pod> {
-            Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"nodeName": "x", "containers": []},
-                "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": ready}]}})).expect("pod"))
+            Arc::new(
+                serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"nodeName": "x", "containers": []},
+                "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": ready}]}}))
+                .expect("pod"),
+            )
         };
-        let got = serde_json::to_value(subsets(&service, &[pod("p", "10.0.0.2", "True"), pod("q", "10.0.0.1", "False")])).expect("json");
-        let address = |name: &str, ip: &str| json!([{"ip": ip, "nodeName": "x", "targetRef": {"kind": "Pod", "name": name}}]);
+        let got =
+            serde_json::to_value(subsets(&service, &[pod("p", "10.0.0.2", "True"), pod("q", "10.0.0.1", "False")]))
+                .expect("json");
+        let address =
+            |name: &str, ip: &str| json!([{"ip": ip, "nodeName": "x", "targetRef": {"kind": "Pod", "name": name}}]);
         let want = json!([{"addresses": address("p", "10.0.0.2"), "notReadyAddresses": address("q", "10.0.0.1"),
             "ports": [{"port": 8080, "protocol": "TCP"}]}]);
         assert_eq!(got, want);

@@ -4,10 +4,12 @@
 
 use crate::context::{Context, synced};
 use crate::ownership::{is_not_found, reference_to};
-use crate::service_endpoints::{self, Port};
 use crate::pods;
+use crate::service_endpoints::{self, Port};
 use api::k8s::core::v1::{Node, ObjectReference, Pod, Service};
-use api::k8s::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone};
+use api::k8s::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use api::machinery::apis::meta::v1::ObjectMeta;
 use informer::{Controller, Error, Event, Expectations, Informer, Key, Reconcile, Requeue, WorkQueue};
 use kube::ResourceExt;
@@ -82,7 +84,8 @@ impl Reconcile for Slices {
             self.expectations.forget(key);
             return Ok(Requeue::Done);
         };
-        let unmanaged = service_endpoints::selector(&service).is_none() || service.metadata.deletion_timestamp.is_some();
+        let unmanaged =
+            service_endpoints::selector(&service).is_none() || service.metadata.deletion_timestamp.is_some();
         if unmanaged || !self.expectations.satisfied(key) {
             return Ok(Requeue::Done);
         }
@@ -176,7 +179,11 @@ fn endpoint(service: &Service, pod: &Pod, ip: &str, zone: Option<String>) -> End
     let node = Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty());
     Endpoint {
         addresses: vec![ip.into()],
-        conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }),
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
         hints: hints(service, ready, zone.as_ref(), node.as_ref()),
         hostname: service_endpoints::hostname(service, pod),
         node_name: node,
@@ -238,7 +245,12 @@ fn pod_of(endpoint: &Endpoint) -> String {
 }
 
 /// Distributes the endpoints of one family over slices.
-fn plan_family(empty: &EndpointSlice, mut groups: BTreeMap<Vec<Port>, Vec<Endpoint>>, existing: Vec<Arc<EndpointSlice>>, plan: &mut Plan) {
+fn plan_family(
+    empty: &EndpointSlice,
+    mut groups: BTreeMap<Vec<Port>, Vec<Endpoint>>,
+    existing: Vec<Arc<EndpointSlice>>,
+    plan: &mut Plan,
+) {
     let mut slices: Vec<(Arc<EndpointSlice>, EndpointSlice)> = Vec::new();
     let mut unused = Vec::new();
     let mut homes: HashMap<Vec<Port>, Vec<usize>> = HashMap::new();
@@ -263,10 +275,18 @@ fn plan_family(empty: &EndpointSlice, mut groups: BTreeMap<Vec<Port>, Vec<Endpoi
             // A slice that is of no use as it is saves a deletion and a creation.
             match unused.pop() {
                 Some(slice) => {
-                    let new = EndpointSlice { endpoints: Some(taken), ports: Some(to_ports(&ports)), ..EndpointSlice::clone(&slice) };
+                    let new = EndpointSlice {
+                        endpoints: Some(taken),
+                        ports: Some(to_ports(&ports)),
+                        ..EndpointSlice::clone(&slice)
+                    };
                     slices.push((slice, new));
                 }
-                None => plan.create.push(EndpointSlice { endpoints: Some(taken), ports: Some(to_ports(&ports)), ..empty.clone() }),
+                None => plan.create.push(EndpointSlice {
+                    endpoints: Some(taken),
+                    ports: Some(to_ports(&ports)),
+                    ..empty.clone()
+                }),
             }
         }
     }
@@ -274,7 +294,12 @@ fn plan_family(empty: &EndpointSlice, mut groups: BTreeMap<Vec<Port>, Vec<Endpoi
 }
 
 /// Decides what becomes of existing slices; one stays as a placeholder when there are no endpoints.
-fn settle(empty: &EndpointSlice, slices: Vec<(Arc<EndpointSlice>, EndpointSlice)>, mut unused: Vec<Arc<EndpointSlice>>, plan: &mut Plan) {
+fn settle(
+    empty: &EndpointSlice,
+    slices: Vec<(Arc<EndpointSlice>, EndpointSlice)>,
+    mut unused: Vec<Arc<EndpointSlice>>,
+    plan: &mut Plan,
+) {
     let (filled, mut drained): (Vec<_>, Vec<_>) = slices.into_iter().partition(|(_, new)| !held(new).is_empty());
     let nothing = filled.is_empty() && plan.create.iter().all(|s| s.address_type != empty.address_type);
     if nothing {
@@ -319,7 +344,11 @@ mod tests {
 
     fn plan(wanted: Vec<Endpoint>, existing: &[Vec<Endpoint>]) -> (Vec<usize>, Vec<usize>, usize) {
         let slice = |list: &Vec<Endpoint>| {
-            Arc::new(EndpointSlice { endpoints: Some(list.clone()), ports: Some(to_ports(&ports())), ..Default::default() })
+            Arc::new(EndpointSlice {
+                endpoints: Some(list.clone()),
+                ports: Some(to_ports(&ports())),
+                ..Default::default()
+            })
         };
         let mut plan = Plan::default();
         let groups = if wanted.is_empty() { BTreeMap::new() } else { BTreeMap::from([(ports(), wanted)]) };

@@ -17,7 +17,12 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 /// Revisions of an owner, oldest first.
-pub(crate) async fn list<O>(ctx: &Context, owner: &O, selector: &LabelSelector, informer: &Informer<ControllerRevision>) -> Result<Vec<Arc<ControllerRevision>>, Error>
+pub(crate) async fn list<O>(
+    ctx: &Context,
+    owner: &O,
+    selector: &LabelSelector,
+    informer: &Informer<ControllerRevision>,
+) -> Result<Vec<Arc<ControllerRevision>>, Error>
 where
     O: Stored<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
 {
@@ -50,7 +55,12 @@ pub(crate) struct New<'a> {
 }
 
 /// The revision of the present template (found, raised to newest, or made) and the others.
-pub(crate) async fn current<O>(ctx: &Context, owner: &O, mut known: Vec<Arc<ControllerRevision>>, new: New<'_>) -> Result<(ControllerRevision, Vec<Arc<ControllerRevision>>), Error>
+pub(crate) async fn current<O>(
+    ctx: &Context,
+    owner: &O,
+    mut known: Vec<Arc<ControllerRevision>>,
+    new: New<'_>,
+) -> Result<(ControllerRevision, Vec<Arc<ControllerRevision>>), Error>
 where
     O: Stored<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
 {
@@ -75,13 +85,21 @@ where
         owner_references: Some(vec![ownership::reference_to(owner)]),
         ..Default::default()
     };
-    let revision = ControllerRevision { metadata, data: Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(wanted)), revision: next };
+    let revision = ControllerRevision {
+        metadata,
+        data: Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(wanted)),
+        revision: next,
+    };
     match api.create(&PostParams::default(), &revision).await {
         Ok(created) => Ok((created, known)),
         Err(error) if is_already_exists(&error) => {
             let existing = api.get(&revision.name_any()).await?;
             let ours = ownership::controller_of(&existing).is_some_and(|o| Some(&o.uid) == owner.meta().uid.as_ref());
-            if ours && template_of(&existing).as_ref() == Some(new.template) { Ok((existing, known)) } else { Err(error.into()) }
+            if ours && template_of(&existing).as_ref() == Some(new.template) {
+                Ok((existing, known))
+            } else {
+                Err(error.into())
+            }
         }
         Err(error) => Err(error.into()),
     }

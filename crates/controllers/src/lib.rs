@@ -19,6 +19,7 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
 mod garbage_collector;
 mod history;
 mod job;
@@ -89,9 +90,14 @@ fn table() -> Vec<Row> {
         row!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::run),
         row!("deployment-controller", "deployment-controller", deployment::run),
         row!("replicaset-controller", "replicaset-controller", replicaset::run::<api::k8s::apps::v1::ReplicaSet>),
-        row!("replication-controller", "replication-controller", replicaset::run::<api::k8s::core::v1::ReplicationController>),
+        row!(
+            "replication-controller",
+            "replication-controller",
+            replicaset::run::<api::k8s::core::v1::ReplicationController>
+        ),
         row!("endpoint-slice-controller", "endpointslice-controller", endpointslice::run),
         row!("endpoint-controller", "endpoint-controller", endpoints::run),
+        row!("endpoint-slice-mirroring-controller", "endpointslicemirroring-controller", endpointslice_mirroring::run),
         row!("nodeipam", "node-controller", node_ipam::run),
         row!("node-controller", "node-controller", node_lifecycle::run),
         row!("daemonset-controller", "daemon-set-controller", daemonset::run),

@@ -68,7 +68,9 @@ impl Reconcile for Namespaces {
             namespace = self.ctx.cluster_api().replace_status(&key.name, &PostParams::default(), &namespace).await?;
         }
         if !outcome.errors.is_empty() || !outcome.undiscovered.is_empty() {
-            return Err(Error::Transient(outcome.errors.into_iter().chain(outcome.undiscovered).collect::<Vec<_>>().join("; ")));
+            return Err(Error::Transient(
+                outcome.errors.into_iter().chain(outcome.undiscovered).collect::<Vec<_>>().join("; "),
+            ));
         }
         if !outcome.remaining.is_empty() {
             return Ok(Requeue::Again);
@@ -83,7 +85,8 @@ impl Namespaces {
         let found = discovery::resources(&self.ctx.client).await?;
         let mut outcome = Outcome { undiscovered: found.failed, ..Default::default() };
         let served = |s: &&Served| s.namespaced && s.can("delete") && s.can("list");
-        let (pods, rest): (Vec<_>, Vec<_>) = found.resources.iter().filter(served).partition(|s| s.group_resource() == "pods");
+        let (pods, rest): (Vec<_>, Vec<_>) =
+            found.resources.iter().filter(served).partition(|s| s.group_resource() == "pods");
         for resource in pods {
             self.delete_all(namespace, resource, &mut outcome).await;
         }
@@ -140,7 +143,8 @@ impl Namespaces {
             list.retain(|f| f != FINALIZER);
         }
         let body = serde_json::to_vec(&namespace).map_err(|e| Error::Terminal(e.to_string()))?;
-        let request = http::Request::put(format!("/api/v1/namespaces/{name}/finalize")).header("content-type", "application/json");
+        let request = http::Request::put(format!("/api/v1/namespaces/{name}/finalize"))
+            .header("content-type", "application/json");
         let request = request.body(body).map_err(kube::Error::HttpError)?;
         match self.ctx.client.request_text(request).await {
             Err(error) if !is_not_found(&error) => Err(error.into()),
@@ -161,17 +165,60 @@ fn report(namespace: &mut Namespace, outcome: &Outcome) -> bool {
         return false;
     }
     let discovery = outcome.undiscovered.join(", ");
-    set(list, "NamespaceDeletionDiscoveryFailure", ("DiscoveryFailed", &format!("Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {discovery}", outcome.undiscovered.len())),
-        ("ResourcesDiscovered", "All resources successfully discovered"), !outcome.undiscovered.is_empty());
-    set(list, "NamespaceDeletionGroupVersionParsingFailure", ("GroupVersionParsingFailed", ""),
-        ("ParsedGroupVersions", "All legacy kube types successfully parsed"), false);
-    set(list, "NamespaceDeletionContentFailure", ("ContentDeletionFailed", &format!("Failed to delete all resource types, {} remaining: {}", outcome.errors.len(), outcome.errors.join(", "))),
-        ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"), !outcome.errors.is_empty());
-    let some = |map: &BTreeMap<String, usize>, word: &str| map.iter().map(|(k, n)| format!("{k} {word} {n} resource instances")).collect::<Vec<_>>().join(", ");
-    set(list, "NamespaceContentRemaining", ("SomeResourcesRemain", &format!("Some resources are remaining: {}", some(&outcome.remaining, "has"))),
-        ("ContentRemoved", "All content successfully removed"), !outcome.remaining.is_empty());
-    set(list, "NamespaceFinalizersRemaining", ("SomeFinalizersRemain", &format!("Some content in the namespace has finalizers remaining: {}", some(&outcome.finalizers, "in"))),
-        ("ContentHasNoFinalizers", "All content-preserving finalizers finished"), !outcome.finalizers.is_empty());
+    set(
+        list,
+        "NamespaceDeletionDiscoveryFailure",
+        (
+            "DiscoveryFailed",
+            &format!(
+                "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {discovery}",
+                outcome.undiscovered.len()
+            ),
+        ),
+        ("ResourcesDiscovered", "All resources successfully discovered"),
+        !outcome.undiscovered.is_empty(),
+    );
+    set(
+        list,
+        "NamespaceDeletionGroupVersionParsingFailure",
+        ("GroupVersionParsingFailed", ""),
+        ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+        false,
+    );
+    set(
+        list,
+        "NamespaceDeletionContentFailure",
+        (
+            "ContentDeletionFailed",
+            &format!(
+                "Failed to delete all resource types, {} remaining: {}",
+                outcome.errors.len(),
+                outcome.errors.join(", ")
+            ),
+        ),
+        ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+        !outcome.errors.is_empty(),
+    );
+    let some = |map: &BTreeMap<String, usize>, word: &str| {
+        map.iter().map(|(k, n)| format!("{k} {word} {n} resource instances")).collect::<Vec<_>>().join(", ")
+    };
+    set(
+        list,
+        "NamespaceContentRemaining",
+        ("SomeResourcesRemain", &format!("Some resources are remaining: {}", some(&outcome.remaining, "has"))),
+        ("ContentRemoved", "All content successfully removed"),
+        !outcome.remaining.is_empty(),
+    );
+    set(
+        list,
+        "NamespaceFinalizersRemaining",
+        (
+            "SomeFinalizersRemain",
+            &format!("Some content in the namespace has finalizers remaining: {}", some(&outcome.finalizers, "in")),
+        ),
+        ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+        !outcome.finalizers.is_empty(),
+    );
     *status != before
 }
 

@@ -64,7 +64,11 @@ pub(crate) async fn run(ctx: Context) {
         return;
     }
     let Some(range) = Range::parse(&config.cluster_cidr, config.node_cidr_mask_size) else {
-        tracing::error!(cidr = config.cluster_cidr, mask = config.node_cidr_mask_size, "cluster CIDR cannot be cut for nodes");
+        tracing::error!(
+            cidr = config.cluster_cidr,
+            mask = config.node_cidr_mask_size,
+            "cluster CIDR cannot be cut for nodes"
+        );
         return;
     };
     let queue = WorkQueue::new();
@@ -95,7 +99,11 @@ impl Reconcile for NodeIpam {
             return Ok(Requeue::Done);
         }
         let Some(cidr) = self.allocate(&key.name) else {
-            self.ctx.normal(node.as_ref(), "CIDRNotAvailable", format!("Node {} status is now: CIDRNotAvailable", key.name));
+            self.ctx.normal(
+                node.as_ref(),
+                "CIDRNotAvailable",
+                format!("Node {} status is now: CIDRNotAvailable", key.name),
+            );
             return Ok(Requeue::Again);
         };
         let patch = Patch::Strategic(json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}));

@@ -67,7 +67,11 @@ pub(crate) struct Claimant<'a, O> {
 }
 
 /// Objects that `claimant` controls after adopting orphans that match and releasing what no longer does.
-pub(crate) async fn claim<O, K>(ctx: &Context, claimant: &Claimant<'_, O>, informer: &Informer<K>) -> Result<Vec<Arc<K>>, Error>
+pub(crate) async fn claim<O, K>(
+    ctx: &Context,
+    claimant: &Claimant<'_, O>,
+    informer: &Informer<K>,
+) -> Result<Vec<Arc<K>>, Error>
 where
     O: Stored<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
     K: Stored<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
@@ -172,6 +176,8 @@ pub(crate) fn message(error: &kube::Error) -> String {
 
 /// Whether the namespace is being deleted, which ends creation for good.
 pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
-    let causes = |s: &kube::core::Status| s.details.iter().flat_map(|d| d.causes.clone()).any(|c| c.reason == "NamespaceTerminating");
+    let causes = |s: &kube::core::Status| {
+        s.details.iter().flat_map(|d| d.causes.clone()).any(|c| c.reason == "NamespaceTerminating")
+    };
     matches!(error, kube::Error::Api(status) if status.code == 403 && causes(status))
 }

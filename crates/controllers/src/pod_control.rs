@@ -7,7 +7,11 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Resource, ResourceExt};
 
 /// Creates a pod and tells of it on `owner`.
-pub(crate) async fn create<O: Resource<DynamicType = ()>>(ctx: &Context, owner: &O, pod: &Pod) -> Result<Pod, kube::Error> {
+pub(crate) async fn create<O: Resource<DynamicType = ()>>(
+    ctx: &Context,
+    owner: &O,
+    pod: &Pod,
+) -> Result<Pod, kube::Error> {
     let namespace = owner.namespace().unwrap_or_default();
     match ctx.api::<Pod>(&namespace).create(&PostParams::default(), pod).await {
         Ok(created) => {
@@ -24,7 +28,11 @@ pub(crate) async fn create<O: Resource<DynamicType = ()>>(ctx: &Context, owner: 
 }
 
 /// Deletes a pod and tells of it on `owner`; one that is gone already counts as deleted.
-pub(crate) async fn delete<O: Resource<DynamicType = ()>>(ctx: &Context, owner: &O, pod: &Pod) -> Result<(), kube::Error> {
+pub(crate) async fn delete<O: Resource<DynamicType = ()>>(
+    ctx: &Context,
+    owner: &O,
+    pod: &Pod,
+) -> Result<(), kube::Error> {
     let namespace = owner.namespace().unwrap_or_default();
     let name = pod.name_any();
     let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };

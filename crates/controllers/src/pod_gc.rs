@@ -26,7 +26,9 @@ struct PodGc {
 pub(crate) async fn run(ctx: Context) {
     let queue: WorkQueue<Key> = WorkQueue::new();
     let (pods, nodes) = (ctx.informer::<Pod>(), ctx.informer::<Node>());
-    pods.add_index(BY_NODE, |pod| Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()).into_iter().collect());
+    pods.add_index(BY_NODE, |pod| {
+        Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()).into_iter().collect()
+    });
     let (enqueue, known) = (queue.clone(), nodes.clone());
     pods.on_event(move |event| {
         let pod = event.object();
@@ -39,7 +41,8 @@ pub(crate) async fn run(ctx: Context) {
         } else if !node.is_empty() && known.get("", node).is_none() {
             enqueue.add_after(Key::new("", node), QUARANTINE);
         }
-        let finishes = matches!(event, Event::Updated { old, new } if pods::is_terminal(new) && !pods::is_terminal(old));
+        let finishes =
+            matches!(event, Event::Updated { old, new } if pods::is_terminal(new) && !pods::is_terminal(old));
         if finishes {
             enqueue.add(Key::new("", TERMINATED));
         }
@@ -110,7 +113,9 @@ impl PodGc {
     async fn fail(&self, pod: &Pod) -> Result<(), Error> {
         let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
             "message": "PodGC: node no longer exists", "lastTransitionTime": pods::now(), "observedGeneration": pod.metadata.generation});
-        let patch = Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": {"phase": "Failed", "conditions": [condition]}}));
+        let patch = Patch::Strategic(
+            json!({"metadata": {"uid": pod.metadata.uid}, "status": {"phase": "Failed", "conditions": [condition]}}),
+        );
         let api = self.ctx.api::<Pod>(&pod.namespace().unwrap_or_default());
         match api.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
             Err(error) if !is_not_found(&error) => Err(error.into()),

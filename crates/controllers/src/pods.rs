@@ -58,7 +58,8 @@ pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
 
 /// Ready for at least `min_ready_seconds`.
 pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
-    is_ready(pod) && (min_ready_seconds <= 0 || available_in(pod, min_ready_seconds, now).is_some_and(|left| left.is_zero()))
+    is_ready(pod)
+        && (min_ready_seconds <= 0 || available_in(pod, min_ready_seconds, now).is_some_and(|left| left.is_zero()))
 }
 
 /// How long a ready pod still has to stay ready to count as available.

@@ -78,8 +78,10 @@ pub(crate) async fn run_claims(ctx: Context) {
         let pod = event.object();
         if matches!(event, Event::Deleted(_)) || pods::is_terminal(pod) {
             let namespace = pod.namespace().unwrap_or_default();
-            let names = claims_of(pod).into_iter().filter_map(|key| key.split_once('/').map(|(_, name)| name.to_owned()));
-            let deleting = |name: &String| known.get(&namespace, name).is_some_and(|c| c.metadata.deletion_timestamp.is_some());
+            let names =
+                claims_of(pod).into_iter().filter_map(|key| key.split_once('/').map(|(_, name)| name.to_owned()));
+            let deleting =
+                |name: &String| known.get(&namespace, name).is_some_and(|c| c.metadata.deletion_timestamp.is_some());
             names.filter(deleting).for_each(|name| enqueue.add(Key::new(namespace.clone(), name)));
         }
     });
@@ -103,7 +105,13 @@ impl Reconcile for Claims {
         }
         let mut wanted = PersistentVolumeClaim::clone(&claim);
         apply(&mut wanted.metadata.finalizers, CLAIM, &change);
-        settled(self.ctx.api::<PersistentVolumeClaim>(&key.namespace).replace(&key.name, &PostParams::default(), &wanted).await.map(drop))
+        settled(
+            self.ctx
+                .api::<PersistentVolumeClaim>(&key.namespace)
+                .replace(&key.name, &PostParams::default(), &wanted)
+                .await
+                .map(drop),
+        )
     }
 }
 
@@ -130,7 +138,13 @@ impl Reconcile for Volumes {
         }
         let mut wanted = PersistentVolume::clone(&volume);
         apply(&mut wanted.metadata.finalizers, VOLUME, &change);
-        settled(self.ctx.cluster_api::<PersistentVolume>().replace(&key.name, &PostParams::default(), &wanted).await.map(drop))
+        settled(
+            self.ctx
+                .cluster_api::<PersistentVolume>()
+                .replace(&key.name, &PostParams::default(), &wanted)
+                .await
+                .map(drop),
+        )
     }
 }
 

@@ -55,12 +55,16 @@ pub(crate) async fn run(ctx: Context) {
     let enqueue = queue.clone();
     this.quotas.on_event(move |event| match event {
         // Our own (and admission's) status writes need no count.
-        Event::Updated { old, new } if old.spec == new.spec && hard(new) == new.status.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default() => {}
+        Event::Updated { old, new }
+            if old.spec == new.spec
+                && hard(new) == new.status.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default() => {}
         _ => enqueue.add(Key::of(event.object().as_ref())),
     });
     let replenish = |quotas: &Informer<ResourceQuota>| {
         let (quotas, queue) = (quotas.clone(), queue.clone());
-        move |namespace: Option<&str>| quotas.list_in(namespace.unwrap_or("")).iter().for_each(|q| queue.add(Key::of(q.as_ref())))
+        move |namespace: Option<&str>| {
+            quotas.list_in(namespace.unwrap_or("")).iter().for_each(|q| queue.add(Key::of(q.as_ref())))
+        }
     };
     let (by_pod, by_service, by_claim) = (replenish(&this.quotas), replenish(&this.quotas), replenish(&this.quotas));
     this.pods.on_event(move |event| {
@@ -107,7 +111,10 @@ impl Reconcile for Quotas {
             return Ok(Requeue::Done);
         }
         let wanted = ResourceQuota { status: Some(status), ..ResourceQuota::clone(&quota) };
-        self.ctx.api::<ResourceQuota>(&key.namespace).replace_status(&key.name, &PostParams::default(), &wanted).await?;
+        self.ctx
+            .api::<ResourceQuota>(&key.namespace)
+            .replace_status(&key.name, &PostParams::default(), &wanted)
+            .await?;
         Ok(Requeue::Done)
     }
 }
@@ -149,7 +156,13 @@ impl Quotas {
         match name {
             "services.loadbalancers" => Some(units(services().iter().filter(|s| is(s, "LoadBalancer")).count())),
             "services.nodeports" => {
-                let ports = |s: &Service| s.spec.iter().flat_map(|s| s.ports.iter().flatten()).filter(|p| p.node_port.is_some_and(|n| n > 0)).count();
+                let ports = |s: &Service| {
+                    s.spec
+                        .iter()
+                        .flat_map(|s| s.ports.iter().flatten())
+                        .filter(|p| p.node_port.is_some_and(|n| n > 0))
+                        .count()
+                };
                 Some(units(services().iter().map(|s| ports(s)).sum()))
             }
             _ => None,
@@ -163,13 +176,17 @@ impl Quotas {
             None => (None, name),
         };
         let claims = self.claims.list_in(namespace);
-        let of_class = |c: &&Arc<PersistentVolumeClaim>| class.is_none() || c.spec.as_ref().and_then(|s| s.storage_class_name.as_deref()) == class;
+        let of_class = |c: &&Arc<PersistentVolumeClaim>| {
+            class.is_none() || c.spec.as_ref().and_then(|s| s.storage_class_name.as_deref()) == class
+        };
         let size = |c: &Arc<PersistentVolumeClaim>| {
             let request = c.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")?;
             Quantity::parse(&request.0).ok()
         };
         match what {
-            "requests.storage" => Some(claims.iter().filter(of_class).filter_map(size).fold(units(0), |sum, q| sum.plus(&q))),
+            "requests.storage" => {
+                Some(claims.iter().filter(of_class).filter_map(size).fold(units(0), |sum, q| sum.plus(&q)))
+            }
             "persistentvolumeclaims" if class.is_some() => Some(units(claims.iter().filter(of_class).count())),
             _ => None,
         }
@@ -182,7 +199,9 @@ impl Quotas {
             return Ok(Some(informer));
         }
         let found = discovery::resources(&self.ctx.client).await?;
-        let Some(served) = found.resources.into_iter().find(|s| s.namespaced && s.can("list") && s.group_resource() == resource) else {
+        let Some(served) =
+            found.resources.into_iter().find(|s| s.namespaced && s.can("list") && s.group_resource() == resource)
+        else {
             return Ok(None);
         };
         let informer = self.ctx.factory().metadata(&served.resource);
@@ -259,9 +278,11 @@ fn has_scope(scope: &str, pod: &Pod) -> bool {
     let spec = pod.spec.as_ref();
     let terminating = spec.is_some_and(|s| s.active_deadline_seconds.is_some_and(|n| n >= 0));
     let best_effort = spec.is_none_or(|s| {
-        let none = |c: &api::k8s::core::v1::Container| c.resources.as_ref().is_none_or(|r| {
-            r.requests.as_ref().is_none_or(BTreeMap::is_empty) && r.limits.as_ref().is_none_or(BTreeMap::is_empty)
-        });
+        let none = |c: &api::k8s::core::v1::Container| {
+            c.resources.as_ref().is_none_or(|r| {
+                r.requests.as_ref().is_none_or(BTreeMap::is_empty) && r.limits.as_ref().is_none_or(BTreeMap::is_empty)
+            })
+        };
         s.containers.iter().chain(s.init_containers.iter().flatten()).all(none)
     });
     match scope {
@@ -276,12 +297,21 @@ fn has_scope(scope: &str, pod: &Pod) -> bool {
 }
 
 fn crosses_namespaces(affinity: &api::k8s::core::v1::Affinity) -> bool {
-    let crosses = |t: &api::k8s::core::v1::PodAffinityTerm| t.namespaces.as_ref().is_some_and(|n| !n.is_empty()) || t.namespace_selector.is_some();
+    let crosses = |t: &api::k8s::core::v1::PodAffinityTerm| {
+        t.namespaces.as_ref().is_some_and(|n| !n.is_empty()) || t.namespace_selector.is_some()
+    };
     let with = affinity.pod_affinity.clone().unwrap_or_default();
     let against = affinity.pod_anti_affinity.clone().unwrap_or_default();
-    let required = [with.required_during_scheduling_ignored_during_execution, against.required_during_scheduling_ignored_during_execution];
-    let preferred = [with.preferred_during_scheduling_ignored_during_execution, against.preferred_during_scheduling_ignored_during_execution];
-    required.iter().flatten().flatten().any(crosses) || preferred.iter().flatten().flatten().any(|t| crosses(&t.pod_affinity_term))
+    let required = [
+        with.required_during_scheduling_ignored_during_execution,
+        against.required_during_scheduling_ignored_during_execution,
+    ];
+    let preferred = [
+        with.preferred_during_scheduling_ignored_during_execution,
+        against.preferred_during_scheduling_ignored_during_execution,
+    ];
+    required.iter().flatten().flatten().any(crosses)
+        || preferred.iter().flatten().flatten().any(|t| crosses(&t.pod_affinity_term))
 }
 
 #[cfg(test)]
@@ -294,11 +324,14 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"spec": {"activeDeadlineSeconds": 5, "containers": [
             {"name": "a", "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}}, {"name": "b", "resources": {"requests": {"cpu": "1"}}}]}}))
         .expect("pod");
-        for (name, want) in [("cpu", "1100m"), ("requests.cpu", "1100m"), ("limits.memory", "1Gi"), ("limits.cpu", "0")] {
+        for (name, want) in [("cpu", "1100m"), ("requests.cpu", "1100m"), ("limits.memory", "1Gi"), ("limits.cpu", "0")]
+        {
             let resource = compute_resource(name).expect("compute resource");
             assert_eq!(pod_amount(&pod, resource).to_string(), want, "{name}");
         }
-        for (scope, want) in [("Terminating", true), ("NotTerminating", false), ("BestEffort", false), ("NotBestEffort", true)] {
+        for (scope, want) in
+            [("Terminating", true), ("NotTerminating", false), ("BestEffort", false), ("NotBestEffort", true)]
+        {
             assert_eq!(has_scope(scope, &pod), want, "{scope}");
         }
         assert_eq!(compute_resource("requests.storage"), None);

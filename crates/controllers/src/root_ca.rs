@@ -28,7 +28,9 @@ pub(crate) async fn run(ctx: Context) {
     let enqueue = queue.clone();
     namespaces.on_event(move |event| enqueue.add(Key::of(event.object().as_ref())));
     let enqueue = queue.clone();
-    maps.on_event(move |event| enqueue.add(Key::new("", event.object().metadata.namespace.clone().unwrap_or_default())));
+    maps.on_event(move |event| {
+        enqueue.add(Key::new("", event.object().metadata.namespace.clone().unwrap_or_default()))
+    });
     synced!(namespaces, maps);
     let reconciler = RootCa { ctx: ctx.clone(), namespaces, maps };
     Controller::new("root-ca", queue, reconciler).run(ctx.shutdown()).await;

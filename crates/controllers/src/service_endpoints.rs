@@ -35,7 +35,9 @@ pub(crate) fn is_headless(service: &Service) -> bool {
 pub(crate) fn selected(service: &Service, pods: &Informer<Pod>) -> Vec<Arc<Pod>> {
     let Some(selector) = selector(service).filter(|s| !s.0.is_empty()) else { return Vec::new() };
     let mut list = pods.list_in(service.metadata.namespace.as_deref().unwrap_or(""));
-    list.retain(|pod| selector.matches_labels(pod.metadata.labels.as_ref()) && !pods::is_terminal(pod) && !addresses(pod).is_empty());
+    list.retain(|pod| {
+        selector.matches_labels(pod.metadata.labels.as_ref()) && !pods::is_terminal(pod) && !addresses(pod).is_empty()
+    });
     list
 }
 
@@ -61,7 +63,12 @@ pub(crate) fn ports(service: &Service, pod: &Pod) -> Vec<Port> {
 
 fn resolved(port: &ServicePort, number: i32) -> Port {
     let protocol = protocol(port.protocol.as_deref()).to_owned();
-    Port { name: port.name.clone().unwrap_or_default(), protocol, port: number, app_protocol: port.app_protocol.clone() }
+    Port {
+        name: port.name.clone().unwrap_or_default(),
+        protocol,
+        port: number,
+        app_protocol: port.app_protocol.clone(),
+    }
 }
 
 fn protocol(protocol: Option<&str>) -> &str {
@@ -77,7 +84,9 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
         Some(IntOrString::String(name)) => {
             let wanted = protocol(port.protocol.as_deref());
             let mut ports = containers(pod).flat_map(|c| c.ports.iter().flatten());
-            ports.find(|p| p.name.as_deref() == Some(name) && protocol(p.protocol.as_deref()) == wanted).map(|p| p.container_port)
+            ports
+                .find(|p| p.name.as_deref() == Some(name) && protocol(p.protocol.as_deref()) == wanted)
+                .map(|p| p.container_port)
         }
     }
 }
@@ -86,7 +95,9 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
 fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     let spec = pod.spec.as_ref();
     let sidecars = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten();
-    spec.into_iter().flat_map(|s| &s.containers).chain(sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always")))
+    spec.into_iter()
+        .flat_map(|s| &s.containers)
+        .chain(sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always")))
 }
 
 /// Whether unready addresses are published as ready ones.
@@ -104,7 +115,8 @@ pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
 /// When the newest change that the endpoints show happened.
 pub(crate) fn trigger_time(service: &Service, pods: &[Arc<Pod>]) -> String {
     let created = service.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    let changed = pods.iter().filter_map(|pod| pods::condition(pod, "Ready")?.last_transition_time.as_ref().map(|t| t.0));
+    let changed =
+        pods.iter().filter_map(|pod| pods::condition(pod, "Ready")?.last_transition_time.as_ref().map(|t| t.0));
     let newest: Timestamp = created.into_iter().chain(changed).max().unwrap_or_else(Timestamp::now);
     newest.to_string()
 }
@@ -134,7 +146,9 @@ pub(crate) fn watch_pods(services: &Informer<Service>, pods: &Informer<Pod>, que
         let pod = event.object();
         for service in services.list_in(pod.metadata.namespace.as_deref().unwrap_or("")) {
             let Some(selector) = selector(&service).filter(|s| !s.0.is_empty()) else { continue };
-            if selector.matches_labels(pod.metadata.labels.as_ref()) || before.is_some_and(|l| selector.matches_labels(Some(l))) {
+            if selector.matches_labels(pod.metadata.labels.as_ref())
+                || before.is_some_and(|l| selector.matches_labels(Some(l)))
+            {
                 queue.add(Key::of(service.as_ref()));
             }
         }
@@ -161,8 +175,10 @@ mod tests {
         let service: Service = serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": {"ports": [
             {"name": "a", "port": 80, "targetPort": "web"}, {"name": "b", "port": 81}, {"name": "c", "port": 82, "targetPort": "none"}]}}))
         .expect("service");
-        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}]}}))
-            .expect("pod");
+        let pod: Pod = serde_json::from_value(
+            json!({"spec": {"containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}]}}),
+        )
+        .expect("pod");
         let got: Vec<(String, i32)> = ports(&service, &pod).into_iter().map(|p| (p.name, p.port)).collect();
         assert_eq!(got, [("a".into(), 8080), ("b".into(), 81)]);
     }

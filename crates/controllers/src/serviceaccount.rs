@@ -41,7 +41,8 @@ impl Reconcile for ServiceAccounts {
         if !active || self.accounts.get(&key.name, DEFAULT).is_some() {
             return Ok(Requeue::Done);
         }
-        let metadata = ObjectMeta { name: Some(DEFAULT.into()), namespace: Some(key.name.clone()), ..Default::default() };
+        let metadata =
+            ObjectMeta { name: Some(DEFAULT.into()), namespace: Some(key.name.clone()), ..Default::default() };
         let account = ServiceAccount { metadata, ..Default::default() };
         settled(self.ctx.api::<ServiceAccount>(&key.name).create(&PostParams::default(), &account).await.map(drop))
     }
@@ -56,7 +57,9 @@ pub(crate) fn is_active(namespace: &Namespace) -> bool {
 /// Turns the outcome of a create in a namespace around: present already or going away are fine.
 pub(crate) fn settled(result: Result<(), kube::Error>) -> Result<Requeue, Error> {
     match result {
-        Err(error) if !is_already_exists(&error) && !is_namespace_terminating(&error) && !is_not_found(&error) => Err(error.into()),
+        Err(error) if !is_already_exists(&error) && !is_namespace_terminating(&error) && !is_not_found(&error) => {
+            Err(error.into())
+        }
         _ => Ok(Requeue::Done),
     }
 }

@@ -23,7 +23,9 @@ pub(crate) async fn run(ctx: Context) {
     nodes.on_event(move |event| match event {
         Event::Updated { old, new } if old.metadata.annotations == new.metadata.annotations => {}
         // The number of nodes changed: where that crosses a step every node changes.
-        Event::Added(_) | Event::Deleted(_) if ttl(all.len()) != ttl(all.len().saturating_sub(1)) || ttl(all.len()) != ttl(all.len() + 1) => {
+        Event::Added(_) | Event::Deleted(_)
+            if ttl(all.len()) != ttl(all.len().saturating_sub(1)) || ttl(all.len()) != ttl(all.len() + 1) =>
+        {
             all.list().iter().for_each(|node| enqueue.add(Key::of(node.as_ref())));
             enqueue.add(Key::of(event.object().as_ref()));
         }

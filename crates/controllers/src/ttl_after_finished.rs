@@ -31,7 +31,8 @@ pub(crate) async fn run(ctx: Context) {
 fn expiry(job: &Job) -> Option<Timestamp> {
     let ttl = job.spec.as_ref()?.ttl_seconds_after_finished?;
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let finished = conditions.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
+    let finished =
+        conditions.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
     finished.last_transition_time.as_ref()?.0.checked_add(SignedDuration::from_secs(i64::from(ttl))).ok()
 }
 
@@ -39,14 +40,17 @@ impl Reconcile for TtlAfterFinished {
     type Key = Key;
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, Error> {
-        let Some(job) = self.jobs.get_key(key).filter(|j| j.metadata.deletion_timestamp.is_none()) else { return Ok(Requeue::Done) };
+        let Some(job) = self.jobs.get_key(key).filter(|j| j.metadata.deletion_timestamp.is_none()) else {
+            return Ok(Requeue::Done);
+        };
         let Some(due) = expiry(&job) else { return Ok(Requeue::Done) };
         let now = Timestamp::now();
         if due > now {
             return Ok(Requeue::After(pods::until(due, now)));
         }
         // Guarded by the version that was looked at: the TTL may have been changed meanwhile.
-        let guard = Preconditions { uid: job.metadata.uid.clone(), resource_version: job.metadata.resource_version.clone() };
+        let guard =
+            Preconditions { uid: job.metadata.uid.clone(), resource_version: job.metadata.resource_version.clone() };
         let params = DeleteParams::foreground().preconditions(guard);
         match self.ctx.api::<Job>(&key.namespace).delete(&key.name, &params).await {
             Err(error) if !is_not_found(&error) => Err(error.into()),

@@ -1,62 +1,10 @@
 //! The responder from informers to the wire.
 
-use bytes::Bytes;
-use futures::channel::mpsc;
-use futures::{StreamExt, stream};
-use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use kube::Client;
-use kube::client::Body;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
-
-/// An API server with lists of services and endpoint slices and one event to come.
-struct Server {
-    lists: HashMap<&'static str, Value>,
-    events: Mutex<HashMap<&'static str, mpsc::UnboundedReceiver<Value>>>,
-}
-
-impl Server {
-    fn client(lists: HashMap<&'static str, Value>) -> (Client, HashMap<&'static str, mpsc::UnboundedSender<Value>>) {
-        let (mut senders, mut receivers) = (HashMap::new(), HashMap::new());
-        for resource in ["services", "endpointslices"] {
-            let (sender, receiver) = mpsc::unbounded();
-            senders.insert(resource, sender);
-            receivers.insert(resource, receiver);
-        }
-        let server = Arc::new(Server { lists, events: Mutex::new(receivers) });
-        let service = tower::service_fn(move |request: http::Request<Body>| {
-            let server = server.clone();
-            async move { Ok::<_, std::convert::Infallible>(http::Response::new(server.answer(&request))) }
-        });
-        (Client::new(service, "default"), senders)
-    }
-
-    fn answer(&self, request: &http::Request<Body>) -> UnsyncBoxBody<Bytes, std::convert::Infallible> {
-        let resource = if request.uri().path().ends_with("/services") { "services" } else { "endpointslices" };
-        if !request.uri().query().is_some_and(|query| query.contains("watch=")) {
-            let items = self.lists.get(resource).cloned().unwrap_or(json!([]));
-            return Full::from(json!({"metadata": {"resourceVersion": "1"}, "items": items}).to_string())
-                .boxed_unsync();
-        }
-        let Some(events) = self.events.lock().unwrap().remove(resource) else { return pending().boxed_unsync() };
-        let frames = events.map(|event| {
-            let line = format!("{}\n", json!({"type": "ADDED", "object": event}));
-            Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(line)))
-        });
-        StreamBody::new(frames.chain(stream::pending())).boxed_unsync()
-    }
-}
-
-/// A watch on which nothing comes.
-fn pending() -> StreamBody<impl stream::Stream<Item = Result<Frame<Bytes>, std::convert::Infallible>> + Send> {
-    StreamBody::new(stream::pending())
-}
 
 fn slice(name: &str, ip: &str) -> Value {
     json!({"metadata": {"namespace": "ns", "name": name, "resourceVersion": "2", "labels": {"kubernetes.io/service-name": "web"}},
@@ -92,7 +40,7 @@ async fn ask(server: SocketAddr, name: &str) -> Vec<String> {
 async fn events_become_answers() {
     let service = json!({"metadata": {"namespace": "ns", "name": "web", "resourceVersion": "1"},
         "spec": {"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}]}});
-    let (client, events) = Server::client(HashMap::from([
+    let (client, events) = testing::scripted::client(HashMap::from([
         ("services", json!([service])),
         ("endpointslices", json!([slice("a", "10.244.0.2")])),
     ]));

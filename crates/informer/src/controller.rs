@@ -107,9 +107,9 @@ async fn work<R: Reconcile>(name: &'static str, queue: WorkQueue<R::Key>, reconc
                 queue.forget(&key);
             }
             Err(error) => {
-                // A conflict only says that the informer is a little behind.
-                if error.code() == 409 {
-                    tracing::debug!(controller = name, %key, %error, "conflict");
+                // These only say that the informer is a little behind.
+                if matches!(error.code(), 404 | 409) {
+                    tracing::debug!(controller = name, %key, %error, "object changed or gone, will retry");
                 } else {
                     tracing::warn!(controller = name, %key, error = error.text(), "reconcile failed, will retry");
                 }

@@ -91,7 +91,14 @@ impl EventRecorder {
     }
 
     /// Records an event with the action that was taken, `Binding`.
-    pub fn action(&self, regarding: &ObjectReference, kind: EventType, reason: &str, action: &str, message: impl Into<String>) {
+    pub fn action(
+        &self,
+        regarding: &ObjectReference,
+        kind: EventType,
+        reason: &str,
+        action: &str,
+        message: impl Into<String>,
+    ) {
         let note = Note {
             regarding: regarding.clone(),
             kind,
@@ -270,7 +277,13 @@ impl Writer {
     }
 }
 
-async fn send(client: &Client, method: http::Method, path: String, content: &str, body: &Value) -> Result<(), kube::Error> {
+async fn send(
+    client: &Client,
+    method: http::Method,
+    path: String,
+    content: &str,
+    body: &Value,
+) -> Result<(), kube::Error> {
     let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
     let builder = http::Request::builder().method(method).uri(path).header("content-type", content);
     let request = builder.body(bytes).map_err(kube::Error::HttpError)?;
@@ -314,7 +327,14 @@ mod tests {
             let regarding = ObjectReference { name: Some("p".into()), ..Default::default() };
             let object = identity(&regarding);
             let (reason, action) = ("R".to_owned(), String::new());
-            let note = Note { regarding, kind: EventType::Normal, reason, action, message: (*message).into(), at: Timestamp::now() };
+            let note = Note {
+                regarding,
+                kind: EventType::Normal,
+                reason,
+                action,
+                message: (*message).into(),
+                at: Timestamp::now(),
+            };
             writer.write(note, object).await.expect("written");
         }
         let seen = seen.lock();

@@ -29,7 +29,9 @@ impl<T> Default for Expectations<T> {
 impl<T: Clone + Eq + Hash> Expectations<T> {
     /// Expects `count` creations for `key`; call before creating.
     pub fn expect_creations(&self, key: &T, count: usize) {
-        self.expected.lock().insert(key.clone(), Expected { creations: count, deletions: HashSet::new(), since: Instant::now() });
+        self.expected
+            .lock()
+            .insert(key.clone(), Expected { creations: count, deletions: HashSet::new(), since: Instant::now() });
     }
 
     /// Expects deletions for `key`; call before deleting.

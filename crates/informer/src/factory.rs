@@ -42,9 +42,19 @@ impl InformerFactory {
     }
 
     /// The informer of the objects of a kind that match selectors in a namespace; empty means all.
-    pub fn informer_filtered<K: Stored<DynamicType = ()>>(&self, fields: &str, labels: &str, namespace: &str) -> Informer<K> {
+    pub fn informer_filtered<K: Stored<DynamicType = ()>>(
+        &self,
+        fields: &str,
+        labels: &str,
+        namespace: &str,
+    ) -> Informer<K> {
         let namespace = Some(namespace).filter(|ns| !ns.is_empty());
-        let source = Source { path: K::url_path(&(), namespace), fields: fields.into(), labels: labels.into(), metadata_only: false };
+        let source = Source {
+            path: K::url_path(&(), namespace),
+            fields: fields.into(),
+            labels: labels.into(),
+            metadata_only: false,
+        };
         self.share(source)
     }
 
@@ -73,7 +83,12 @@ impl InformerFactory {
     }
 
     fn share<K: Stored>(&self, source: Source) -> Informer<K> {
-        let id = Id { kind: TypeId::of::<K>(), path: source.path.clone(), fields: source.fields.clone(), labels: source.labels.clone() };
+        let id = Id {
+            kind: TypeId::of::<K>(),
+            path: source.path.clone(),
+            fields: source.fields.clone(),
+            labels: source.labels.clone(),
+        };
         let mut informers = self.informers.lock();
         if let Some(informer) = informers.get(&id).and_then(|any| any.downcast_ref::<Informer<K>>()) {
             return informer.clone();

@@ -34,7 +34,9 @@ impl Source {
             query.pair(name, value);
         }
         let accept = match self.metadata_only {
-            true if parameters.iter().any(|(name, _)| *name == "watch") => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            true if parameters.iter().any(|(name, _)| *name == "watch") => {
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+            }
             true => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
             false => "application/json",
         };
@@ -219,7 +221,11 @@ fn frame<K: Stored>(source: &Source, store: &Store<K>, line: &[u8]) -> Result<Op
     }
     let Some(obj) = decode::<K>(source, frame.object) else { return Ok(None) };
     let rv = obj.meta().resource_version.clone();
-    if frame.kind == "DELETED" { store.delete(obj) } else { store.apply(obj) }
+    if frame.kind == "DELETED" {
+        store.delete(obj)
+    } else {
+        store.apply(obj)
+    }
     Ok(rv)
 }
 
@@ -253,7 +259,12 @@ mod tests {
     use api::k8s::core::v1::Pod;
 
     fn source() -> Source {
-        Source { path: "/api/v1/pods".into(), fields: "spec.nodeName=a b".into(), labels: String::new(), metadata_only: false }
+        Source {
+            path: "/api/v1/pods".into(),
+            fields: "spec.nodeName=a b".into(),
+            labels: String::new(),
+            metadata_only: false,
+        }
     }
 
     #[test]
@@ -265,7 +276,11 @@ mod tests {
     #[test]
     fn frames_change_the_store() {
         let pods: Informer<Pod> = informer();
-        let pod = |rv: &str| format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"a","namespace":"n","resourceVersion":"{rv}","managedFields":[{{}}]}}}}"#);
+        let pod = |rv: &str| {
+            format!(
+                r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"a","namespace":"n","resourceVersion":"{rv}","managedFields":[{{}}]}}}}"#
+            )
+        };
         let send = |kind: &str, object: &str| {
             let line = format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n");
             frame(&source(), &pods.store, line.as_bytes())

@@ -111,7 +111,10 @@ mod tests {
         let mut seen = Vec::new();
         while let Some(event) = events.try_next() {
             let rv = event.object().metadata.resource_version.clone().unwrap_or_default();
-            seen.push((std::mem::discriminant(&event) == std::mem::discriminant(&Event::Deleted(event.object().clone())), rv));
+            seen.push((
+                std::mem::discriminant(&event) == std::mem::discriminant(&Event::Deleted(event.object().clone())),
+                rv,
+            ));
         }
         assert_eq!(seen, [(false, "4".to_owned()), (false, "2".into()), (true, "5".into())]);
     }

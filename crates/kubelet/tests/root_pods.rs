@@ -195,6 +195,33 @@ async fn pods_that_do_not_fit_are_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_node_answers_for_its_status() {
+    let cluster = Cluster::start().await;
+    let nodes: kube::Api<api::k8s::core::v1::Node> = kube::Api::all(cluster.admin.clone());
+    let patch = async |status: Value| {
+        let patch = kube::api::Patch::Strategic(json!({"status": status}));
+        nodes.patch_status("n1", &Default::default(), &patch).await.map(drop)
+    };
+    let wait = async |what: &str, holds: &dyn Fn(&Value) -> bool| {
+        for _ in 0..300 {
+            let node = serde_json::to_value(nodes.get_opt("n1").await.expect("get")).expect("json");
+            if holds(&node) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("the node never came to {what}");
+    };
+    wait("readiness", &|n| condition(n, "Ready")["status"] == "True").await;
+    patch(json!({"capacity": {"example.com/dongle": "5"}})).await.expect("patch");
+    wait("a dongle", &|n| n["status"]["allocatable"]["example.com/dongle"] == "5").await;
+    patch(json!({"capacity": {"example.com/dongle": null}})).await.expect("patch");
+    wait("no dongle", &|n| n["status"]["allocatable"]["example.com/dongle"].is_null()).await;
+    patch(json!({"conditions": [{"type": "Ready", "status": "Unknown"}]})).await.expect("patch");
+    wait("readiness again", &|n| condition(n, "Ready")["status"] == "True").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_resize_reaches_what_runs() {
     let cluster = Cluster::start().await;
     let mut main = container("c", &["run"]);

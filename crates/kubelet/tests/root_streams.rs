@@ -59,6 +59,8 @@ async fn kubectl_reads_logs_executes_and_forwards() {
         assert_eq!((code, err.contains("exit code 7")), (7, true), "{err}");
         forward(&config, websockets).await;
     }
+    let (_, _, err) = kubectl(&config, false, &["-v=8", "exec", "p", "--", "echo"], "").await;
+    assert!(err.contains("SPDY/3.1"), "kubectl was to speak SPDY: {err}");
     let (code, _, err) = kubectl(&config, true, &["logs", "p", "--previous"], "").await;
     assert!(code != 0 && err.contains("previous terminated container \"c\" in pod \"p\" not found"), "{err}");
 }

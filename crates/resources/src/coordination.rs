@@ -28,6 +28,17 @@ impl Strategy for Lease {
         false
     }
 
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        drop_gated(obj);
+    }
+
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        let spec = old.at("spec");
+        if !spec.has("strategy") && !spec.has("preferredHolder") {
+            drop_gated(new);
+        }
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }
@@ -52,5 +63,12 @@ impl Strategy for Lease {
     fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
         let holder = obj.at("spec").text("holderIdentity");
         vec![api::meta::name(obj).into(), holder.into(), age::since_creation(obj, now).into()]
+    }
+}
+
+/// Fields behind a feature gate that is off (CoordinatedLeaderElection).
+fn drop_gated(obj: &mut Object) {
+    for field in ["strategy", "preferredHolder"] {
+        obj["spec"].as_object_mut().map(|map| map.remove(field));
     }
 }

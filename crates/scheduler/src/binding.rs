@@ -23,7 +23,11 @@ pub(crate) async fn bind(handle: &Arc<Handle>, profile: &Profile, queued: Queued
     let result = try_bind(handle, profile, &queued.pod, &node).await;
     match &result {
         Ok(()) => {
-            let message = format!("Successfully assigned {}/{} to {node}", queued.pod.namespace().unwrap_or_default(), queued.pod.name_any());
+            let message = format!(
+                "Successfully assigned {}/{} to {node}",
+                queued.pod.namespace().unwrap_or_default(),
+                queued.pod.name_any()
+            );
             handle.recorder.action(&reference(queued.pod.as_ref()), EventType::Normal, "Scheduled", "Binding", message);
             profile.post_bind.iter().for_each(|plugin| plugin.post_bind(&queued.pod, &node));
         }
@@ -44,12 +48,21 @@ async fn try_bind(handle: &Handle, profile: &Profile, pod: &Pod, node: &str) -> 
 }
 
 /// Tells people and the pod's status why it is not scheduled; nothing is written that is there already.
-pub(crate) fn report_failure(handle: &Arc<Handle>, pod: &Arc<Pod>, message: &str, reason: &str, nominated: Option<&str>) {
+pub(crate) fn report_failure(
+    handle: &Arc<Handle>,
+    pod: &Arc<Pod>,
+    message: &str,
+    reason: &str,
+    nominated: Option<&str>,
+) {
     handle.recorder.action(&reference(pod.as_ref()), EventType::Warning, "FailedScheduling", "Scheduling", message);
     let status = pod.status.as_ref();
     let known = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten().find(|c| c.type_ == "PodScheduled");
     let same = known.is_some_and(|c| {
-        c.status == "False" && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(message) && c.observed_generation == pod.metadata.generation
+        c.status == "False"
+            && c.reason.as_deref() == Some(reason)
+            && c.message.as_deref() == Some(message)
+            && c.observed_generation == pod.metadata.generation
     });
     if same && nominated.is_none() {
         return;
@@ -63,9 +76,18 @@ pub(crate) fn report_failure(handle: &Arc<Handle>, pod: &Arc<Pod>, message: &str
     });
 }
 
-fn failure_patch(pod: &Pod, known: Option<&PodCondition>, message: &str, reason: &str, nominated: Option<&str>) -> Value {
+fn failure_patch(
+    pod: &Pod,
+    known: Option<&PodCondition>,
+    message: &str,
+    reason: &str,
+    nominated: Option<&str>,
+) -> Value {
     let now = now();
-    let since = known.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.as_ref()).map_or_else(|| now, |t| t.0.to_string());
+    let since = known
+        .filter(|c| c.status == "False")
+        .and_then(|c| c.last_transition_time.as_ref())
+        .map_or_else(|| now, |t| t.0.to_string());
     let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message,
         "observedGeneration": pod.metadata.generation, "lastProbeTime": null, "lastTransitionTime": since});
     let mut status = json!({"conditions": [condition]});
@@ -87,7 +109,8 @@ async fn patch_status(handle: &Handle, pod: &Pod, patch: &Value) -> Result<(), k
 /// Deletes the victims of a preemption, each with the condition and event that say why.
 pub(crate) fn evict(handle: &Arc<Handle>, preemptor: &Arc<Pod>, nomination: &Nomination) {
     for victim in nomination.victims.iter().filter(|v| v.metadata.deletion_timestamp.is_none()) {
-        let (handle, victim, preemptor, node) = (handle.clone(), victim.clone(), preemptor.clone(), nomination.node.clone());
+        let (handle, victim, preemptor, node) =
+            (handle.clone(), victim.clone(), preemptor.clone(), nomination.node.clone());
         tokio::spawn(async move {
             if let Err(error) = evict_one(&handle, &victim, &preemptor, &node).await {
                 tracing::warn!(pod = victim.name_any(), %error, "victim of preemption was not deleted");

@@ -23,7 +23,9 @@ impl Scheduler {
         if !node_name(pod).is_empty() {
             self.queue.remove(uid(pod));
             self.cache.set_pod(pod);
-            let unchanged = old.is_some_and(|old| !node_name(old).is_empty() && old.metadata.labels == pod.metadata.labels && old.spec == pod.spec);
+            let unchanged = old.is_some_and(|old| {
+                !node_name(old).is_empty() && old.metadata.labels == pod.metadata.labels && old.spec == pod.spec
+            });
             if !unchanged {
                 self.queue.on_event(&ClusterEvent::AssignedPodAdded, &self.profile);
             }

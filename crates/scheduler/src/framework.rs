@@ -51,7 +51,10 @@ impl Rejection {
 #[derive(Clone, Debug)]
 pub(crate) enum ClusterEvent {
     NodeAdded(Arc<api::k8s::core::v1::Node>),
-    NodeUpdated { old: Arc<api::k8s::core::v1::Node>, new: Arc<api::k8s::core::v1::Node> },
+    NodeUpdated {
+        old: Arc<api::k8s::core::v1::Node>,
+        new: Arc<api::k8s::core::v1::Node>,
+    },
     /// A pod was bound, or a bound pod's labels changed.
     AssignedPodAdded,
     /// A bound pod is gone or has finished.
@@ -92,7 +95,11 @@ pub(crate) type SortKey = (Reverse<i32>, tokio::time::Instant);
 
 pub(crate) trait PreFilter: Plugin {
     /// Prepares the filtering of nodes for a pod; `None`: every node passes this plugin.
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection>;
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection>;
 }
 
 pub(crate) trait Filter: Send {
@@ -115,14 +122,25 @@ pub(crate) struct Nomination {
 
 pub(crate) trait PostFilter: Plugin {
     /// Tries to make room; an error is what people are told.
-    fn post_filter(&self, pod: &PodInfo, snapshot: Snapshot<'_>, profile: &crate::profile::Profile, failure: &Failure) -> Result<Nomination, String>;
+    fn post_filter(
+        &self,
+        pod: &PodInfo,
+        snapshot: Snapshot<'_>,
+        profile: &crate::profile::Profile,
+        failure: &Failure,
+    ) -> Result<Nomination, String>;
 }
 
 pub(crate) trait PreScore: Plugin {
     fn weight(&self) -> i64;
 
     /// Prepares the scoring of feasible nodes; `None`: this plugin has no preference.
-    fn pre_score<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>, feasible: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>>;
+    fn pre_score<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+        feasible: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>>;
 }
 
 pub(crate) trait Score {

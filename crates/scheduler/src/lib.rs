@@ -25,7 +25,9 @@ mod schedule;
 mod selectors;
 
 use api::k8s::apps::v1::{ReplicaSet, StatefulSet};
-use api::k8s::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service};
+use api::k8s::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
+};
 use api::k8s::policy::v1::PodDisruptionBudget;
 use api::k8s::storage::v1::StorageClass;
 use informer::{CancellationToken, EventRecorder, Informer, InformerFactory};

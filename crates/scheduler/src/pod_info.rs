@@ -41,7 +41,8 @@ impl PodInfo {
         let spec = pod.spec.as_ref().unwrap_or(&EMPTY);
         let (requests, non_zero_requests) = requests(spec);
         let affinity = spec.affinity.clone().unwrap_or_default();
-        let (with, against) = (affinity.pod_affinity.unwrap_or_default(), affinity.pod_anti_affinity.unwrap_or_default());
+        let (with, against) =
+            (affinity.pod_affinity.unwrap_or_default(), affinity.pod_anti_affinity.unwrap_or_default());
         let required = |list: Option<Vec<PodAffinityTerm>>| -> Vec<AffinityTerm> {
             list.iter().flatten().map(|term| AffinityTerm::new(&pod, term, 0)).collect()
         };

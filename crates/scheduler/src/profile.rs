@@ -1,8 +1,8 @@
 //! Which plugins run at which extension point, in which order.
 
 use crate::framework::{
-    Bind, ClusterEvent, Filter, Permit, Plugin, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Rejection,
-    Reserve, Score, Snapshot,
+    Bind, ClusterEvent, Filter, Permit, Plugin, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore,
+    QueueSort, Rejection, Reserve, Score, Snapshot,
 };
 use crate::node_info::NodeInfo;
 use crate::plugins::*;
@@ -28,9 +28,12 @@ pub(crate) struct Profile {
 impl Profile {
     /// The plugins of Kubernetes' default profile, in its order.
     pub fn new() -> Self {
-        let (fit, affinity, spread) = (Arc::new(NodeResourcesFit), Arc::new(InterPodAffinity), Arc::new(PodTopologySpread));
-        let (taints, node_affinity, volumes) = (Arc::new(TaintToleration), Arc::new(NodeAffinity), Arc::new(VolumeBinding));
-        let (gates, unschedulable, node_name) = (Arc::new(SchedulingGates), Arc::new(NodeUnschedulable), Arc::new(NodeName));
+        let (fit, affinity, spread) =
+            (Arc::new(NodeResourcesFit), Arc::new(InterPodAffinity), Arc::new(PodTopologySpread));
+        let (taints, node_affinity, volumes) =
+            (Arc::new(TaintToleration), Arc::new(NodeAffinity), Arc::new(VolumeBinding));
+        let (gates, unschedulable, node_name) =
+            (Arc::new(SchedulingGates), Arc::new(NodeUnschedulable), Arc::new(NodeName));
         let ports = Arc::new(NodePorts);
         Self {
             plugins: vec![
@@ -82,7 +85,11 @@ impl Profile {
     }
 
     /// Prepares every filter for a pod.
-    pub fn filters<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>) -> Result<Filters<'a>, (&'static str, Rejection)> {
+    pub fn filters<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+    ) -> Result<Filters<'a>, (&'static str, Rejection)> {
         let mut filters = Vec::with_capacity(self.pre_filter.len());
         for plugin in &self.pre_filter {
             match plugin.pre_filter(pod, snapshot) {

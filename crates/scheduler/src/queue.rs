@@ -28,8 +28,13 @@ pub(crate) struct QueuedPod {
 enum Place {
     Active,
     /// Until then; `error` after a failure that events say nothing about.
-    Backoff { until: Instant, error: bool },
-    Unschedulable { since: Instant },
+    Backoff {
+        until: Instant,
+        error: bool,
+    },
+    Unschedulable {
+        since: Instant,
+    },
     Gated,
 }
 
@@ -65,7 +70,8 @@ impl SchedulingQueue {
         };
         let changed = !same_for_scheduling(&entry.queued.pod, &pod);
         entry.queued.pod = pod;
-        let helps = |q: &QueuedPod| q.rejected_by.iter().any(|name| profile.hint(name, &q.pod, &ClusterEvent::PodUpdated));
+        let helps =
+            |q: &QueuedPod| q.rejected_by.iter().any(|name| profile.hint(name, &q.pod, &ClusterEvent::PodUpdated));
         let place = match entry.place {
             _ if gated => Place::Gated,
             Place::Gated => Place::Active,
@@ -169,7 +175,8 @@ fn backoff(attempts: u32) -> Duration {
 
 /// Whether two states of a pod are the same to the scheduler: its status (which we write) does not count.
 fn same_for_scheduling(a: &Pod, b: &Pod) -> bool {
-    let meta = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone(), p.metadata.deletion_timestamp.clone());
+    let meta =
+        |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone(), p.metadata.deletion_timestamp.clone());
     a.spec == b.spec && meta(a) == meta(b)
 }
 

@@ -144,7 +144,8 @@ mod tests {
             c
         };
         let check = |init: Vec<Value>, main: Vec<Value>, want: i64| {
-            let spec: PodSpec = serde_json::from_value(json!({"containers": main, "initContainers": init})).expect("spec");
+            let spec: PodSpec =
+                serde_json::from_value(json!({"containers": main, "initContainers": init})).expect("spec");
             assert_eq!(requests(&spec).0.milli_cpu, want);
         };
         check(vec![], vec![cpu("1", false), cpu("2", false)], 3000);

@@ -58,7 +58,8 @@ impl Scheduler {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let wake = self.queue.next_wake().unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(86_400));
+            let wake =
+                self.queue.next_wake().unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(86_400));
             tokio::select! {
                 Some(event) = nodes.next() => self.on_node(event),
                 Some(event) = pods.next() => self.on_pod(event),
@@ -81,7 +82,11 @@ impl Scheduler {
         self.handle.classes.on_event(move |_| c());
     }
 
-    fn drain(&mut self, nodes: &mut Subscription<api::k8s::core::v1::Node>, pods: &mut Subscription<api::k8s::core::v1::Pod>) {
+    fn drain(
+        &mut self,
+        nodes: &mut Subscription<api::k8s::core::v1::Node>,
+        pods: &mut Subscription<api::k8s::core::v1::Pod>,
+    ) {
         while let Some(event) = nodes.try_next() {
             self.on_node(event);
         }
@@ -125,7 +130,8 @@ impl Scheduler {
         for (done, plugin) in self.profile.reserve.iter().enumerate() {
             if let Err(rejection) = plugin.reserve(&queued.pod, &node) {
                 self.profile.reserve[..=done].iter().rev().for_each(|p| p.unreserve(&queued.pod, &node));
-                let unplaced = Unplaced { message: text(&rejection), rejected_by: vec![plugin.name()], nomination: None };
+                let unplaced =
+                    Unplaced { message: text(&rejection), rejected_by: vec![plugin.name()], nomination: None };
                 return self.not_placed(queued, unplaced);
             }
         }
@@ -196,7 +202,8 @@ impl Scheduler {
         }
         let scores = self.profile.score(pod, snapshot, feasible);
         let max = scores.iter().copied().max().unwrap_or(0);
-        let best: Vec<&&NodeInfo> = feasible.iter().zip(&scores).filter(|(_, score)| **score == max).map(|(node, _)| node).collect();
+        let best: Vec<&&NodeInfo> =
+            feasible.iter().zip(&scores).filter(|(_, score)| **score == max).map(|(node, _)| node).collect();
         best[rand::rng().random_range(0..best.len())].name().to_owned()
     }
 
@@ -225,7 +232,13 @@ impl Scheduler {
         filters.run(&fuller)
     }
 
-    fn rejected_early(&self, pod: &PodInfo, snapshot: Snapshot<'_>, plugin: &'static str, rejection: Rejection) -> Unplaced {
+    fn rejected_early(
+        &self,
+        pod: &PodInfo,
+        snapshot: Snapshot<'_>,
+        plugin: &'static str,
+        rejection: Rejection,
+    ) -> Unplaced {
         if rejection.code == Code::Error {
             return Unplaced { message: text(&rejection), rejected_by: Vec::new(), nomination: None };
         }
@@ -235,7 +248,13 @@ impl Scheduler {
         Unplaced { message, rejected_by: vec![plugin], nomination }
     }
 
-    fn rejected_everywhere(&self, pod: &PodInfo, snapshot: Snapshot<'_>, rejections: Vec<Rejection>, rejected_by: Vec<&'static str>) -> Unplaced {
+    fn rejected_everywhere(
+        &self,
+        pod: &PodInfo,
+        snapshot: Snapshot<'_>,
+        rejections: Vec<Rejection>,
+        rejected_by: Vec<&'static str>,
+    ) -> Unplaced {
         if let Some(error) = rejections.iter().find(|r| r.code == Code::Error) {
             return Unplaced { message: text(error), rejected_by: Vec::new(), nomination: None };
         }
@@ -278,4 +297,98 @@ pub(crate) fn histogram(rejections: &[Rejection]) -> String {
     let mut lines: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     lines.sort();
     lines.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::k8s::core::v1::{Node, Pod};
+    use informer::{Event, InformerFactory};
+    use serde_json::{Value, json};
+
+    /// A scheduler whose server is not there: only its decisions are looked at.
+    fn scheduler() -> Scheduler {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("no server"))
+        });
+        let client = kube::Client::new(service, "default");
+        Scheduler::new(Handle::new(&InformerFactory::new(client.clone()), client))
+    }
+
+    fn add_node(scheduler: &mut Scheduler, name: &str, zone: &str, spec: Value) {
+        let labels = json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone});
+        let status = json!({"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}});
+        let node = json!({"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status});
+        scheduler.on_node(Event::Added(Arc::new(serde_json::from_value::<Node>(node).expect("node"))));
+    }
+
+    fn pod(name: &str, mut spec: Value) -> Arc<Pod> {
+        if spec.get("containers").is_none() {
+            spec["containers"] = json!([{"name": "c", "image": "i"}]);
+        }
+        let pod = json!({"metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": "a"}}, "spec": spec});
+        Arc::new(serde_json::from_value(pod).expect("pod"))
+    }
+
+    fn requests(cpu: &str) -> Value {
+        json!([{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}])
+    }
+
+    fn place(scheduler: &Scheduler, spec: Value) -> String {
+        scheduler.place(&PodInfo::new(pod("new", spec))).unwrap_or_else(|unplaced| unplaced.message)
+    }
+
+    #[tokio::test]
+    async fn pods_go_where_every_filter_lets_them() {
+        let mut s = scheduler();
+        assert_eq!(place(&s, json!({})), "no nodes available to schedule pods");
+        add_node(&mut s, "a", "z1", json!({}));
+        add_node(&mut s, "b", "z2", json!({"taints": [{"key": "k", "effect": "NoSchedule"}]}));
+        add_node(&mut s, "c", "z2", json!({"unschedulable": true}));
+        assert_eq!(place(&s, json!({})), "a");
+        let tolerations = json!([{"operator": "Exists", "key": "k"}]);
+        assert_eq!(place(&s, json!({"tolerations": tolerations, "nodeSelector": {"topology.kubernetes.io/zone": "z2"}})), "b");
+        assert_eq!(
+            place(&s, json!({"containers": requests("5")})),
+            "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable. \
+             no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+        );
+    }
+
+    #[tokio::test]
+    async fn affinity_spread_and_load_choose_among_nodes() {
+        let mut s = scheduler();
+        add_node(&mut s, "a", "z1", json!({}));
+        add_node(&mut s, "b", "z2", json!({}));
+        s.on_pod(Event::Added(pod("p", json!({"nodeName": "a", "containers": requests("1")}))));
+        assert_eq!(place(&s, json!({"containers": requests("1")})), "b");
+        let term = json!([{"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": "a"}}}]);
+        let required = |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
+        assert_eq!(place(&s, required("podAffinity")), "a");
+        assert_eq!(place(&s, required("podAntiAffinity")), "b");
+        let spread = json!([{"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "a"}}}]);
+        assert_eq!(place(&s, json!({"topologySpreadConstraints": spread})), "b");
+    }
+
+    #[tokio::test]
+    async fn pods_of_lower_priority_make_room() {
+        let mut s = scheduler();
+        add_node(&mut s, "a", "z1", json!({}));
+        for (name, priority) in [("low", 1), ("mid", 5)] {
+            s.on_pod(Event::Added(pod(name, json!({"nodeName": "a", "priority": priority, "containers": requests("2")}))));
+        }
+        let check = |priority: i32, cpu: &str, want: Result<&[&str], &str>| {
+            let new = PodInfo::new(pod("new", json!({"priority": priority, "containers": requests(cpu)})));
+            let unplaced = s.place(&new).expect_err("full");
+            let victims = unplaced.nomination.map(|n| n.victims.iter().map(|v| uid(v).to_owned()).collect::<Vec<_>>());
+            match want {
+                Ok(names) => assert_eq!(victims.expect("nomination"), names),
+                Err(end) => assert!(unplaced.message.ends_with(end), "{}", unplaced.message),
+            }
+        };
+        check(9, "2", Ok(&["low"]));
+        check(9, "3", Ok(&["mid", "low"]));
+        check(0, "2", Err("preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."));
+    }
 }

@@ -46,7 +46,8 @@ pub(crate) fn pod_accepts_node(spec: &PodSpec, node: &Node) -> bool {
     let has = |(key, value): (&String, &String)| labels.and_then(|l| l.get(key)) == Some(value);
     let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    spec.node_selector.iter().flatten().all(has) && required.is_none_or(|selector| node_selector_matches(selector, node))
+    spec.node_selector.iter().flatten().all(has)
+        && required.is_none_or(|selector| node_selector_matches(selector, node))
 }
 
 /// Whether a toleration covers a taint.
@@ -106,11 +107,13 @@ impl AffinityTerm {
         let named = || self.namespaces.iter().any(|ns| ns == namespace);
         let selected = || {
             self.namespace_selector.as_ref().is_some_and(|selector| {
-                let labels: Option<BTreeMap<_, _>> = handle.namespaces.get("", namespace).and_then(|ns| ns.metadata.labels.clone());
+                let labels: Option<BTreeMap<_, _>> =
+                    handle.namespaces.get("", namespace).and_then(|ns| ns.metadata.labels.clone());
                 selector.matches_labels(labels.as_ref())
             })
         };
-        self.selector.as_ref().is_some_and(|s| s.matches_labels(pod.metadata.labels.as_ref())) && (named() || selected())
+        self.selector.as_ref().is_some_and(|s| s.matches_labels(pod.metadata.labels.as_ref()))
+            && (named() || selected())
     }
 }
 
@@ -135,9 +138,11 @@ mod tests {
 
     #[test]
     fn node_selectors_match_labels_and_name() {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"cpu": "8"}}})).expect("node");
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"cpu": "8"}}})).expect("node");
         let check = |term, want| {
-            let selector: NodeSelector = serde_json::from_value(json!({"nodeSelectorTerms": [term]})).expect("selector");
+            let selector: NodeSelector =
+                serde_json::from_value(json!({"nodeSelectorTerms": [term]})).expect("selector");
             assert_eq!(node_selector_matches(&selector, &node), want, "{selector:?}");
         };
         check(json!({}), false);

@@ -121,12 +121,12 @@ pub async fn on_create(
     server: &ApiServer,
     resource: &Resource,
     object: &mut Object,
-    _dry_run: bool,
+    dry_run: bool,
 ) -> Result<Allocation, Status> {
     if !is_services(resource) {
         return Ok(Allocation::none());
     }
-    services::create(server.allocators(), object)
+    services::create(server.allocators(), object, dry_run)
 }
 
 /// Allocates what a changed object asks for in addition, and gives back what it no longer uses when kept.
@@ -135,12 +135,12 @@ pub async fn on_update(
     resource: &Resource,
     new: &mut Object,
     old: &Object,
-    _dry_run: bool,
+    dry_run: bool,
 ) -> Result<Allocation, Status> {
     if !is_services(resource) {
         return Ok(Allocation::none());
     }
-    services::update(server.allocators(), new, old)
+    services::update(server.allocators(), new, old, dry_run)
 }
 
 /// Gives back what an object that is gone used.

@@ -13,24 +13,29 @@ pub fn used(allocators: &Allocators, service: &Object) -> Vec<Item> {
 }
 
 /// Gives a new service what it asks for.
-pub fn create(allocators: &Allocators, service: &mut Object) -> Result<Allocation, Status> {
-    allocate(allocators, service, &Value::Null)
+pub fn create(allocators: &Allocators, service: &mut Object, dry_run: bool) -> Result<Allocation, Status> {
+    allocate(allocators, service, &Value::Null, dry_run)
 }
 
 /// Gives a changed service what it asks for in addition.
-pub fn update(allocators: &Allocators, new: &mut Object, old: &Object) -> Result<Allocation, Status> {
-    let mut allocation = allocate(allocators, new, old)?;
+pub fn update(allocators: &Allocators, new: &mut Object, old: &Object, dry_run: bool) -> Result<Allocation, Status> {
+    let mut allocation = allocate(allocators, new, old, dry_run)?;
     let kept = used(allocators, new);
     allocation.released = used(allocators, old).into_iter().filter(|item| !kept.contains(item)).collect();
     Ok(allocation)
 }
 
-fn allocate(allocators: &Allocators, service: &mut Object, old: &Object) -> Result<Allocation, Status> {
+fn allocate(allocators: &Allocators, service: &mut Object, old: &Object, dry_run: bool) -> Result<Allocation, Status> {
     let mut allocation = Allocation::of(&allocators.pools);
-    let mut causes = Vec::new();
-    set_families(allocators, service);
-    address(allocators, service, old, &mut allocation, &mut causes);
-    ports(allocators, service, old, &mut allocation, &mut causes);
+    let mut causes = families(allocators, service, old);
+    if causes.is_empty() {
+        address(allocators, service, old, dry_run, &mut allocation, &mut causes);
+        ports(allocators, service, old, &mut allocation, &mut causes);
+    }
+    if dry_run {
+        // A dry run takes nothing from anyone: what is in use is no error, nor is a port out of range.
+        causes.retain(|c| c.field == "spec.clusterIPs" && c.message.contains("not in the valid range") || c.field == "spec.ipFamilyPolicy");
+    }
     if causes.is_empty() {
         return Ok(allocation);
     }
@@ -61,23 +66,35 @@ fn offset(allocators: &Allocators, ip: &str) -> Option<u64> {
     allocators.cidr.offset(ip.parse::<IpAddr>().ok()?)
 }
 
-/// The families of a service that names none.
-fn set_families(allocators: &Allocators, service: &mut Object) {
+/// Sets the families of a service that names none, and checks those that are named.
+fn families(allocators: &Allocators, service: &mut Object, old: &Object) -> Vec<Cause> {
     let external = text(service, "type") == "ExternalName";
     let headless = text(service, "clusterIP") == "None";
     let selects = service.pointer("/spec/selector").and_then(Value::as_object).is_some_and(|s| !s.is_empty());
+    let changed = text(old, "type") != "ExternalName" && old.is_object();
     let spec = meta::field_mut(service, "spec");
     if external {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        // A service that becomes external loses what it had; a new one must not ask for it.
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"].into_iter().filter(|_| changed) {
             spec.remove(field);
         }
-        return;
+        return Vec::new();
     }
     let family = allocators.cidr.family();
     let unset = |value: Option<&Value>| value.is_none_or(|v| v.is_null() || v.as_array().is_some_and(Vec::is_empty));
     let unselective = headless && !selects;
-    if unset(spec.get("ipFamilyPolicy")) {
-        let policy = if unselective && unset(spec.get("ipFamilies")) { "RequireDualStack" } else { "SingleStack" };
+    let named = spec.get("ipFamilies").and_then(Value::as_array).map_or(0, Vec::len);
+    let policy = spec.get("ipFamilyPolicy").and_then(Value::as_str).unwrap_or("").to_owned();
+    if policy == "RequireDualStack" && !unselective {
+        let why = "this cluster is not configured for dual-stack services";
+        return vec![Cause::invalid("spec.ipFamilyPolicy", &json!(policy), why)];
+    }
+    if policy == "SingleStack" && named > 1 {
+        let why = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
+        return vec![Cause::invalid("spec.ipFamilyPolicy", &json!(policy), why)];
+    }
+    if policy.is_empty() {
+        let policy = if unselective && named == 0 { "RequireDualStack" } else { "SingleStack" };
         spec.insert("ipFamilyPolicy".into(), policy.into());
     }
     if unset(spec.get("ipFamilies")) {
@@ -85,26 +102,30 @@ fn set_families(allocators: &Allocators, service: &mut Object) {
         let other = if family == "IPv4" { "IPv6" } else { "IPv4" };
         spec.insert("ipFamilies".into(), if both { json!([family, other]) } else { json!([family]) });
     }
+    Vec::new()
 }
 
 fn address(
     allocators: &Allocators,
     service: &mut Object,
     old: &Object,
+    dry_run: bool,
     allocation: &mut Allocation,
     causes: &mut Vec<Cause>,
 ) {
     if text(service, "type") == "ExternalName" {
         return;
     }
+    sync_first(service, old);
     let (wanted, had) = (cluster_ips(service), cluster_ips(old));
-    let wanted = wanted.first().map_or("", String::as_str);
-    if wanted == "None" {
-        let spec = meta::field_mut(service, "spec");
-        spec.insert("clusterIPs".into(), json!(["None"]));
+    let single = text(service, "clusterIP");
+    // What does not fit together is for validation to refuse.
+    if wanted.iter().any(|ip| ip == "None") || (!single.is_empty() && wanted.first().is_none_or(|ip| ip != single)) {
         return;
     }
-    if !wanted.is_empty() && had.iter().any(|ip| ip == wanted) {
+    let wanted = wanted.first().map_or("", String::as_str);
+    // An address that a service has may not change: validation says so.
+    if !wanted.is_empty() && had.first().is_some_and(|ip| ip == wanted || !ip.is_empty()) {
         return;
     }
     let taken = {
@@ -125,18 +146,42 @@ fn address(
             spec.insert("clusterIP".into(), ip.clone().into());
             spec.insert("clusterIPs".into(), json!([ip]));
         }
-        Err(refused) => causes.push(address_cause(allocators, wanted, refused)),
+        Err(refused) => {
+            causes.push(address_cause(allocators, wanted, refused, dry_run));
+            if dry_run && refused == Refused::Taken {
+                let ip = json!(wanted);
+                meta::field_mut(service, "spec").insert("clusterIPs".into(), json!([ip]));
+            }
+        }
     }
 }
 
-fn address_cause(allocators: &Allocators, wanted: &str, refused: Refused) -> Cause {
+/// Older clients know `clusterIP` alone: the list follows it.
+fn sync_first(service: &mut Object, old: &Object) {
+    let single = text(service, "clusterIP").to_owned();
+    let old_single = text(old, "clusterIP").to_owned();
+    let spec = meta::field_mut(service, "spec");
+    let list = spec.get("clusterIPs").and_then(Value::as_array).cloned().unwrap_or_default();
+    let same_list = old.pointer("/spec/clusterIPs").and_then(Value::as_array).is_some_and(|l| *l == list);
+    if list.is_empty() && !single.is_empty() || (same_list && single != old_single && !single.is_empty()) {
+        spec.insert("clusterIPs".into(), json!([single]));
+    } else if same_list && single.is_empty() && !old_single.is_empty() {
+        // Left out by a client that sent the rest back: nothing is meant to change.
+        spec.insert("clusterIP".into(), old_single.into());
+    }
+}
+
+fn address_cause(allocators: &Allocators, wanted: &str, refused: Refused, dry_run: bool) -> Cause {
     let cidr = &allocators.cidr;
     let why = match refused {
         Refused::Taken => format!("failed to allocate IP {wanted}: provided IP is already allocated"),
-        Refused::OutOfRange => format!(
-            "failed to allocate IP {wanted}: the provided network does not match the current range: \
-             provided IP is not in the valid range. The range of valid IPs is {cidr}"
+        Refused::OutOfRange if dry_run => format!(
+            "failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. \
+             The range of valid IPs is {cidr}"
         ),
+        Refused::OutOfRange => {
+            format!("failed to allocate IP {wanted}: the provided network does not match the current range")
+        }
         Refused::Full => "failed to allocate a serviceIP: range is full".into(),
     };
     Cause::invalid("spec.clusterIPs", &json!([wanted]), &why)

@@ -38,7 +38,11 @@ pub fn value(request: &Request, code: u16, media: Media, value: &Value) -> Resul
 
 /// As [`value`], in whichever form the client accepts.
 pub fn plain(request: &Request, code: u16, object: &Object) -> Result<Response<Body>, Status> {
-    let media = crate::media::negotiate(&request.headers, &request.query, true)?;
+    let mut media = crate::media::negotiate(&request.headers, &request.query, true)?;
+    // What is no API object (`/version`, the paths) is always JSON.
+    if object.get("kind").is_none() {
+        media.format = Format::Json;
+    }
     value(request, code, media, object)
 }
 
@@ -59,7 +63,9 @@ pub fn encode(media: Media, value: &Value) -> Result<Bytes, Status> {
 
 fn protobuf(value: &Value) -> Result<Vec<u8>, Status> {
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("");
-    let schema = api::GroupVersion::parse(text("apiVersion"))
+    // Discovery of the core group names no version of its own.
+    let version = if text("apiVersion").is_empty() { "v1" } else { text("apiVersion") };
+    let schema = api::GroupVersion::parse(version)
         .and_then(|gv| schema::schema_name(&gv.group, &gv.version, text("kind")));
     schema::to_protobuf(schema.unwrap_or(""), value).map_err(Status::internal)
 }

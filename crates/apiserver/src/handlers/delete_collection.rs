@@ -16,7 +16,7 @@ const CONCURRENT: usize = 16;
 
 /// Deletes the objects and answers with the list of them.
 pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
-    request.media()?;
+    let media = request.media()?;
     let list_options = options::list_options(request, resource)?;
     let options = options::delete_options(request).await?;
     let result = resource.store.list(list_options).await?;
@@ -40,7 +40,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
     }
     let list = json!({"kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(),
         "metadata": super::list::metadata(&result), "items": items});
-    answer::plain(request, 200, &list)
+    answer::value(request, 200, media, &list)
 }
 
 /// Boxed here, where every lifetime has a name: the compiler cannot see that a list of such futures is `Send`.

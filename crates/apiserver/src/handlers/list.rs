@@ -1,4 +1,4 @@
-//! LIST: the objects as slices of stored JSON, put side by side.
+//! LIST: the objects as slices of stored JSON, or as messages, put side by side.
 
 use super::{Request, answer, options, table};
 use crate::body::Body;
@@ -16,6 +16,10 @@ pub async fn handle(request: &Request, resource: &Resource) -> Result<Response<B
     if let Media { format: Format::Json, shape: Shape::Object, pretty: false } = media {
         let bytes = concatenate(resource, &result)?;
         return Ok(answer::bytes(request, 200, Format::Json, bytes.into()));
+    }
+    if let (Format::Protobuf, Shape::Object) = (media.format, media.shape) {
+        let bytes = messages(resource, &result).await?;
+        return Ok(answer::bytes(request, 200, Format::Protobuf, bytes.into()));
     }
     let objects = || result.items.iter().map(|s| resource.whole_object(s)).collect::<Result<Vec<_>, _>>();
     let list = match media.shape {
@@ -41,6 +45,21 @@ pub fn metadata(result: &ListResult) -> Value {
         }
     }
     Value::Object(map)
+}
+
+/// How many items are encoded before other requests get a turn.
+const TURN: usize = 256;
+
+async fn messages(resource: &Resource, result: &ListResult) -> Result<Vec<u8>, Status> {
+    let mut list = schema::ListMessage::new(&metadata(result)).map_err(Status::internal)?;
+    for page in result.items.chunks(TURN) {
+        for stored in page {
+            let item = schema::message(resource.schema, &resource.whole_object(stored)?).map_err(Status::internal)?;
+            list.push(&item);
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(list.finish(&resource.api_version(), &format!("{}List", resource.kind)))
 }
 
 fn concatenate(resource: &Resource, result: &ListResult) -> Result<Vec<u8>, Status> {

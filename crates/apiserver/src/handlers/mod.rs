@@ -117,7 +117,10 @@ impl Request {
 
     /// The form of the answer.
     pub fn media(&self) -> Result<Media, Status> {
-        media::negotiate(&self.headers, &self.query, true)
+        let RequestInfo { group, version, resource, .. } = &self.info;
+        // Custom resources have no messages of their own.
+        let built_in = schema::resource(group, version, resource, "").is_some();
+        media::negotiate(&self.headers, &self.query, built_in)
     }
 
     /// The client's `User-Agent`.
@@ -150,6 +153,9 @@ async fn dispatch(server: &ApiServer, request: &Request) -> Result<Response<Body
     let info = &request.info;
     if let Some(answer) = review::handle(server, request).await? {
         return Ok(answer);
+    }
+    if info.group.is_empty() && info.resource == "endpoints" {
+        request.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
     }
     let resource =
         server.registry().get(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;

@@ -6,8 +6,9 @@ use crate::registry::decode::{canonical_quantity, invalid_options, yaml};
 use crate::registry::delete::DeleteOptions;
 use crate::registry::{Resource, meta};
 use crate::store::{Freshness, ListOptions, Selection};
-use api::selector::{FieldSelector, LabelSelector};
+use api::selector::{FieldSelector, LabelSelector, Requirement};
 use api::{Cause, Status};
+use resources::names;
 use serde_json::{Value, json};
 
 /// Longest field manager.
@@ -67,6 +68,7 @@ pub fn selection(request: &Request, resource: &Resource) -> Result<Selection, St
     let labels = request.query.get("labelSelector");
     let labels = LabelSelector::parse(labels)
         .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
+    check_labels(&labels).map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
     let fields = FieldSelector::parse(request.query.get("fieldSelector")).map_err(Status::bad_request)?;
     check_fields(resource, &fields)?;
     let mut namespace = super::namespace(resource, request).to_owned();
@@ -82,6 +84,23 @@ pub fn selection(request: &Request, resource: &Resource) -> Result<Selection, St
         request.info.name.clone()
     };
     Ok(Selection { namespace, name, labels, fields })
+}
+
+/// Keys and values must be such as labels can have.
+fn check_labels(selector: &LabelSelector) -> Result<(), String> {
+    for requirement in &selector.0 {
+        let key = requirement.key();
+        if let Some(why) = names::qualified_name(key).first() {
+            return Err(format!("<nil>: Invalid value: {key:?}: {why}"));
+        }
+        let (Requirement::In(_, values) | Requirement::NotIn(_, values)) = requirement else { continue };
+        for (at, value) in values.iter().enumerate() {
+            if let Some(why) = names::label_value(value).first() {
+                return Err(format!("values[{at}][{key}]: Invalid value: {value:?}: {why}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), Status> {

@@ -1,4 +1,4 @@
-//! WATCH: one line of JSON for each change, made once and shared by all watchers.
+//! WATCH: one line of JSON, or frame of protobuf, for each change, made once and shared by all watchers.
 
 use super::{Request, answer, options, table};
 use crate::body::Body;
@@ -29,6 +29,9 @@ pub async fn handle(
     resource: &Arc<Resource>,
 ) -> Result<Response<Body>, Status> {
     let media = request.media()?;
+    if media.format == Format::Yaml {
+        return Err(crate::media::not_acceptable_stream());
+    }
     let (options, timeout) = watch_options(request, resource).await?;
     let watch = resource.store.watch(options).await?;
     let deadline = tokio::time::sleep(timeout);
@@ -96,8 +99,15 @@ impl Encoder {
 
     fn encode(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
         let plain = self.media.shape == Shape::Object && self.media.format == Format::Json;
-        if plain && self.resource.convert.is_none() {
+        let bookmark = matches!(event, WatchEvent::Bookmark { .. });
+        if plain && self.resource.convert.is_none() && !bookmark {
             return Ok(event.frame(&self.resource.api_version(), &self.resource.kind));
+        }
+        if self.media.shape == Shape::Object && self.media.format == Format::Protobuf && self.resource.convert.is_none() {
+            let shared = event.protobuf_frame(|name, stored| self.line(name, &stored.object()?));
+            if let Some(frame) = shared {
+                return frame;
+            }
         }
         let (name, object) = match event {
             WatchEvent::Added(s) => ("ADDED", self.shaped(self.resource.whole_object(s)?)?),
@@ -117,17 +127,15 @@ impl Encoder {
                 let media = Media { pretty: false, ..self.media };
                 Ok(schema::watch_event_protobuf(name, &answer::encode(media, object)?).into())
             }
-            Format::Yaml => {
-                let text = answer::encode(self.media, &json!({"type": name, "object": object}))?;
-                Ok([b"---\n", &text[..]].concat().into())
-            }
-            Format::Json => Ok(format!("{}\n", json!({"type": name, "object": object})).into()),
+            // YAML was refused: it has no streams.
+            Format::Json | Format::Yaml => Ok(format!("{}\n", json!({"type": name, "object": object})).into()),
         }
     }
 
     fn bookmark(&self, version: u64, initial_events_end: bool) -> Object {
-        let mut object = json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(),
-            "metadata": {"resourceVersion": version.to_string()}});
+        let mut object = crate::registry::meta::zero(self.resource.schema);
+        self.resource.set_type(&mut object);
+        object["metadata"] = json!({"resourceVersion": version.to_string()});
         if initial_events_end {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

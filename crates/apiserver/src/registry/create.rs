@@ -117,19 +117,22 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
 
 /// 422 for an object of a resource.
 pub fn invalid(resource: &Resource, object: &Object, causes: &[api::Cause]) -> Status {
-    Status::invalid(&resource.group, &resource.kind, meta::name(object), causes)
+    // Both groups of events share one internal kind, which is of the core group.
+    let group = if resource.resource == "events" { "" } else { resource.group.as_str() };
+    Status::invalid(group, &resource.kind, meta::name(object), causes)
 }
 
 fn track_new(request: &Request, resource: &Resource, object: &mut Object, options: &WriteOptions) {
     // What the strategy will drop belongs to nobody.
     let mut shown = object.clone();
-    if resource.strategy.has_status() {
-        resources::drop_status(&mut shown);
+    let zero = system::zero(resource.schema);
+    for path in merge::Facts::reset_fields(&BuiltIn, resource.schema, "") {
+        resources::copy_field(&mut shown, &zero, path[0]);
     }
     resource.set_type(&mut shown);
     let time = system::time(request.now);
     let write = Write {
-        old: &system::zero(resource.schema),
+        old: &zero,
         manager: &options.manager,
         time: &time,
         subresource: &options.subresource,

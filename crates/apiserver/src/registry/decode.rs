@@ -54,8 +54,12 @@ pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, 
             let json = serde_json::to_vec(&value).map_err(Status::internal)?;
             schema::decode_slice(expected.schema, &json, canonical_quantity)
         }
-        Format::Protobuf => schema::from_protobuf(expected.schema, &bytes)
-            .map(|object| schema::Decoded { object, strict: Vec::new() }),
+        Format::Protobuf => {
+            let envelope = schema::Envelope::open(&bytes).map_err(|why| unrecognized(kind, &why, &bytes))?;
+            let header = (envelope.api_version.clone(), envelope.kind.clone());
+            check_kind(&header, expected).map_err(|why| failed(&header.1, &why))?;
+            protobuf(expected.schema, &envelope)
+        }
     };
     let decoded = decoded.map_err(|why| match why.strip_prefix("syntax: ") {
         Some(why) => Status::bad_request(format!("couldn't get version/kind; json parse error: {why}")),
@@ -63,6 +67,33 @@ pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, 
     })?;
     validate_fields(request, decoded.strict, &|list| failed(kind, &format!("strict decoding error: {list}")))?;
     Ok(decoded.object)
+}
+
+/// The object of an envelope, its quantities in canonical form; protobuf has no unknown or duplicate fields.
+pub fn protobuf(schema: &str, envelope: &schema::Envelope<'_>) -> Result<schema::Decoded, String> {
+    if !schema::has_protobuf(schema) {
+        let go = "*unstructured.Unstructured";
+        let why = "does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message";
+        return Err(format!("object {go} {why}"));
+    }
+    let mut object = envelope.object(schema)?;
+    schema::decode(schema, &mut object, canonical_quantity)?;
+    Ok(schema::Decoded { object, strict: Vec::new() })
+}
+
+/// 400 for a body whose kind cannot even be found out; it ends with the body's first bytes.
+fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
+    const SHOWN: usize = 30;
+    let start = &body[..body.len().min(SHOWN)];
+    let mut shown = match start {
+        [] => "<empty>".to_owned(),
+        [b'{', ..] => String::from_utf8_lossy(start).into_owned(),
+        _ => start.iter().map(|b| format!("{b:02x}")).collect(),
+    };
+    if body.len() > SHOWN {
+        shown.push_str(" ...");
+    }
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown})"))
 }
 
 /// Warns of, or fails for, fields that are unknown or given twice.

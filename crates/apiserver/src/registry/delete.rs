@@ -103,17 +103,31 @@ fn change(resource: &Resource, mut object: Object, options: &DeleteOptions, now:
         grace => grace,
     };
     let finalizers = finalizers(resource, &object, options);
-    let pending = !finalizers.is_empty();
+    let pending = !finalizers.is_empty() || holds_content(resource, &mut object);
     meta::set(&mut object, "finalizers", finalizers);
     match (grace, pending) {
         (Grace::Started(seconds), _) if seconds > 0 => Update::Write(finished(object)),
         (Grace::Started(_), true) => Update::Write(finished(object)),
         (_, true) => {
             mark_as_deleting(&mut object, now);
+            if resource.group.is_empty() && resource.resource == "namespaces" {
+                // Namespaces are not deleted gracefully: they have no grace period to show.
+                meta::set(&mut object, "deletionGracePeriodSeconds", Value::Null);
+            }
             Update::Write(finished(object))
         }
         _ => Update::Delete(finished(object)),
     }
+}
+
+/// A namespace is held by its spec until the namespace controller has emptied it.
+fn holds_content(resource: &Resource, object: &mut Object) -> bool {
+    let held = object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty());
+    if !resource.group.is_empty() || resource.resource != "namespaces" || !held {
+        return false;
+    }
+    meta::field_mut(object, "status").insert("phase".into(), "Terminating".into());
+    true
 }
 
 fn finished(mut object: Object) -> Object {

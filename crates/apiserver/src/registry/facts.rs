@@ -24,6 +24,7 @@ impl merge::Facts for BuiltIn {
     fn reset_fields(&self, schema: &str, subresource: &str) -> &'static [&'static [&'static str]] {
         let has_status = Schema::find(schema).is_some_and(|s| s.field("status").is_some());
         match subresource {
+            "" if schema == "io.k8s.api.certificates.v1.CertificateSigningRequest" => &[&["spec"], &["status"]],
             "" if has_status => &[&["status"]],
             "status" => &[&["spec"]],
             _ => &[],
@@ -52,7 +53,8 @@ fn fact(field: Field) -> FieldFact {
             _ => ListType::Atomic,
         },
         list_map_keys: facts.list_map_keys.iter().map(|k| Cow::Borrowed(*k)).collect(),
-        atomic: facts.map_type == "atomic" || (ty.kind() == Kind::Struct && schema.is_some_and(Schema::is_atomic)),
+        atomic: matches!(ty.kind(), Kind::RawExtension | Kind::Json)
+            || facts.map_type == "atomic" || (ty.kind() == Kind::Struct && schema.is_some_and(Schema::is_atomic)),
     }
 }
 

@@ -125,15 +125,19 @@ fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &
     let conflict = |why: &str| Status::conflict(&resource.group, &resource.resource, change.name, why);
     let (uid, old_uid) = (meta::uid(new), meta::uid(old));
     if !uid.is_empty() && uid != old_uid {
+        // Worded as etcd's storage does.
+        let (prefix, namespace) = (&resource.store.spec().prefix, change.namespace);
+        let prefix = prefix.strip_prefix("core/").unwrap_or(prefix);
+        let key = [prefix, namespace, change.name].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
         return Err(conflict(&format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"
+            "StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"
         )));
     }
     match meta::resource_version(new) {
         "" | "0" => {
             if !change.unconditional && !resource.strategy.allow_unconditional_update() {
-                let mut cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
-                cause.message = cause.message.replacen(": 0:", ": 0x0:", 1);
+                let cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
                 return Err(invalid(resource, old, &[cause]));
             }
             Ok(())
@@ -264,8 +268,11 @@ fn is_finished(resource: &Resource, object: &Object) -> bool {
 fn track(request: &Request, resource: &Resource, way: &Way, new: &mut Object, old: &Object, options: &WriteOptions) {
     let mut shown = new.clone();
     match way {
-        Way::Main(strategy) if strategy.has_status() => resources::copy_field(&mut shown, old, "status"),
-        Way::Main(_) => {}
+        Way::Main(_) => {
+            for path in merge::Facts::reset_fields(&BuiltIn, resource.schema, "") {
+                resources::copy_field(&mut shown, old, path[0]);
+            }
+        }
         Way::Status(_) => {
             let status = shown.get("status").cloned();
             let managed = shown.pointer("/metadata/managedFields").cloned();

@@ -1,13 +1,18 @@
-//! Lines of a JSON watch.
+//! What watches send of an event: lines of JSON, frames of protobuf.
 
 use super::{Stored, WatchEvent};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::json;
 use std::sync::{Arc, OnceLock};
 
-/// The lines of one state of an object, by type; each is made once and shared by all watchers.
+/// The frames of one state of an object, by type; each is made when first asked for and shared by all watchers.
 #[derive(Debug, Default)]
-pub(super) struct Frames([OnceLock<Bytes>; 3]);
+pub(super) struct Frames {
+    json: [OnceLock<Bytes>; 3],
+    protobuf: [OnceLock<Bytes>; 3],
+}
+
+const TYPES: [&str; 3] = ["ADDED", "MODIFIED", "DELETED"];
 
 impl Stored {
     /// The same object with room for shared frames: for events, which are forgotten before long.
@@ -17,13 +22,13 @@ impl Stored {
 
     fn frame(&self, kind: usize) -> Bytes {
         match &self.frames {
-            Some(frames) => frames.0[kind].get_or_init(|| self.build_frame(kind)).clone(),
+            Some(frames) => frames.json[kind].get_or_init(|| self.build_frame(kind)).clone(),
             None => self.build_frame(kind),
         }
     }
 
     fn build_frame(&self, kind: usize) -> Bytes {
-        let name = ["ADDED", "MODIFIED", "DELETED"][kind];
+        let name = TYPES[kind];
         let mut out = BytesMut::with_capacity(self.json.len() + 32);
         out.put_slice(b"{\"type\":\"");
         out.put_slice(name.as_bytes());
@@ -52,6 +57,24 @@ impl WatchEvent {
             Self::Error(status) => json!({"type": "ERROR", "object": status.to_object()}),
         };
         format!("{line}\n").into()
+    }
+
+    /// As [`WatchEvent::frame`], in protobuf: `make` gives the frame of a type and object, the same for every
+    /// watcher of the kind as it is stored. Bookmarks and errors have none to share.
+    pub fn protobuf_frame<E>(&self, make: impl FnOnce(&str, &Stored) -> Result<Bytes, E>) -> Option<Result<Bytes, E>> {
+        let (kind, stored) = match self {
+            Self::Added(stored) => (0, stored),
+            Self::Modified(stored) => (1, stored),
+            Self::Deleted(stored) => (2, stored),
+            Self::Bookmark { .. } | Self::Error(_) => return None,
+        };
+        let made = || make(TYPES[kind], stored);
+        let Some(frames) = &stored.frames else { return Some(made()) };
+        let place = &frames.protobuf[kind];
+        Some(match place.get() {
+            Some(frame) => Ok(frame.clone()),
+            None => made().map(|frame| place.get_or_init(|| frame).clone()),
+        })
     }
 
     /// The resource version a watcher has reached with this event.

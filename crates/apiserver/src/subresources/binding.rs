@@ -25,7 +25,7 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     if !meta::name(&binding).is_empty() && meta::name(&binding) != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
-    let target = check(&binding, &name)?;
+    let target = check(&binding)?;
     let attributes = Attributes {
         request,
         resource: pods,
@@ -47,7 +47,7 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     answer::plain(request, 201, &done)
 }
 
-fn check(binding: &Object, name: &str) -> Result<String, Status> {
+fn check(binding: &Object) -> Result<String, Status> {
     let target = |field: &str| binding.pointer(&format!("/target/{field}")).and_then(Value::as_str).unwrap_or("");
     let mut causes = Vec::new();
     if !matches!(target("kind"), "" | "Node") {
@@ -56,7 +56,13 @@ fn check(binding: &Object, name: &str) -> Result<String, Status> {
     if target("name").is_empty() {
         causes.push(Cause::required("target.name", ""));
     }
-    if causes.is_empty() { Ok(target("name").to_owned()) } else { Err(Status::invalid("", "Binding", name, &causes)) }
+    if causes.is_empty() {
+        return Ok(target("name").to_owned());
+    }
+    // Upstream sends these errors as they are.
+    let list: Vec<_> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+    let text = if list.len() == 1 { list.join("") } else { format!("[{}]", list.join(", ")) };
+    Err(Status::new(500, "", text))
 }
 
 fn assign(mut pod: Object, binding: &Object, node: &str, now: &str) -> Result<Object, Status> {

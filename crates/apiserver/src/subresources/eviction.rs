@@ -1,5 +1,6 @@
 //! `pods/eviction`: a deletion that the pod's disruption budget must allow.
 
+use crate::admission::{self, Attributes, Operation};
 use crate::body::Body;
 use crate::handlers::{Request, answer, options};
 use crate::registry::Resource;
@@ -20,11 +21,22 @@ const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruptio
 pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> Result<Response<Body>, Status> {
     let write = options::write_options(request, "CreateOptions", "eviction")?;
     let gvk = Gvk::new("policy", "v1", "Eviction");
-    let eviction = body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?;
+    let mut eviction = body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?;
     let (namespace, name) = (&request.info.namespace, &request.info.name);
     if !meta::name(&eviction).is_empty() && meta::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    let attributes = Attributes {
+        request,
+        resource: pods,
+        operation: Operation::Create,
+        subresource: "eviction",
+        namespace,
+        name,
+        old: None,
+        dry_run: write.dry_run,
+    };
+    admission::admit(server, &attributes, &mut eviction).await?;
     let mut options = delete_options(&eviction);
     options.dry_run |= write.dry_run;
     let stored = pods.store.get(namespace, name).await?.ok_or_else(|| pods.not_found(name))?;

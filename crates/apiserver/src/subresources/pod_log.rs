@@ -24,7 +24,7 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     if node.is_empty() {
         // A pod that is not bound has said nothing yet.
         let mut response = Response::new(empty());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        *response.status_mut() = http::StatusCode::NO_CONTENT;
         return Ok(response);
     }
     let pairs: Vec<_> = PASSED.iter().filter(|k| request.query.has(k)).map(|k| (*k, request.query.get(k))).collect();

@@ -93,7 +93,8 @@ impl Reconcile for CronJobs {
             self.ctx.api::<CronJob>(&key.namespace).replace_status(&key.name, &PostParams::default(), &wanted).await?;
         }
         self.clean_up(&cron, &spec, &jobs).await?;
-        Ok(next?.map_or(Requeue::Done, |at| Requeue::After(pods::until(at, Timestamp::now()) + Duration::from_millis(100))))
+        Ok(next?
+            .map_or(Requeue::Done, |at| Requeue::After(pods::until(at, Timestamp::now()) + Duration::from_millis(100))))
     }
 }
 
@@ -110,7 +111,11 @@ impl CronJobs {
                     self.ctx.normal(cron, "SawCompletedJob", text);
                 }
                 Some(_) => still.push(entry),
-                None if self.jobs.get(&cron.namespace().unwrap_or_default(), entry.name.as_deref().unwrap_or("")).is_none() => {
+                None if self
+                    .jobs
+                    .get(&cron.namespace().unwrap_or_default(), entry.name.as_deref().unwrap_or(""))
+                    .is_none() =>
+                {
                     let text = format!("Active job went missing: {}", entry.name.as_deref().unwrap_or(""));
                     self.ctx.normal(cron, "MissingJob", text);
                 }
@@ -119,19 +124,33 @@ impl CronJobs {
         }
         let listed = |job: &Job, list: &[ObjectReference]| list.iter().any(|e| e.uid == job.metadata.uid);
         // Adopted, or made just before a crash.
-        let unlisted: Vec<_> = jobs.iter().filter(|j| !is_finished(j) && j.metadata.deletion_timestamp.is_none() && !listed(j, &still)).collect();
+        let unlisted: Vec<_> = jobs
+            .iter()
+            .filter(|j| !is_finished(j) && j.metadata.deletion_timestamp.is_none() && !listed(j, &still))
+            .collect();
         still.extend(unlisted.into_iter().map(|j| reference(j.as_ref())));
         status.active = Some(still).filter(|l| !l.is_empty());
-        let completed = jobs.iter().filter(|j| succeeded(j)).filter_map(|j| j.status.as_ref()?.completion_time.clone()).max();
+        let completed =
+            jobs.iter().filter(|j| succeeded(j)).filter_map(|j| j.status.as_ref()?.completion_time.clone()).max();
         status.last_successful_time = completed.max(status.last_successful_time.take());
     }
 
     /// Starts the job that is due; answers when the next one is.
-    async fn start_due(&self, cron: &Arc<CronJob>, spec: &CronJobSpec, jobs: &[Arc<Job>], status: &mut CronJobStatus) -> Result<Option<Timestamp>, Error> {
+    async fn start_due(
+        &self,
+        cron: &Arc<CronJob>,
+        spec: &CronJobSpec,
+        jobs: &[Arc<Job>],
+        status: &mut CronJobStatus,
+    ) -> Result<Option<Timestamp>, Error> {
         let schedule = match Schedule::parse(&spec.schedule) {
             Ok(schedule) => schedule,
             Err(why) => {
-                self.ctx.warning(cron.as_ref(), "UnparseableSchedule", format!("unparseable schedule: {:?} : {why}", spec.schedule));
+                self.ctx.warning(
+                    cron.as_ref(),
+                    "UnparseableSchedule",
+                    format!("unparseable schedule: {:?} : {why}", spec.schedule),
+                );
                 return Ok(None);
             }
         };
@@ -140,7 +159,11 @@ impl CronJobs {
             Some(Ok(zone)) => zone,
             Some(Err(_)) => {
                 let zone = spec.time_zone.as_deref().unwrap_or("");
-                self.ctx.warning(cron.as_ref(), "UnknownTimeZone", format!("invalid timeZone: {zone:?}: unknown time zone {zone}"));
+                self.ctx.warning(
+                    cron.as_ref(),
+                    "UnknownTimeZone",
+                    format!("invalid timeZone: {zone:?}: unknown time zone {zone}"),
+                );
                 return Ok(None);
             }
         };
@@ -148,7 +171,11 @@ impl CronJobs {
         let deadline = spec.starting_deadline_seconds.map(SignedDuration::from_secs);
         let due = due(&schedule, &zone, since(cron, status, deadline, now), now);
         if due.missed > MANY_MISSED {
-            self.ctx.warning(cron.as_ref(), "TooManyMissedTimes", "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew");
+            self.ctx.warning(
+                cron.as_ref(),
+                "TooManyMissedTimes",
+                "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew",
+            );
         }
         let Some(at) = due.latest else { return Ok(due.next) };
         if deadline.is_some_and(|d| at.checked_add(d).is_ok_and(|last| last < now)) {
@@ -178,7 +205,14 @@ impl CronJobs {
         Ok(due.next)
     }
 
-    async fn start(&self, cron: &CronJob, spec: &CronJobSpec, (name, at): (String, Timestamp), zone: &TimeZone, status: &mut CronJobStatus) -> Result<(), Error> {
+    async fn start(
+        &self,
+        cron: &CronJob,
+        spec: &CronJobSpec,
+        (name, at): (String, Timestamp),
+        zone: &TimeZone,
+        status: &mut CronJobStatus,
+    ) -> Result<(), Error> {
         let template = spec.job_template.metadata.clone().unwrap_or_default();
         let mut annotations = template.annotations.unwrap_or_default();
         let scheduled = match spec.time_zone {
@@ -231,7 +265,10 @@ impl CronJobs {
         let limits = [(true, spec.successful_jobs_history_limit), (false, spec.failed_jobs_history_limit)];
         for (good, limit) in limits {
             let Some(limit) = limit.and_then(|n| usize::try_from(n).ok()) else { continue };
-            let mut finished: Vec<&Arc<Job>> = jobs.iter().filter(|j| is_finished(j) && succeeded(j) == good && j.metadata.deletion_timestamp.is_none()).collect();
+            let mut finished: Vec<&Arc<Job>> = jobs
+                .iter()
+                .filter(|j| is_finished(j) && succeeded(j) == good && j.metadata.deletion_timestamp.is_none())
+                .collect();
             finished.sort_by_key(|j| (j.status.as_ref().and_then(|s| s.start_time.clone()), j.metadata.name.clone()));
             for job in finished.iter().take(finished.len().saturating_sub(limit)) {
                 self.delete(cron, &job.name_any(), job.metadata.uid.clone()).await?;

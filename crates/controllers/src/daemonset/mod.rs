@@ -56,7 +56,12 @@ pub(crate) async fn run(ctx: Context) {
     Controller::new("daemonset", queue, reconciler).workers(2).run(ctx.shutdown()).await;
 }
 
-fn watch_pods(sets: &Informer<DaemonSet>, pods: &Informer<Pod>, queue: &WorkQueue<Key>, expectations: &Arc<Expectations<Key>>) {
+fn watch_pods(
+    sets: &Informer<DaemonSet>,
+    pods: &Informer<Pod>,
+    queue: &WorkQueue<Key>,
+    expectations: &Arc<Expectations<Key>>,
+) {
     let (sets, queue, expectations) = (sets.clone(), queue.clone(), expectations.clone());
     pods.on_event(move |event| {
         let pod = event.object();
@@ -125,7 +130,11 @@ impl Reconcile for DaemonSets {
             return Ok(Requeue::Done);
         };
         let Some(selector) = selector(&set) else {
-            self.ctx.warning(set.as_ref(), "SelectingAll", "This daemon set is selecting all pods. A non-empty selector is required.");
+            self.ctx.warning(
+                set.as_ref(),
+                "SelectingAll",
+                "This daemon set is selecting all pods. A non-empty selector is required.",
+            );
             return Ok(Requeue::Done);
         };
         if set.metadata.deletion_timestamp.is_some() {
@@ -154,7 +163,12 @@ impl Reconcile for DaemonSets {
 }
 
 impl DaemonSets {
-    async fn revision(&self, set: &Arc<DaemonSet>, spec: &DaemonSetSpec, selector: &LabelSelector) -> Result<(ControllerRevision, Vec<Arc<ControllerRevision>>), Error> {
+    async fn revision(
+        &self,
+        set: &Arc<DaemonSet>,
+        spec: &DaemonSetSpec,
+        selector: &LabelSelector,
+    ) -> Result<(ControllerRevision, Vec<Arc<ControllerRevision>>), Error> {
         let known = history::list(&self.ctx, set.as_ref(), selector, &self.revisions).await?;
         let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|s| s.collision_count);
@@ -195,7 +209,12 @@ impl DaemonSets {
         let known: Vec<String> = sync.nodes.iter().map(|n| n.name_any()).collect();
         let stray = sync.by_node.iter().filter(|(node, _)| !known.contains(node));
         // Pods of nodes that are gone and that never ran are of no use.
-        plan.delete.extend(stray.flat_map(|(_, list)| list).filter(|p| pods::node_name(p).is_empty() && !pods::is_deleting(p)).cloned());
+        plan.delete.extend(
+            stray
+                .flat_map(|(_, list)| list)
+                .filter(|p| pods::node_name(p).is_empty() && !pods::is_deleting(p))
+                .cloned(),
+        );
         plan
     }
 
@@ -203,9 +222,17 @@ impl DaemonSets {
         let failed = pods::phase(pod) == "Failed";
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
         if failed {
-            self.ctx.warning(sync.set.as_ref(), "FailedDaemonPod", format!("Found failed daemon pod {namespace}/{name} on node {node}, will try to kill it"));
+            self.ctx.warning(
+                sync.set.as_ref(),
+                "FailedDaemonPod",
+                format!("Found failed daemon pod {namespace}/{name} on node {node}, will try to kill it"),
+            );
         } else {
-            self.ctx.normal(sync.set.as_ref(), "SucceededDaemonPod", format!("Found succeeded daemon pod {namespace}/{name} on node {node}, will try to delete it"));
+            self.ctx.normal(
+                sync.set.as_ref(),
+                "SucceededDaemonPod",
+                format!("Found succeeded daemon pod {namespace}/{name} on node {node}, will try to delete it"),
+            );
         }
     }
 
@@ -233,7 +260,9 @@ impl DaemonSets {
 
     async fn clean_up(&self, sync: &Sync, old: &[Arc<ControllerRevision>]) -> Result<(), Error> {
         let hashes: Vec<&str> = sync.by_node.values().flatten().filter_map(|p| pods::label(p, HASH)).collect();
-        let used = |r: &Arc<ControllerRevision>| r.metadata.labels.as_ref().and_then(|l| l.get(HASH)).is_some_and(|h| hashes.contains(&h.as_str()));
+        let used = |r: &Arc<ControllerRevision>| {
+            r.metadata.labels.as_ref().and_then(|l| l.get(HASH)).is_some_and(|h| hashes.contains(&h.as_str()))
+        };
         let unused: Vec<_> = old.iter().filter(|r| !used(r)).cloned().collect();
         let limit = usize::try_from(sync.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
         history::truncate(&self.ctx, &unused, limit).await

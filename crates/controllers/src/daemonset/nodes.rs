@@ -3,7 +3,9 @@
 use crate::node_lifecycle::tolerates;
 use crate::pods;
 use api::k8s::apps::v1::DaemonSetSpec;
-use api::k8s::core::v1::{Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration};
+use api::k8s::core::v1::{
+    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
+};
 use api::selector::{LabelSelector, Requirement};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +26,12 @@ pub(super) fn add_tolerations(spec: &mut PodSpec) {
     let list = spec.tolerations.get_or_insert_default();
     let network = ("node.kubernetes.io/network-unavailable", "NoSchedule");
     for (key, effect) in TOLERATED.into_iter().chain(host_network.then_some(network)) {
-        let toleration = Toleration { key: Some(key.into()), operator: Some("Exists".into()), effect: Some(effect.into()), ..Default::default() };
+        let toleration = Toleration {
+            key: Some(key.into()),
+            operator: Some("Exists".into()),
+            effect: Some(effect.into()),
+            ..Default::default()
+        };
         if !list.contains(&toleration) {
             list.push(toleration);
         }
@@ -33,7 +40,8 @@ pub(super) fn add_tolerations(spec: &mut PodSpec) {
 
 /// Ties a pod to one node: the scheduler still binds it.
 pub(super) fn pin(spec: &mut PodSpec, node: &str) {
-    let field = NodeSelectorRequirement { key: "metadata.name".into(), operator: "In".into(), values: Some(vec![node.into()]) };
+    let field =
+        NodeSelectorRequirement { key: "metadata.name".into(), operator: "In".into(), values: Some(vec![node.into()]) };
     let affinity: &mut Affinity = spec.affinity.get_or_insert_default();
     let affinity: &mut NodeAffinity = affinity.node_affinity.get_or_insert_default();
     let required = &mut affinity.required_during_scheduling_ignored_during_execution;
@@ -96,8 +104,13 @@ fn accepts(spec: &PodSpec, node: &Node) -> bool {
     let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     let term = |t: &NodeSelectorTerm| {
-        let (Some(l), Some(f)) = (requirements(t.match_expressions.as_ref()), requirements(t.match_fields.as_ref())) else { return false };
-        !(l.is_empty() && f.is_empty()) && LabelSelector(l).matches_labels(labels) && LabelSelector(f).matches(|key| name.filter(|_| key == "metadata.name"))
+        let (Some(l), Some(f)) = (requirements(t.match_expressions.as_ref()), requirements(t.match_fields.as_ref()))
+        else {
+            return false;
+        };
+        !(l.is_empty() && f.is_empty())
+            && LabelSelector(l).matches_labels(labels)
+            && LabelSelector(f).matches(|key| name.filter(|_| key == "metadata.name"))
     };
     spec.node_selector.iter().flatten().all(has) && required.is_none_or(|s| s.node_selector_terms.iter().any(term))
 }
@@ -133,8 +146,14 @@ mod tests {
     #[test]
     fn daemon_pods_tolerate_node_trouble_but_not_other_taints() {
         let check = |selector: Value, taints: Value, want: (bool, bool)| {
-            let node: Node = serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"a": "b"}}, "spec": {"taints": taints}})).expect("node");
-            let spec: DaemonSetSpec = serde_json::from_value(json!({"selector": {}, "template": {"spec": {"containers": [], "nodeSelector": selector}}})).expect("spec");
+            let node: Node = serde_json::from_value(
+                json!({"metadata": {"name": "n", "labels": {"a": "b"}}, "spec": {"taints": taints}}),
+            )
+            .expect("node");
+            let spec: DaemonSetSpec = serde_json::from_value(
+                json!({"selector": {}, "template": {"spec": {"containers": [], "nodeSelector": selector}}}),
+            )
+            .expect("spec");
             assert_eq!(verdict(&spec, &node), want);
         };
         check(json!({}), json!([]), (true, true));

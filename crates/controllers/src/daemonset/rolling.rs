@@ -62,9 +62,13 @@ fn surging(sync: &Sync, max_surge: usize) -> Plan {
     let (mut plan, mut candidates, mut surged) = (Plan::default(), Vec::new(), 0);
     for node in sync.nodes.iter().filter(|n| nodes::verdict(&sync.spec, n).0) {
         match pair(sync, &node.name_any()) {
-            (None, Some(old)) if pods::is_deleting(&old) || !sync.is_available(&old) => plan.create.push(node.name_any()),
+            (None, Some(old)) if pods::is_deleting(&old) || !sync.is_available(&old) => {
+                plan.create.push(node.name_any())
+            }
             (None, Some(_)) => candidates.push(node.name_any()),
-            (Some(new), Some(old)) if sync.is_available(&new) => plan.delete.extend(Some(old).filter(|p| !pods::is_deleting(p))),
+            (Some(new), Some(old)) if sync.is_available(&new) => {
+                plan.delete.extend(Some(old).filter(|p| !pods::is_deleting(p)))
+            }
             (Some(_), Some(_)) => surged += 1,
             _ => {}
         }

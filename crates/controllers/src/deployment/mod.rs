@@ -10,7 +10,6 @@ mod status;
 mod sync;
 
 use crate::context::{Context, synced};
-pub(crate) use rolling::resolve;
 use crate::ownership::{self, Claimant, claim, controlled_by};
 use crate::pods;
 use api::k8s::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
@@ -18,6 +17,7 @@ use api::k8s::core::v1::Pod;
 use api::selector::LabelSelector;
 use informer::{Controller, Error, Event, Informer, Key, Reconcile, Requeue, WorkQueue};
 use kube::ResourceExt;
+pub(crate) use rolling::resolve;
 use std::sync::Arc;
 
 struct Deployments {
@@ -63,7 +63,12 @@ fn watch_sets(deployments: &Informer<Deployment>, sets: &Informer<ReplicaSet>, q
 }
 
 /// A Deployment of type Recreate goes on when the last old pod is gone.
-fn watch_pods(deployments: &Informer<Deployment>, sets: &Informer<ReplicaSet>, pods: &Informer<Pod>, queue: &WorkQueue<Key>) {
+fn watch_pods(
+    deployments: &Informer<Deployment>,
+    sets: &Informer<ReplicaSet>,
+    pods: &Informer<Pod>,
+    queue: &WorkQueue<Key>,
+) {
     let (deployments, sets, queue) = (deployments.clone(), sets.clone(), queue.clone());
     pods.on_event(move |event| {
         let Event::Deleted(pod) = event else { return };

@@ -127,7 +127,9 @@ pub(super) mod tests {
 
     #[test]
     fn limits_round_surge_up_and_unavailability_down() {
-        for (replicas, surge, unavailable, want) in [(4, "25%", "25%", (1, 1)), (3, "25%", "25%", (1, 0)), (10, "0", "0", (0, 1)), (0, "25%", "25%", (0, 1))] {
+        for (replicas, surge, unavailable, want) in
+            [(4, "25%", "25%", (1, 1)), (3, "25%", "25%", (1, 0)), (10, "0", "0", (0, 1)), (0, "25%", "25%", (0, 1))]
+        {
             assert_eq!(limits(&deployment(replicas, surge, unavailable)), want, "{replicas} {surge} {unavailable}");
         }
     }

@@ -87,7 +87,8 @@ impl Deployments {
         if super::is_recreate(deployment) {
             return Ok(());
         }
-        let mut active: Vec<&mut ReplicaSet> = sets.old.iter_mut().chain(&mut sets.new).filter(|s| size(s) > 0).collect();
+        let mut active: Vec<&mut ReplicaSet> =
+            sets.old.iter_mut().chain(&mut sets.new).filter(|s| size(s) > 0).collect();
         let growing = replicas(deployment) + rolling::max_surge(deployment) > active.iter().map(|s| size(s)).sum();
         // Largest first; among equals the newest grows first and the oldest shrinks first.
         active.sort_by_key(|s| Reverse((size(s), s.metadata.creation_timestamp.clone())));
@@ -102,7 +103,12 @@ impl Deployments {
     }
 
     /// Writes a ReplicaSet's size and size annotations where they differ; tells whether the size changed.
-    pub(super) async fn scale_to(&self, deployment: &Deployment, set: &mut ReplicaSet, wanted: i32) -> Result<bool, Error> {
+    pub(super) async fn scale_to(
+        &self,
+        deployment: &Deployment,
+        set: &mut ReplicaSet,
+        wanted: i32,
+    ) -> Result<bool, Error> {
         let before = size(set);
         let mut changed = set.clone();
         let annotated = annotations::set_sizes(deployment, &mut changed);
@@ -120,7 +126,11 @@ impl Deployments {
 
     pub(super) fn tell_scaled(&self, deployment: &Deployment, set: &str, from: i32, to: i32) {
         let direction = if to > from { "up" } else { "down" };
-        self.ctx.normal(deployment, "ScalingReplicaSet", format!("Scaled {direction} replica set {set} from {from} to {to}"));
+        self.ctx.normal(
+            deployment,
+            "ScalingReplicaSet",
+            format!("Scaled {direction} replica set {set} from {from} to {to}"),
+        );
     }
 }
 

@@ -62,7 +62,8 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
 }
 
 fn calculate(deployment: &Deployment, sets: &Sets) -> DeploymentStatus {
-    let sum = |pick: &dyn Fn(&ReplicaSetStatus) -> i32| sets.all().filter_map(|s| s.status.as_ref()).map(pick).sum::<i32>();
+    let sum =
+        |pick: &dyn Fn(&ReplicaSetStatus) -> i32| sets.all().filter_map(|s| s.status.as_ref()).map(pick).sum::<i32>();
     let total = sum(&|s| s.replicas);
     let available = sum(&|s| number(s.available_replicas));
     let updated = sets.new.as_ref().and_then(|s: &ReplicaSet| s.status.as_ref()).map_or(0, |s| s.replicas);
@@ -83,7 +84,13 @@ fn calculate(deployment: &Deployment, sets: &Sets) -> DeploymentStatus {
     if available >= replicas(deployment) - rolling::max_unavailable(deployment) {
         put(&mut status, "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.");
     } else {
-        put(&mut status, "Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.");
+        put(
+            &mut status,
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+        );
     }
     status
 }
@@ -123,27 +130,45 @@ fn judge_progress(deployment: &Deployment, sets: &Sets, status: &mut DeploymentS
         None => format!("Deployment \"{}\"", deployment.name_any()),
     };
     if is_complete(deployment, status) {
-        put(status, "Progressing", "True", "NewReplicaSetAvailable", &format!("{subject} has successfully progressed."));
+        put(
+            status,
+            "Progressing",
+            "True",
+            "NewReplicaSetAvailable",
+            &format!("{subject} has successfully progressed."),
+        );
     } else if is_progressing(&old, status) {
         let text = format!("{subject} is progressing.");
         // The time of the last progress counts, so the condition is renewed even where it says the same.
-        let since = condition(deployment, "Progressing").filter(|c| c.status == "True").and_then(|c| c.last_transition_time.clone());
+        let since = condition(deployment, "Progressing")
+            .filter(|c| c.status == "True")
+            .and_then(|c| c.last_transition_time.clone());
         remove(status, "Progressing");
         put(status, "Progressing", "True", "ReplicaSetUpdated", &text);
         if let (Some(since), Some(last)) = (since, status.conditions.as_mut().and_then(|list| list.last_mut())) {
             last.last_transition_time = Some(since);
         }
     } else if deadline(deployment, status, Timestamp::now()) == Some(Duration::ZERO) {
-        put(status, "Progressing", "False", "ProgressDeadlineExceeded", &format!("{subject} has timed out progressing."));
+        put(
+            status,
+            "Progressing",
+            "False",
+            "ProgressDeadlineExceeded",
+            &format!("{subject} has timed out progressing."),
+        );
     }
 }
 
 /// Takes a ReplicaFailure condition over from the ReplicaSets.
 fn judge_failure(sets: &Sets, status: &mut DeploymentStatus) {
-    let failure = |set: &ReplicaSet| set.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == "ReplicaFailure").cloned();
+    let failure = |set: &ReplicaSet| {
+        set.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == "ReplicaFailure").cloned()
+    };
     let found = sets.new.iter().chain(&sets.old).find_map(failure);
     match found {
-        Some(c) => put(status, &c.type_, &c.status, c.reason.as_deref().unwrap_or(""), c.message.as_deref().unwrap_or("")),
+        Some(c) => {
+            put(status, &c.type_, &c.status, c.reason.as_deref().unwrap_or(""), c.message.as_deref().unwrap_or(""))
+        }
         None => remove(status, "ReplicaFailure"),
     }
 }
@@ -191,8 +216,12 @@ impl Deployments {
             return;
         }
         match (spec(deployment).paused == Some(true), reason == "DeploymentPaused") {
-            (true, false) => set_condition(deployment, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused"),
-            (false, true) => set_condition(deployment, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed"),
+            (true, false) => {
+                set_condition(deployment, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused")
+            }
+            (false, true) => {
+                set_condition(deployment, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed")
+            }
             _ => {}
         }
     }
@@ -204,7 +233,12 @@ mod tests {
     use super::*;
 
     fn reasons(status: &DeploymentStatus) -> Vec<String> {
-        status.conditions.iter().flatten().map(|c| format!("{}={} {}", c.type_, c.status, c.reason.clone().unwrap_or_default())).collect()
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .map(|c| format!("{}={} {}", c.type_, c.status, c.reason.clone().unwrap_or_default()))
+            .collect()
     }
 
     #[test]
@@ -218,13 +252,15 @@ mod tests {
             status
         };
         let sets = Sets { new: Some(set(2, 0)), old: vec![] };
-        let status = check(&d, &sets, &["Available=False MinimumReplicasUnavailable", "Progressing=True ReplicaSetUpdated"]);
+        let status =
+            check(&d, &sets, &["Available=False MinimumReplicasUnavailable", "Progressing=True ReplicaSetUpdated"]);
         assert_eq!((status.unavailable_replicas, status.updated_replicas), (Some(2), Some(2)));
         d.status = Some(status);
         let sets = Sets { new: Some(set(2, 2)), old: vec![] };
         check(&d, &sets, &["Available=True MinimumReplicasAvailable", "Progressing=True NewReplicaSetAvailable"]);
         let old: jiff::Timestamp = "2020-01-01T00:00:00Z".parse().expect("time");
-        let progressing = d.status.iter_mut().flat_map(|s| s.conditions.iter_mut().flatten()).last().expect("condition");
+        let progressing =
+            d.status.iter_mut().flat_map(|s| s.conditions.iter_mut().flatten()).last().expect("condition");
         progressing.last_update_time = Some(api::machinery::apis::meta::v1::Time(old));
         let sets = Sets { new: Some(set(2, 0)), old: vec![] };
         check(&d, &sets, &["Available=False MinimumReplicasUnavailable", "Progressing=False ProgressDeadlineExceeded"]);

@@ -14,9 +14,13 @@ const HASH: &str = "pod-template-hash";
 
 /// Splits ReplicaSets in the one whose template is the Deployment's (the oldest such) and the others.
 pub(super) fn classify(deployment: &Deployment, mut sets: Vec<ReplicaSet>) -> Sets {
-    sets.sort_by(|a, b| (&a.metadata.creation_timestamp, &a.metadata.name).cmp(&(&b.metadata.creation_timestamp, &b.metadata.name)));
+    sets.sort_by(|a, b| {
+        (&a.metadata.creation_timestamp, &a.metadata.name).cmp(&(&b.metadata.creation_timestamp, &b.metadata.name))
+    });
     let wanted = without_hash(&spec(deployment).template);
-    let matches = |set: &ReplicaSet| set.spec.as_ref().and_then(|s| s.template.as_ref()).is_some_and(|t| without_hash(t) == wanted);
+    let matches = |set: &ReplicaSet| {
+        set.spec.as_ref().and_then(|s| s.template.as_ref()).is_some_and(|t| without_hash(t) == wanted)
+    };
     let new = sets.iter().position(matches).map(|at| sets.remove(at));
     Sets { new, old: sets }
 }
@@ -32,7 +36,12 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 
 impl Deployments {
     /// Gives the new ReplicaSet its revision and annotations, making it when `create`.
-    pub(super) async fn sync_revision(&self, deployment: &mut Deployment, sets: &mut Sets, create: bool) -> Result<(), Error> {
+    pub(super) async fn sync_revision(
+        &self,
+        deployment: &mut Deployment,
+        sets: &mut Sets,
+        create: bool,
+    ) -> Result<(), Error> {
         let revision = sets.old.iter().map(annotations::revision).max().unwrap_or(0) + 1;
         match sets.new.take() {
             Some(new) => sets.new = Some(self.refresh(deployment, new, revision).await?),
@@ -42,7 +51,12 @@ impl Deployments {
         Ok(())
     }
 
-    async fn refresh(&self, deployment: &mut Deployment, mut set: ReplicaSet, revision: i64) -> Result<ReplicaSet, Error> {
+    async fn refresh(
+        &self,
+        deployment: &mut Deployment,
+        mut set: ReplicaSet,
+        revision: i64,
+    ) -> Result<ReplicaSet, Error> {
         let min_ready = spec(deployment).min_ready_seconds;
         let mut changed = annotations::set_new(deployment, &mut set, revision, true);
         let set_spec = set.spec.get_or_insert_default();
@@ -157,7 +171,12 @@ fn new_set(deployment: &Deployment, sets: &Sets, revision: i64) -> ReplicaSet {
         ..Default::default()
     };
     let size = rolling::new_size(deployment, sets.total(), 0).min(replicas(deployment));
-    let set_spec = ReplicaSetSpec { replicas: Some(size), min_ready_seconds: spec.min_ready_seconds, selector, template: Some(pod) };
+    let set_spec = ReplicaSetSpec {
+        replicas: Some(size),
+        min_ready_seconds: spec.min_ready_seconds,
+        selector,
+        template: Some(pod),
+    };
     let mut set = ReplicaSet { metadata, spec: Some(set_spec), status: None };
     annotations::set_new(deployment, &mut set, revision, false);
     set

@@ -101,7 +101,10 @@ impl Graph {
                 tasks.push(Task::Delete(uid.clone()));
             }
             // An owner that waits may have been waiting for a reference that is gone now.
-            let before = old.iter().flat_map(|o| &o.owners).filter(|o| self.nodes.get(&o.uid).is_some_and(Node::deletes_dependents));
+            let before = old
+                .iter()
+                .flat_map(|o| &o.owners)
+                .filter(|o| self.nodes.get(&o.uid).is_some_and(Node::deletes_dependents));
             tasks.extend(before.map(|o| Task::Delete(o.uid.clone())));
         }
         let begins = |test: fn(&Node) -> bool| test(&node) && !old.as_ref().is_some_and(test);
@@ -128,7 +131,8 @@ impl Graph {
 
     /// Forgets every object of a resource that is no longer served.
     pub fn remove_resource(&mut self, resource: &Served) -> Vec<Task> {
-        let gone: Vec<String> = self.nodes.values().filter(|n| *n.resource == *resource).map(|n| n.uid.clone()).collect();
+        let gone: Vec<String> =
+            self.nodes.values().filter(|n| *n.resource == *resource).map(|n| n.uid.clone()).collect();
         gone.iter().flat_map(|uid| self.remove(uid)).collect()
     }
 
@@ -151,10 +155,20 @@ mod tests {
     use serde_json::json;
 
     fn node(uid: &str, owners: &[&str], deleting: bool, finalizers: &[&str]) -> Node {
-        let api = ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: "ConfigMap".into(), plural: "configmaps".into() };
+        let api = ApiResource {
+            group: String::new(),
+            version: "v1".into(),
+            api_version: "v1".into(),
+            kind: "ConfigMap".into(),
+            plural: "configmaps".into(),
+        };
         let served = Arc::new(Served { resource: api, namespaced: true, verbs: vec![] });
-        let owners: Vec<_> = owners.iter().map(|o| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": o, "uid": o, "blockOwnerDeletion": true})).collect();
-        let mut meta = json!({"uid": uid, "name": uid, "namespace": "n", "ownerReferences": owners, "finalizers": finalizers});
+        let owners: Vec<_> = owners
+            .iter()
+            .map(|o| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": o, "uid": o, "blockOwnerDeletion": true}))
+            .collect();
+        let mut meta =
+            json!({"uid": uid, "name": uid, "namespace": "n", "ownerReferences": owners, "finalizers": finalizers});
         if deleting {
             meta["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         }

@@ -91,7 +91,8 @@ impl Monitors {
         }
         // A group that did not answer is not gone.
         let silent = |s: &Served| found.failed.contains(&s.resource.api_version);
-        let gone: Vec<Arc<Served>> = self.watched.lock().keys().filter(|s| !served.contains(s) && !silent(s)).cloned().collect();
+        let gone: Vec<Arc<Served>> =
+            self.watched.lock().keys().filter(|s| !served.contains(s) && !silent(s)).cloned().collect();
         for resource in gone {
             self.watched.lock().remove(&resource);
             self.ctx.factory().forget_metadata(&resource.resource);

@@ -67,7 +67,8 @@ impl Sweeper {
         if node.deleting && !node.deletes_dependents() {
             return Ok(Requeue::Done);
         }
-        let Some(meta) = self.live(&node.resource, &node.key).await?.filter(|m| m.uid.as_deref() == Some(&node.uid)) else {
+        let Some(meta) = self.live(&node.resource, &node.key).await?.filter(|m| m.uid.as_deref() == Some(&node.uid))
+        else {
             // The informer will say so, too.
             return Ok(Requeue::Done);
         };
@@ -111,7 +112,8 @@ impl Sweeper {
 
     /// Lets a foreground-deleted object go once nothing blocks it.
     async fn delete_dependents_first(&self, live: &Node, meta: &ObjectMeta) -> Result<Requeue, Error> {
-        let blocking: Vec<Node> = self.graph.lock().dependents(&live.uid).into_iter().filter(|d| d.blocks(&live.uid)).collect();
+        let blocking: Vec<Node> =
+            self.graph.lock().dependents(&live.uid).into_iter().filter(|d| d.blocks(&live.uid)).collect();
         if blocking.is_empty() {
             return self.remove_finalizer(live, meta, FOREGROUND).await;
         }
@@ -124,7 +126,11 @@ impl Sweeper {
     async fn attempt_to_orphan(&self, node: &Node) -> Result<Requeue, Error> {
         let dependents = self.graph.lock().dependents(&node.uid);
         for dependent in dependents {
-            if let Some(meta) = self.live(&dependent.resource, &dependent.key).await?.filter(|m| m.uid.as_deref() == Some(&dependent.uid)) {
+            if let Some(meta) = self
+                .live(&dependent.resource, &dependent.key)
+                .await?
+                .filter(|m| m.uid.as_deref() == Some(&dependent.uid))
+            {
                 self.drop_owners(&dependent, &meta, &[&node.uid]).await?;
             }
         }
@@ -153,7 +159,8 @@ impl Sweeper {
 
     /// Takes references to owners away.
     async fn drop_owners(&self, node: &Node, meta: &ObjectMeta, gone: &[&str]) -> Result<Requeue, Error> {
-        let rest: Vec<&OwnerReference> = meta.owner_references.iter().flatten().filter(|o| !gone.contains(&o.uid.as_str())).collect();
+        let rest: Vec<&OwnerReference> =
+            meta.owner_references.iter().flatten().filter(|o| !gone.contains(&o.uid.as_str())).collect();
         if rest.len() == meta.owner_references.as_ref().map_or(0, Vec::len) {
             return Ok(Requeue::Done);
         }

@@ -34,7 +34,12 @@ impl Jobs {
             Some(wanted) => sync.succeeded >= wanted && sync.active.is_empty(),
         };
         if complete {
-            sync.finish = Some(condition("SuccessCriteriaMet", "True", "CompletionsReached", "Reached expected number of succeeded pods"));
+            sync.finish = Some(condition(
+                "SuccessCriteriaMet",
+                "True",
+                "CompletionsReached",
+                "Reached expected number of succeeded pods",
+            ));
         } else if managed {
             self.note_suspension(sync);
         }
@@ -43,7 +48,8 @@ impl Jobs {
 
     fn note_suspension(&self, sync: &mut Sync) {
         let suspended = sync.suspended();
-        let (status, reason, message) = if suspended { ("True", "JobSuspended", "Job suspended") } else { ("False", "JobResumed", "Job resumed") };
+        let (status, reason, message) =
+            if suspended { ("True", "JobSuspended", "Job suspended") } else { ("False", "JobResumed", "Job resumed") };
         let list = sync.job.status.get_or_insert_default().conditions.get_or_insert_default();
         let known = list.iter().position(|c: &JobCondition| c.type_ == "Suspended");
         match known {
@@ -196,7 +202,8 @@ fn add_index(container: &mut Container) {
     if list.iter().any(|e| e.name == NAME) {
         return;
     }
-    let field = ObjectFieldSelector { field_path: format!("metadata.labels['{}']", indexes::INDEX), ..Default::default() };
+    let field =
+        ObjectFieldSelector { field_path: format!("metadata.labels['{}']", indexes::INDEX), ..Default::default() };
     let value_from = Some(EnvVarSource { field_ref: Some(field), ..Default::default() });
     list.push(EnvVar { name: NAME.into(), value_from, ..Default::default() });
 }
@@ -209,7 +216,12 @@ mod tests {
     fn pauses_double_and_end() {
         let at = |s: &str| s.parse::<Timestamp>().expect("time");
         let last = at("2026-01-01T00:00:00Z");
-        for (failures, now, want) in [(1, "2026-01-01T00:00:04Z", Some(6)), (2, "2026-01-01T00:00:04Z", Some(16)), (1, "2026-01-01T00:00:10Z", None), (40, "2026-01-01T00:00:00Z", Some(600))] {
+        for (failures, now, want) in [
+            (1, "2026-01-01T00:00:04Z", Some(6)),
+            (2, "2026-01-01T00:00:04Z", Some(16)),
+            (1, "2026-01-01T00:00:10Z", None),
+            (40, "2026-01-01T00:00:00Z", Some(600)),
+        ] {
             assert_eq!(pause_after(failures, last, at(now)).map(|d| d.as_secs()), want, "{failures} {now}");
         }
     }

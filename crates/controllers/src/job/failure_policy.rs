@@ -16,7 +16,8 @@ fn matched<'a>(spec: &'a JobSpec, pod: &Pod) -> Option<(usize, &'a PodFailurePol
         let text = match (&rule.on_exit_codes, &rule.on_pod_conditions) {
             (Some(codes), _) => exit_code(codes, pod, &rule.action, at),
             (None, Some(patterns)) => patterns.iter().find_map(|pattern| {
-                let met = pods::condition(pod, &pattern.type_).is_some_and(|c| Some(&c.status) == pattern.status.as_ref().or(Some(&"True".into())));
+                let met = pods::condition(pod, &pattern.type_)
+                    .is_some_and(|c| Some(&c.status) == pattern.status.as_ref().or(Some(&"True".into())));
                 met.then(|| condition_text(pod, &pattern.type_, &rule.action, at))
             }),
             (None, None) => None,
@@ -34,12 +35,23 @@ fn exit_code(codes: &PodFailurePolicyOnExitCodesRequirement, pod: &Pod, action: 
         let code = code(s)?;
         let listed = codes.values.contains(&code);
         let met = if codes.operator == "NotIn" { !listed } else { listed };
-        met.then(|| format!("Container {} for pod {}/{} failed with exit code {code} matching {action} rule at index {at}", s.name, pod.namespace().unwrap_or_default(), pod.name_any()))
+        met.then(|| {
+            format!(
+                "Container {} for pod {}/{} failed with exit code {code} matching {action} rule at index {at}",
+                s.name,
+                pod.namespace().unwrap_or_default(),
+                pod.name_any()
+            )
+        })
     })
 }
 
 fn condition_text(pod: &Pod, kind: &str, action: &str, at: usize) -> String {
-    format!("Pod {}/{} has condition {kind} matching {action} rule at index {at}", pod.namespace().unwrap_or_default(), pod.name_any())
+    format!(
+        "Pod {}/{} has condition {kind} matching {action} rule at index {at}",
+        pod.namespace().unwrap_or_default(),
+        pod.name_any()
+    )
 }
 
 /// Whether a failed pod counts against the job's limits.
@@ -54,7 +66,10 @@ pub(super) fn fails_index(spec: &JobSpec, pod: &Pod) -> bool {
 
 /// Why the whole job fails, if a pod says so.
 pub(super) fn fail_job(spec: &JobSpec, pods: &[Arc<Pod>]) -> Option<String> {
-    pods.iter().filter_map(|pod| matched(spec, pod)).find(|(_, rule, _)| rule.action == "FailJob").map(|(_, _, text)| text)
+    pods.iter()
+        .filter_map(|pod| matched(spec, pod))
+        .find(|(_, rule, _)| rule.action == "FailJob")
+        .map(|(_, _, text)| text)
 }
 
 #[cfg(test)]
@@ -69,7 +84,8 @@ mod tests {
             {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]}}))
         .expect("spec");
         let pod = |code: i32, disrupted: bool| -> Arc<Pod> {
-            let conditions = if disrupted { json!([{"type": "DisruptionTarget", "status": "True"}]) } else { json!([]) };
+            let conditions =
+                if disrupted { json!([{"type": "DisruptionTarget", "status": "True"}]) } else { json!([]) };
             let container = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": code}}});
             let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"phase": "Failed", "conditions": conditions, "containerStatuses": [container]}});
             Arc::new(serde_json::from_value(pod).expect("pod"))

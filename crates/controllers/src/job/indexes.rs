@@ -67,7 +67,10 @@ impl Indexes {
         let done = sync.pods.iter().filter(|p| pods::phase(p) == "Succeeded" && has_finalizer(p));
         succeeded.extend(done.filter_map(within));
         if let Some(limit) = sync.spec.backoff_limit_per_index {
-            let lost = sync.pods.iter().filter(|p| has_finalizer(p) && sync.is_failed(p) && index_is_lost(&sync.spec, p, limit));
+            let lost = sync
+                .pods
+                .iter()
+                .filter(|p| has_finalizer(p) && sync.is_failed(p) && index_is_lost(&sync.spec, p, limit));
             failed.extend(lost.filter_map(within));
         }
         Self { succeeded, failed }
@@ -78,7 +81,10 @@ impl Indexes {
         let completions = usize::try_from(spec.completions.unwrap_or(0)).unwrap_or(0);
         let failure = |reason, message| Some(condition("FailureTarget", "True", reason, message));
         if spec.max_failed_indexes.is_some_and(|max| self.failed.len() > usize::try_from(max).unwrap_or(0)) {
-            return failure("MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes");
+            return failure(
+                "MaxFailedIndexesExceeded",
+                "Job has exceeded the specified maximal number of failed indexes",
+            );
         }
         if !self.failed.is_empty() && self.failed.len() + self.succeeded.len() >= completions {
             return failure("FailedIndexes", "Job has failed indexes");
@@ -150,11 +156,15 @@ fn index_is_lost(spec: &JobSpec, pod: &Pod, limit: i32) -> bool {
 
 /// Whether the pod keeps its finalizer until its index has a successor, which learns the failures from it.
 pub(super) fn awaits_successor(sync: &Sync, pod: &Pod) -> bool {
-    let (Some(indexes), Some(index), Some(_)) = (&sync.indexes, index_of(pod), sync.spec.backoff_limit_per_index) else { return false };
+    let (Some(indexes), Some(index), Some(_)) = (&sync.indexes, index_of(pod), sync.spec.backoff_limit_per_index)
+    else {
+        return false;
+    };
     let successor = |p: &Arc<Pod>| {
         index_of(p) == Some(index)
             && p.metadata.uid != pod.metadata.uid
-            && failures(p, FAILURES) + failures(p, IGNORED_FAILURES) > failures(pod, FAILURES) + failures(pod, IGNORED_FAILURES)
+            && failures(p, FAILURES) + failures(p, IGNORED_FAILURES)
+                > failures(pod, FAILURES) + failures(pod, IGNORED_FAILURES)
     };
     !indexes.failed.contains(&index) && !indexes.succeeded.contains(&index) && !sync.pods.iter().any(successor)
 }
@@ -165,7 +175,9 @@ mod tests {
 
     #[test]
     fn index_lists_parse_and_print() {
-        for (text, want) in [("", ""), ("0", "0"), ("0,1", "0,1"), ("0,1,2,5", "0-2,5"), ("0-2,4-9", "0-2,4-7"), ("x,3", "3")] {
+        for (text, want) in
+            [("", ""), ("0", "0"), ("0,1", "0,1"), ("0,1,2,5", "0-2,5"), ("0-2,4-9", "0-2,4-7"), ("x,3", "3")]
+        {
             assert_eq!(print(&parse(text, 8)), want, "{text}");
         }
     }
@@ -176,7 +188,8 @@ mod tests {
             "successPolicy": {"rules": [{"succeededIndexes": "0", "succeededCount": 1}]}}))
         .expect("spec");
         let check = |succeeded: &[usize], failed: &[usize], want: Option<&str>| {
-            let indexes = Indexes { succeeded: succeeded.iter().copied().collect(), failed: failed.iter().copied().collect() };
+            let indexes =
+                Indexes { succeeded: succeeded.iter().copied().collect(), failed: failed.iter().copied().collect() };
             assert_eq!(indexes.judge(&spec).and_then(|c| c.reason).as_deref(), want);
         };
         check(&[1, 2], &[], None);

@@ -80,7 +80,8 @@ fn watch_pods(
         let Some(owner) = controlled_by::<Job>(pod.as_ref()) else {
             if ownership::controller_of(pod.as_ref()).is_none() && !matches!(event, Event::Deleted(_)) {
                 let adopters = jobs.list_in(&namespace).into_iter();
-                let selects = |job: &Arc<Job>| selector(job).is_some_and(|s| s.matches_labels(pod.metadata.labels.as_ref()));
+                let selects =
+                    |job: &Arc<Job>| selector(job).is_some_and(|s| s.matches_labels(pod.metadata.labels.as_ref()));
                 adopters.filter(selects).for_each(|job| queue.add(Key::of(job.as_ref())));
             }
             return;
@@ -161,7 +162,8 @@ impl Sync {
     }
 
     fn is_failed(&self, pod: &Pod) -> bool {
-        pods::phase(pod) == "Failed" || (!self.only_replaces_failed() && pods::is_deleting(pod) && pods::phase(pod) != "Succeeded")
+        pods::phase(pod) == "Failed"
+            || (!self.only_replaces_failed() && pods::is_deleting(pod) && pods::phase(pod) != "Succeeded")
     }
 
     fn waits(&mut self, delay: Duration) {
@@ -178,8 +180,14 @@ impl Reconcile for Jobs {
             self.backoff.lock().remove(key);
             return Ok(Requeue::Done);
         };
-        let managed = shared.spec.as_ref().and_then(|s| s.managed_by.as_deref()).is_none_or(|by| by == "kubernetes.io/job-controller");
-        let Some(selector) = selector(&shared).filter(|_| managed && !is_finished(&shared)) else { return Ok(Requeue::Done) };
+        let managed = shared
+            .spec
+            .as_ref()
+            .and_then(|s| s.managed_by.as_deref())
+            .is_none_or(|by| by == "kubernetes.io/job-controller");
+        let Some(selector) = selector(&shared).filter(|_| managed && !is_finished(&shared)) else {
+            return Ok(Requeue::Done);
+        };
         let complete_view = self.expectations.satisfied(key);
         let claimant = Claimant { owner: shared.as_ref(), selector: &selector, finalizers: &[FINALIZER] };
         let pods = claim(&self.ctx, &claimant, &self.pods).await?;
@@ -232,14 +240,22 @@ impl Jobs {
     }
 
     /// Pods that finished and are in no count yet.
-    fn new_finished(&self, sync: &Sync, succeeded: Option<&[String]>, failed: Option<&[String]>) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
+    fn new_finished(
+        &self,
+        sync: &Sync,
+        succeeded: Option<&[String]>,
+        failed: Option<&[String]>,
+    ) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
         let released = self.released.lock();
         let known = |list: Option<&[String]>, pod: &Pod| list.is_some_and(|l| l.iter().any(|id| id == uid(pod)));
         let fresh = |pod: &&Arc<Pod>| has_finalizer(pod) && !released.contains(uid(pod));
         let fresh: Vec<&Arc<Pod>> = sync.pods.iter().filter(fresh).collect();
         let done = |pod: &&&Arc<Pod>| pods::phase(pod) == "Succeeded" && !known(succeeded, pod);
         let lost = |pod: &&&Arc<Pod>| sync.is_failed(pod) && !known(failed, pod);
-        (fresh.iter().filter(done).map(|p| (*p).clone()).collect(), fresh.iter().filter(lost).map(|p| (*p).clone()).collect())
+        (
+            fresh.iter().filter(done).map(|p| (*p).clone()).collect(),
+            fresh.iter().filter(lost).map(|p| (*p).clone()).collect(),
+        )
     }
 
     /// Counts failures in a row; a success ends the row.
@@ -261,12 +277,18 @@ impl Jobs {
         let failure = |reason: &str, message: &str| Some(condition("FailureTarget", "True", reason, message));
         let limit = sync.spec.backoff_limit.unwrap_or(6);
         sync.finish = earlier
-            .or_else(|| failure_policy::fail_job(&sync.spec, &sync.pods).and_then(|message| failure("PodFailurePolicy", &message)))
+            .or_else(|| {
+                failure_policy::fail_job(&sync.spec, &sync.pods)
+                    .and_then(|message| failure("PodFailurePolicy", &message))
+            })
             .or_else(|| {
                 let exceeded = sync.failed > limit || restarts_exceed(sync, limit);
                 exceeded.then(|| failure("BackoffLimitExceeded", "Job has reached the specified backoff limit"))?
             })
-            .or_else(|| self.past_deadline(sync).then(|| failure("DeadlineExceeded", "Job was active longer than specified deadline"))?)
+            .or_else(|| {
+                self.past_deadline(sync)
+                    .then(|| failure("DeadlineExceeded", "Job was active longer than specified deadline"))?
+            })
             .or_else(|| sync.indexes.as_ref()?.judge(&sync.spec));
         let left = deadline(sync).filter(|_| sync.finish.is_none());
         if let Some(left) = left {

@@ -70,7 +70,8 @@ impl Jobs {
         let mut release = Vec::new();
         let mut all = true;
         let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
-        let (succeeded, failed) = (uncounted.succeeded.get_or_insert_default(), uncounted.failed.get_or_insert_default());
+        let (succeeded, failed) =
+            (uncounted.succeeded.get_or_insert_default(), uncounted.failed.get_or_insert_default());
         for pod in sync.pods.iter().filter(|p| held.contains(uid(p))) {
             let (done, lost) = (pods::phase(pod) == "Succeeded", sync.is_failed(pod));
             if !(ends || done || (lost && !indexes::awaits_successor(sync, pod))) {
@@ -85,7 +86,11 @@ impl Jobs {
                 if sync.indexes.is_none() && !succeeded.contains(&id) {
                     succeeded.push(id);
                 }
-            } else if (lost || failing) && !failed.contains(&id) && (sync.indexes.is_none() || in_range) && failure_policy::counts(&sync.spec, pod) {
+            } else if (lost || failing)
+                && !failed.contains(&id)
+                && (sync.indexes.is_none() || in_range)
+                && failure_policy::counts(&sync.spec, pod)
+            {
                 failed.push(id);
             }
             release.push(pod.clone());
@@ -106,7 +111,10 @@ impl Jobs {
             match remove_finalizer(&self.ctx, &pod).await {
                 Ok(()) => {
                     // The informer may have seen it already; then this entry goes with the pod.
-                    let present = self.pods.get_key(&Key::of(pod.as_ref())).is_some_and(|p| p.metadata.uid == pod.metadata.uid && has_finalizer(&p));
+                    let present = self
+                        .pods
+                        .get_key(&Key::of(pod.as_ref()))
+                        .is_some_and(|p| p.metadata.uid == pod.metadata.uid && has_finalizer(&p));
                     if present {
                         self.released.lock().insert(uid(&pod).to_owned());
                     }
@@ -140,11 +148,19 @@ impl Jobs {
         let Some(finish) = &sync.finish else { return };
         let succeeded = sync.job.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0);
         if finish.type_ == "FailureTarget" {
-            self.ctx.warning(&sync.job, finish.reason.as_deref().unwrap_or(""), finish.message.clone().unwrap_or_default());
+            self.ctx.warning(
+                &sync.job,
+                finish.reason.as_deref().unwrap_or(""),
+                finish.message.clone().unwrap_or_default(),
+            );
             return;
         }
         if sync.spec.completions.is_some_and(|wanted| succeeded > wanted) {
-            self.ctx.warning(&sync.job, "TooManySucceededPods", "Too many succeeded pods running after completion count reached");
+            self.ctx.warning(
+                &sync.job,
+                "TooManySucceededPods",
+                "Too many succeeded pods running after completion count reached",
+            );
         }
         self.ctx.normal(&sync.job, "Completed", "Job completed");
     }
@@ -171,7 +187,9 @@ fn note_interim(sync: &mut Sync) {
 /// Moves uncounted pods that have lost their finalizer into the counters.
 fn count_released(status: &mut JobStatus, held: &HashSet<String>) {
     let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
-    let count = |list: &mut Option<Vec<String>>| list.as_mut().map_or(0, |l| l.extract_if(.., |id| !held.contains(id)).count() as i32);
+    let count = |list: &mut Option<Vec<String>>| {
+        list.as_mut().map_or(0, |l| l.extract_if(.., |id| !held.contains(id)).count() as i32)
+    };
     let (succeeded, failed) = (count(&mut uncounted.succeeded), count(&mut uncounted.failed));
     status.succeeded = number(status.succeeded.unwrap_or(0) + succeeded);
     status.failed = number(status.failed.unwrap_or(0) + failed);
@@ -195,8 +213,10 @@ mod tests {
 
     #[test]
     fn released_pods_are_counted_once() {
-        let mut status: JobStatus = serde_json::from_value(json!({"succeeded": 1, "uncountedTerminatedPods": {"succeeded": ["a", "b"], "failed": ["c"]}}))
-            .expect("status");
+        let mut status: JobStatus = serde_json::from_value(
+            json!({"succeeded": 1, "uncountedTerminatedPods": {"succeeded": ["a", "b"], "failed": ["c"]}}),
+        )
+        .expect("status");
         count_released(&mut status, &HashSet::from(["b".to_owned()]));
         count_released(&mut status, &HashSet::from(["b".to_owned()]));
         let got = serde_json::to_value(&status).expect("json");

@@ -101,7 +101,8 @@ impl Eviction {
         self.ctx.normal(pod, "TaintManagerEviction", format!("Marking for deletion Pod {namespace}/{name}"));
         let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": pods::now(), "observedGeneration": pod.metadata.generation});
-        let patch = Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}));
+        let patch =
+            Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}));
         let api = self.ctx.api::<Pod>(&namespace);
         let guard = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
         let patched = api.patch_status(&name, &PatchParams::default(), &patch).await.map(drop);
@@ -122,9 +123,20 @@ mod tests {
 
     #[test]
     fn the_shortest_toleration_counts() {
-        let (added, now): (Timestamp, Timestamp) = ("2026-01-01T00:00:00Z".parse().expect("time"), "2026-01-01T00:01:00Z".parse().expect("time"));
-        let taint = |key: &str| Taint { key: key.into(), effect: "NoExecute".into(), time_added: Some(api::machinery::apis::meta::v1::Time(added)), value: None };
-        let tolerate = |key: &str, seconds: Option<i64>| Toleration { key: Some(key.into()), operator: Some("Exists".into()), toleration_seconds: seconds, ..Default::default() };
+        let (added, now): (Timestamp, Timestamp) =
+            ("2026-01-01T00:00:00Z".parse().expect("time"), "2026-01-01T00:01:00Z".parse().expect("time"));
+        let taint = |key: &str| Taint {
+            key: key.into(),
+            effect: "NoExecute".into(),
+            time_added: Some(api::machinery::apis::meta::v1::Time(added)),
+            value: None,
+        };
+        let tolerate = |key: &str, seconds: Option<i64>| Toleration {
+            key: Some(key.into()),
+            operator: Some("Exists".into()),
+            toleration_seconds: seconds,
+            ..Default::default()
+        };
         let check = |tolerations: &[Toleration], taints: &[Taint], want: Option<i64>| {
             assert_eq!(due(tolerations, taints, now).map(|d| d.duration_since(added).as_secs()), want);
         };

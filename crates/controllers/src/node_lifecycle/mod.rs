@@ -7,10 +7,10 @@ mod eviction;
 mod taints;
 
 use crate::context::{Context, synced};
-pub(crate) use eviction::tolerates;
 use crate::pods;
 use api::k8s::coordination::v1::Lease;
 use api::k8s::core::v1::{Node, NodeCondition, Pod};
+pub(crate) use eviction::tolerates;
 use informer::{Controller, Error, Event, Informer, Key, Reconcile, Requeue, WorkQueue};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -44,7 +44,9 @@ pub(crate) async fn run(ctx: Context) {
     let heard: Heard = Arc::default();
     let (nodes, pods) = (ctx.informer::<Node>(), ctx.informer::<Pod>());
     let leases = ctx.factory().informer_filtered::<Lease>("", "", LEASES);
-    pods.add_index(BY_NODE, |pod| Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()).into_iter().collect());
+    pods.add_index(BY_NODE, |pod| {
+        Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()).into_iter().collect()
+    });
     let note = heard.clone();
     leases.on_event(move |event| {
         if !matches!(event, Event::Deleted(_)) {
@@ -57,13 +59,23 @@ pub(crate) async fn run(ctx: Context) {
         let name = node.name_any();
         match event {
             Event::Added(_) => {
-                tell.normal(node.as_ref(), "RegisteredNode", format!("Node {name} event: Registered Node {name} in Controller"));
+                tell.normal(
+                    node.as_ref(),
+                    "RegisteredNode",
+                    format!("Node {name} event: Registered Node {name} in Controller"),
+                );
                 note.lock().insert(name.clone(), Instant::now());
             }
-            Event::Updated { old, new } if heartbeats(old) != heartbeats(new) => drop(note.lock().insert(name.clone(), Instant::now())),
+            Event::Updated { old, new } if heartbeats(old) != heartbeats(new) => {
+                note.lock().insert(name.clone(), Instant::now());
+            }
             Event::Updated { .. } => {}
             Event::Deleted(_) => {
-                tell.normal(node.as_ref(), "RemovingNode", format!("Node {name} event: Removing Node {name} from Controller"));
+                tell.normal(
+                    node.as_ref(),
+                    "RemovingNode",
+                    format!("Node {name} event: Removing Node {name} from Controller"),
+                );
                 note.lock().remove(&name);
             }
         }
@@ -99,7 +111,8 @@ impl Reconcile for NodeLifecycle {
         let reported = condition(&node, "Ready").is_some();
         let left = (if reported { GRACE } else { STARTUP_GRACE }).saturating_sub(heard.elapsed());
         let silent = left.is_zero();
-        let node = if silent && ready_status_is_stale(&node) { Arc::new(self.mark_unknown(&node).await?) } else { node };
+        let node =
+            if silent && ready_status_is_stale(&node) { Arc::new(self.mark_unknown(&node).await?) } else { node };
         self.sync_taints(&node).await?;
         if reported && ready_status(&node) != "True" {
             self.mark_pods_not_ready(&node).await?;
@@ -127,7 +140,9 @@ impl NodeLifecycle {
         let stale = CONDITIONS.iter().filter(|kind| condition(node, kind).is_none_or(|c| c.status != "Unknown"));
         let conditions: Vec<_> = stale.map(unknown).collect();
         let name = node.name_any();
-        let patch = Patch::Strategic(json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "status": {"conditions": conditions}}));
+        let patch = Patch::Strategic(
+            json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "status": {"conditions": conditions}}),
+        );
         let updated = self.ctx.cluster_api::<Node>().patch_status(&name, &PatchParams::default(), &patch).await?;
         self.ctx.normal(node, "NodeNotReady", format!("Node {name} status is now: NodeNotReady"));
         Ok(updated)
@@ -135,7 +150,9 @@ impl NodeLifecycle {
 
     async fn sync_taints(&self, node: &Node) -> Result<(), Error> {
         let Some(wanted) = taints::wanted(node) else { return Ok(()) };
-        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": wanted}}));
+        let patch = Patch::Merge(
+            json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": wanted}}),
+        );
         self.ctx.cluster_api::<Node>().patch(&node.name_any(), &PatchParams::default(), &patch).await?;
         Ok(())
     }
@@ -144,7 +161,8 @@ impl NodeLifecycle {
     async fn mark_pods_not_ready(&self, node: &Node) -> Result<(), Error> {
         for pod in self.pods.by_index(BY_NODE, &node.name_any()).iter().filter(|p| pods::is_ready(p)) {
             let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": pods::now()});
-            let patch = Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}));
+            let patch =
+                Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}));
             let api = self.ctx.api::<Pod>(&pod.namespace().unwrap_or_default());
             match api.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
                 Err(error) if !crate::ownership::is_not_found(&error) => return Err(error.into()),

@@ -32,9 +32,15 @@ pub(super) fn wanted(node: &Node) -> Option<Vec<Taint>> {
     if node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true)) {
         keys.push((UNSCHEDULABLE, "NoSchedule"));
     }
-    let ours = |t: &Taint| t.key == NOT_READY || t.key == UNREACHABLE || t.key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| *key == t.key);
+    let ours = |t: &Taint| {
+        t.key == NOT_READY
+            || t.key == UNREACHABLE
+            || t.key == UNSCHEDULABLE
+            || PRESSURES.iter().any(|(_, key)| *key == t.key)
+    };
     let is = |t: &Taint, key: &str, effect: &str| t.key == key && t.effect == effect;
-    let mut list: Vec<Taint> = present.iter().filter(|t| !ours(t) || keys.iter().any(|(k, e)| is(t, k, e))).cloned().collect();
+    let mut list: Vec<Taint> =
+        present.iter().filter(|t| !ours(t) || keys.iter().any(|(k, e)| is(t, k, e))).cloned().collect();
     for (key, effect) in keys {
         if !list.iter().any(|t| is(t, key, effect)) {
             list.push(Taint { key: key.into(), effect: effect.into(), value: None, time_added: Some(pods::now()) });
@@ -52,15 +58,27 @@ mod tests {
     fn taints_follow_conditions() {
         let check = |ready: &str, pressure: &str, cordoned: bool, taints: Value, want: Option<&[&str]>| {
             let conditions = json!([{"type": "Ready", "status": ready}, {"type": "DiskPressure", "status": pressure}]);
-            let node = json!({"spec": {"taints": taints, "unschedulable": cordoned}, "status": {"conditions": conditions}});
+            let node =
+                json!({"spec": {"taints": taints, "unschedulable": cordoned}, "status": {"conditions": conditions}});
             let node: Node = serde_json::from_value(node).expect("node");
-            let got = wanted(&node).map(|list| list.iter().map(|t| format!("{}:{}", t.key, t.effect)).collect::<Vec<_>>());
+            let got =
+                wanted(&node).map(|list| list.iter().map(|t| format!("{}:{}", t.key, t.effect)).collect::<Vec<_>>());
             assert_eq!(got, want.map(|w| w.iter().map(|s| (*s).to_owned()).collect()));
         };
         let not_ready = json!([{"key": NOT_READY, "effect": "NoSchedule"}, {"key": "mine", "effect": "NoExecute"}]);
         check("True", "False", false, json!([]), None);
         check("True", "False", false, not_ready, Some(&["mine:NoExecute"]));
-        check("Unknown", "True", false, json!([]), Some(&["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute", "node.kubernetes.io/disk-pressure:NoSchedule"]));
+        check(
+            "Unknown",
+            "True",
+            false,
+            json!([]),
+            Some(&[
+                "node.kubernetes.io/unreachable:NoSchedule",
+                "node.kubernetes.io/unreachable:NoExecute",
+                "node.kubernetes.io/disk-pressure:NoSchedule",
+            ]),
+        );
         check("True", "False", true, json!([]), Some(&["node.kubernetes.io/unschedulable:NoSchedule"]));
     }
 }

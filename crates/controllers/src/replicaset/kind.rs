@@ -1,7 +1,9 @@
 //! The two kinds that keep a number of pods: what differs between them.
 
 use api::k8s::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use api::k8s::core::v1::{PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus};
+use api::k8s::core::v1::{
+    PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
+};
 use api::selector::{LabelSelector, Requirement};
 use informer::Stored;
 use k8s_openapi::NamespaceResourceScope;

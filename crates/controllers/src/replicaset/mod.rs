@@ -48,7 +48,12 @@ fn watch_sets<K: Replicated>(sets: &Informer<K>, queue: &WorkQueue<Key>, expecta
     });
 }
 
-fn watch_pods<K: Replicated>(sets: &Informer<K>, pods: &Informer<Pod>, queue: &WorkQueue<Key>, expectations: &Arc<Expectations<Key>>) {
+fn watch_pods<K: Replicated>(
+    sets: &Informer<K>,
+    pods: &Informer<Pod>,
+    queue: &WorkQueue<Key>,
+    expectations: &Arc<Expectations<Key>>,
+) {
     let (sets, queue, expectations) = (sets.clone(), queue.clone(), expectations.clone());
     pods.on_event(move |event| {
         let pod = event.object();
@@ -83,7 +88,8 @@ fn owner_key<K: Replicated>(pod: &Pod) -> Option<Key> {
 fn matching<K: Replicated>(sets: &Informer<K>, pod: &Pod) -> impl Iterator<Item = Key> {
     let labels = pod.metadata.labels.clone();
     let candidates = sets.list_in(pod.metadata.namespace.as_deref().unwrap_or(""));
-    let selects = move |set: &Arc<K>| set.selector().is_some_and(|s| !s.0.is_empty() && s.matches_labels(labels.as_ref()));
+    let selects =
+        move |set: &Arc<K>| set.selector().is_some_and(|s| !s.0.is_empty() && s.matches_labels(labels.as_ref()));
     candidates.into_iter().filter(selects).map(|set| Key::of(set.as_ref()))
 }
 
@@ -191,7 +197,12 @@ impl<K: Replicated> ReplicaSets<K> {
     }
 }
 
-fn status<K: Replicated>(set: &K, active: &[Arc<Pod>], terminating: usize, failure: Option<&Failure>) -> ReplicaSetStatus {
+fn status<K: Replicated>(
+    set: &K,
+    active: &[Arc<Pod>],
+    terminating: usize,
+    failure: Option<&Failure>,
+) -> ReplicaSetStatus {
     let template_labels = set.template().and_then(|t| t.metadata).and_then(|m| m.labels).unwrap_or_default();
     let labelled = |pod: &Pod| template_labels.iter().all(|(k, v)| pods::label(pod, k) == Some(v));
     let (min_ready, now) = (set.min_ready_seconds(), Timestamp::now());

@@ -28,7 +28,8 @@ fn compare(a: &Pod, b: &Pod, on_node: &HashMap<&str, usize>, now: Timestamp) -> 
     let assigned = |p: &Pod| !pods::node_name(p).is_empty();
     let crowd = |p: &Pod| Reverse(on_node.get(pods::node_name(p)).copied().unwrap_or(0));
     let by_time = |x: Option<Timestamp>, y: Option<Timestamp>| youngest_first(x, y, now);
-    assigned(a).cmp(&assigned(b))
+    assigned(a)
+        .cmp(&assigned(b))
         .then_with(|| phase_rank(a).cmp(&phase_rank(b)))
         .then_with(|| pods::is_ready(a).cmp(&pods::is_ready(b)))
         .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))

@@ -143,8 +143,13 @@ impl StatefulSets {
                 Step::Create { ordinal, update } => self.create(sync, ordinal, update).await?,
                 Step::Replace(pod) => {
                     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-                    let (reason, word) = if pods::phase(&pod) == "Failed" { ("RecreatingFailedPod", "failed") } else { ("RecreatingTerminatedPod", "terminated") };
-                    let text = format!("StatefulSet {namespace}/{} is recreating {word} Pod {name}", sync.set.name_any());
+                    let (reason, word) = if pods::phase(&pod) == "Failed" {
+                        ("RecreatingFailedPod", "failed")
+                    } else {
+                        ("RecreatingTerminatedPod", "terminated")
+                    };
+                    let text =
+                        format!("StatefulSet {namespace}/{} is recreating {word} Pod {name}", sync.set.name_any());
                     self.ctx.warning(sync.set.as_ref(), reason, text);
                     self.delete(sync, &pod).await?;
                 }
@@ -163,11 +168,16 @@ impl StatefulSets {
             self.create_claim(sync, &claim, &name).await?;
         }
         match self.ctx.api::<Pod>(&set.namespace().unwrap_or_default()).create(&PostParams::default(), &pod).await {
-            Ok(_) => self.ctx.normal(set, "SuccessfulCreate", format!("create Pod {name} in StatefulSet {} successful", set.name_any())),
+            Ok(_) => self.ctx.normal(
+                set,
+                "SuccessfulCreate",
+                format!("create Pod {name} in StatefulSet {} successful", set.name_any()),
+            ),
             // The informer is behind, or someone else's pod has the name; either way its event brings us back.
             Err(error) if is_already_exists(&error) => {}
             Err(error) => {
-                let text = format!("create Pod {name} in StatefulSet {} failed error: {}", set.name_any(), message(&error));
+                let text =
+                    format!("create Pod {name} in StatefulSet {} failed error: {}", set.name_any(), message(&error));
                 self.ctx.warning(set, "FailedCreate", text);
                 return Err(error.into());
             }
@@ -182,10 +192,18 @@ impl StatefulSets {
             return Ok(());
         }
         match self.ctx.api::<PersistentVolumeClaim>(&namespace).create(&PostParams::default(), claim).await {
-            Ok(_) => self.ctx.normal(set, "SuccessfulCreate", format!("create Claim {name} Pod {pod} in StatefulSet {} success", set.name_any())),
+            Ok(_) => self.ctx.normal(
+                set,
+                "SuccessfulCreate",
+                format!("create Claim {name} Pod {pod} in StatefulSet {} success", set.name_any()),
+            ),
             Err(error) if is_already_exists(&error) => {}
             Err(error) => {
-                let text = format!("create Claim {name} for Pod {pod} in StatefulSet {} failed error: {}", set.name_any(), message(&error));
+                let text = format!(
+                    "create Claim {name} for Pod {pod} in StatefulSet {} failed error: {}",
+                    set.name_any(),
+                    message(&error)
+                );
                 self.ctx.warning(set, "FailedCreate", text);
                 return Err(error.into());
             }
@@ -198,10 +216,15 @@ impl StatefulSets {
         let guard = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
         let api = self.ctx.api::<Pod>(&set.namespace().unwrap_or_default());
         match api.delete(&name, &DeleteParams::default().preconditions(guard)).await {
-            Ok(_) => self.ctx.normal(set, "SuccessfulDelete", format!("delete Pod {name} in StatefulSet {} successful", set.name_any())),
+            Ok(_) => self.ctx.normal(
+                set,
+                "SuccessfulDelete",
+                format!("delete Pod {name} in StatefulSet {} successful", set.name_any()),
+            ),
             Err(error) if is_not_found(&error) => {}
             Err(error) => {
-                let text = format!("delete Pod {name} in StatefulSet {} failed error: {}", set.name_any(), message(&error));
+                let text =
+                    format!("delete Pod {name} in StatefulSet {} failed error: {}", set.name_any(), message(&error));
                 self.ctx.warning(set, "FailedDelete", text);
                 return Err(error.into());
             }

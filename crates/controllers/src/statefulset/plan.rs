@@ -59,7 +59,12 @@ pub(super) fn steps(sync: &Sync) -> Vec<Step> {
     }
     let healthy = |p: &Pod| pods::is_ready(p) && sync.is_available(p) && !pods::is_deleting(p);
     let mut condemned: Vec<(i32, &Arc<Pod>)> = Vec::new();
-    condemned.extend(sync.pods.iter().filter_map(|p| super::pods_of::ordinal(&sync.set, p).map(|o| (o, p))).filter(|(o, _)| !(first..end).contains(o)));
+    condemned.extend(
+        sync.pods
+            .iter()
+            .filter_map(|p| super::pods_of::ordinal(&sync.set, p).map(|o| (o, p)))
+            .filter(|(o, _)| !(first..end).contains(o)),
+    );
     condemned.sort_by_key(|(ordinal, _)| std::cmp::Reverse(*ordinal));
     for (_, pod) in &condemned {
         if !pods::is_deleting(pod) {
@@ -113,14 +118,22 @@ mod tests {
         let mut object = json!({"metadata": {"name": "d", "namespace": "n"}, "spec": {"selector": {}, "serviceName": "s", "template": {}}});
         object["spec"].as_object_mut().expect("map").extend(spec.as_object().cloned().expect("map"));
         let set: StatefulSet = serde_json::from_value(object).expect("set");
-        let revision = |name: &str| -> ControllerRevision { serde_json::from_value(json!({"metadata": {"name": name}, "revision": 1})).expect("revision") };
+        let revision = |name: &str| -> ControllerRevision {
+            serde_json::from_value(json!({"metadata": {"name": name}, "revision": 1})).expect("revision")
+        };
         let pod = |(name, ready, revision): &(&str, bool, &str)| -> Arc<Pod> {
             let ready = if *ready { "True" } else { "False" };
             let pod = json!({"metadata": {"name": name, "labels": {"controller-revision-hash": revision}},
                 "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}});
             Arc::new(serde_json::from_value(pod).expect("pod"))
         };
-        Sync { spec: set.spec.clone().expect("spec"), set: Arc::new(set), pods: pods.iter().map(pod).collect(), current: revision("old"), update: revision("new") }
+        Sync {
+            spec: set.spec.clone().expect("spec"),
+            set: Arc::new(set),
+            pods: pods.iter().map(pod).collect(),
+            current: revision("old"),
+            update: revision("new"),
+        }
     }
 
     fn told(sync: &Sync) -> Vec<String> {
@@ -134,7 +147,9 @@ mod tests {
 
     #[test]
     fn pods_come_and_go_in_order() {
-        let check = |spec: Value, pods: &[(&str, bool, &str)], want: &[&str]| assert_eq!(told(&sync(spec, pods)), want, "{pods:?}");
+        let check = |spec: Value, pods: &[(&str, bool, &str)], want: &[&str]| {
+            assert_eq!(told(&sync(spec, pods)), want, "{pods:?}")
+        };
         check(json!({"replicas": 2}), &[], &["+0new"]);
         check(json!({"replicas": 2}), &[("d-0", false, "new")], &[]);
         check(json!({"replicas": 2}), &[("d-0", true, "new")], &["+1new"]);
@@ -142,6 +157,10 @@ mod tests {
         check(json!({"replicas": 1}), &[("d-0", true, "new"), ("d-1", true, "new"), ("d-2", true, "new")], &["-d-2"]);
         check(json!({"replicas": 2}), &[("d-0", true, "old"), ("d-1", true, "old")], &["-d-1"]);
         check(json!({"replicas": 2}), &[("d-0", true, "old"), ("d-1", true, "new")], &["-d-0"]);
-        check(json!({"replicas": 2, "updateStrategy": {"rollingUpdate": {"partition": 1}}}), &[("d-0", true, "old"), ("d-1", true, "new")], &[]);
+        check(
+            json!({"replicas": 2, "updateStrategy": {"rollingUpdate": {"partition": 1}}}),
+            &[("d-0", true, "old"), ("d-1", true, "new")],
+            &[],
+        );
     }
 }

@@ -33,13 +33,20 @@ pub(super) fn pod(sync: &Sync, template: &PodTemplateSpec, revision: &Controller
     spec.subdomain = sync.spec.service_name.clone();
     let volume = |(from, claim): (&PersistentVolumeClaim, &PersistentVolumeClaim)| Volume {
         name: from.name_any(),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim.name_any(), read_only: Some(false) }),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim.name_any(),
+            read_only: Some(false),
+        }),
         ..Default::default()
     };
     let templates = sync.spec.volume_claim_templates.iter().flatten();
     let mut volumes: Vec<Volume> = templates.zip(&claims).map(volume).collect();
     let others = spec.volumes.take().unwrap_or_default();
-    volumes.extend(others.into_iter().filter(|v| !claims.iter().any(|c| c.name_any() == format!("{}-{}", v.name, identity(set, ordinal)))));
+    volumes.extend(
+        others
+            .into_iter()
+            .filter(|v| !claims.iter().any(|c| c.name_any() == format!("{}-{}", v.name, identity(set, ordinal)))),
+    );
     spec.volumes = Some(volumes).filter(|v| !v.is_empty());
     pod
 }

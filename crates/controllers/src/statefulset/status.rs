@@ -15,7 +15,7 @@ fn calculate(sync: &Sync) -> StatefulSetStatus {
     let live = |p: &api::k8s::core::v1::Pod| pods::is_active(p);
     let some = |n: i32| Some(n).filter(|n| *n != 0);
     let replicas = count(&|p| !pods::phase(p).is_empty());
-    let ready = count(&|p| pods::is_ready(p) && !pods::is_deleting(p));
+    let ready = count(&pods::is_ready);
     let updated = count(&|p| live(p) && revision_of(p) == update);
     let old = sync.set.status.clone().unwrap_or_default();
     let mut status = StatefulSetStatus {

@@ -10,7 +10,7 @@ pub mod status;
 use crate::context::{Context, api_message};
 use crate::events::{EventType, reason};
 use api::k8s::core::v1::{Node, NodeCondition, NodeStatus};
-use informer::Informer;
+use informer::{Event, Informer};
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -60,6 +60,11 @@ pub async fn follow(ctx: &Arc<Context>, registered: &Node, informer: &Informer<N
     informer.on_event(move |event| {
         let Some(ctx) = weak.upgrade() else { return };
         *ctx.node.write() = event.object().clone();
+        if let Event::Updated { old, new } = event
+            && differ_for_others(old, new)
+        {
+            look.notify_one();
+        }
         let cidrs = pod_cidrs(event.object());
         let mut told = told.lock();
         if cidrs.is_empty() || *told == cidrs {
@@ -76,6 +81,16 @@ pub async fn follow(ctx: &Arc<Context>, registered: &Node, informer: &Informer<N
     });
 }
 
+/// Whether a change of the node is one the status must answer: of its capacity, or of our conditions.
+fn differ_for_others(old: &Node, new: &Node) -> bool {
+    let capacity = |node: &Node| node.status.as_ref().and_then(|s| s.capacity.clone());
+    let words = |node: &Node| -> Vec<(String, String)> {
+        let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        conditions.map(|c| (c.type_.clone(), c.status.clone())).collect()
+    };
+    capacity(old) != capacity(new) || words(old) != words(new)
+}
+
 fn pod_cidrs(node: &Node) -> Vec<String> {
     node.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default()
 }
@@ -89,8 +104,9 @@ pub async fn run(ctx: Arc<Context>, look: Arc<Notify>) {
         let old = current.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
         let fresh = status::generate(&ctx, &old).await;
         let due = written.as_ref().is_none_or(|(before, at)| at.elapsed() >= REPORT || differs(before, &fresh));
+        let due = due || overwritten(&old, &fresh);
         if due {
-            match write(&ctx, &fresh).await {
+            match write(&ctx, &current, &fresh).await {
                 Ok(node) => {
                     announce(&ctx, &node, &mut ready, is_ready(&fresh));
                     *ctx.node.write() = Arc::new(node);
@@ -126,8 +142,24 @@ fn differs(a: &NodeStatus, b: &NodeStatus) -> bool {
     still(a) != still(b)
 }
 
-async fn write(ctx: &Context, status: &NodeStatus) -> kube::Result<Node> {
+/// Whether another writer (the node lifecycle controller, after an outage) has put its word over ours.
+fn overwritten(current: &[NodeCondition], fresh: &NodeStatus) -> bool {
+    fresh
+        .conditions
+        .iter()
+        .flatten()
+        .any(|ours| current.iter().any(|c| c.type_ == ours.type_ && c.status != ours.status))
+}
+
+async fn write(ctx: &Context, current: &Node, status: &NodeStatus) -> kube::Result<Node> {
     let mut value = serde_json::to_value(status).unwrap_or(Value::Null);
+    // A map is merged by key: what is no longer in the capacity must be taken out by name.
+    let before = current.status.as_ref().and_then(|s| s.allocatable.clone()).unwrap_or_default();
+    for name in before.into_keys().filter(|name| status::is_extended(name)) {
+        if value["allocatable"].get(&name).is_none() {
+            value["allocatable"][name] = Value::Null;
+        }
+    }
     // Merged by type: addresses that are no more would stay.
     if let Some(addresses) = value.get_mut("addresses").and_then(Value::as_array_mut) {
         addresses.insert(0, json!({"$patch": "replace"}));

@@ -47,8 +47,8 @@ pub fn object(ctx: &Context, status: NodeStatus) -> Node {
 /// The whole status; conditions that stay keep their transition times.
 pub async fn generate(ctx: &Context, old: &[NodeCondition]) -> NodeStatus {
     let config = &ctx.config;
-    let allocatable =
-        ctx.allocatable().into_iter().map(|(name, amount)| (name, ApiQuantity(amount.to_string()))).collect();
+    let own = ctx.allocatable().into_iter().map(|(name, amount)| (name, ApiQuantity(amount.to_string())));
+    let allocatable = own.chain(extended(&ctx.node.read())).collect();
     let addresses =
         config.node_ips.iter().map(|ip| NodeAddress { address: ip.to_string(), type_: "InternalIP".into() });
     let hostname = NodeAddress { address: config.node_name.clone(), type_: "Hostname".into() };
@@ -73,6 +73,17 @@ pub async fn generate(ctx: &Context, old: &[NodeCondition]) -> NodeStatus {
         runtime_handlers: Some(vec![handler]),
         ..NodeStatus::default()
     }
+}
+
+/// Resources that others put into the node's capacity (`example.com/dongle`): allocatable to the last one.
+fn extended(node: &Node) -> BTreeMap<String, ApiQuantity> {
+    let capacity = node.status.as_ref().and_then(|s| s.capacity.clone()).unwrap_or_default();
+    capacity.into_iter().filter(|(name, _)| is_extended(name)).collect()
+}
+
+/// Whether a resource is one the kubelet does not count itself.
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/")
 }
 
 async fn images(ctx: &Context) -> Vec<ContainerImage> {

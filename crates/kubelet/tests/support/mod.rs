@@ -29,14 +29,7 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let kv = kv::RedbKv::open(dir.path().join("kv"), kv::Options::default()).expect("kv");
-        let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
-        let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
-        let config =
-            apiserver::Config::new(kv, ca.clone(), key, ("127.0.0.1".parse().expect("ip"), 6443)).expect("config");
-        let server = ApiServer::new(config).expect("server");
-        server.bootstrap().await.expect("bootstrap");
+        let testing::ControlPlane { server, ca, dir } = testing::ControlPlane::start().await.expect("start");
         let admin = server.client(UserInfo::admin());
         let node = server.client(UserInfo::new("system:node:n1", &["system:nodes"]));
         let runtime = Arc::new(FakeRuntime::new());

@@ -47,6 +47,10 @@ impl Strategy for DaemonSet {
             map_mut(spec, "template").into_iter().for_each(defaults::template);
         }
         apps::zero_counts(obj, &COUNTS);
+        // the template's generation is a field of the object that is written as an annotation
+        if api::meta::annotation(obj, GENERATION).is_none() {
+            api::meta::set_annotation(obj, GENERATION, "0");
+        }
     }
 
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {

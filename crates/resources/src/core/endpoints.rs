@@ -53,6 +53,10 @@ impl Strategy for Endpoints {
         errors.0
     }
 
+    fn warnings(&self, _obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()]
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }

@@ -28,9 +28,16 @@ impl Bind for DefaultBinder {
                 "metadata": {"name": name, "namespace": namespace, "uid": pod.metadata.uid},
                 "target": {"kind": "Node", "name": node}});
             let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");
-            let request = http::Request::post(path).header("content-type", "application/json").body(body.to_string().into_bytes());
+            let request = http::Request::post(path)
+                .header("content-type", "application/json")
+                .body(body.to_string().into_bytes());
             let request = request.map_err(|e| Rejection::error(e.to_string()))?;
-            handle.client.request_text(request).await.map(drop).map_err(|e| Rejection::error(format!("binding rejected: {e}")))
+            handle
+                .client
+                .request_text(request)
+                .await
+                .map(drop)
+                .map_err(|e| Rejection::error(format!("binding rejected: {e}")))
         }
         .boxed()
     }

@@ -35,7 +35,13 @@ impl Plugin for DefaultPreemption {
 }
 
 impl PostFilter for DefaultPreemption {
-    fn post_filter(&self, pod: &PodInfo, snapshot: Snapshot<'_>, profile: &Profile, failure: &Failure) -> Result<Nomination, String> {
+    fn post_filter(
+        &self,
+        pod: &PodInfo,
+        snapshot: Snapshot<'_>,
+        profile: &Profile,
+        failure: &Failure,
+    ) -> Result<Nomination, String> {
         if let Some(why) = ineligible(pod, snapshot) {
             return Err(format!("preemption: {why}"));
         }
@@ -69,8 +75,12 @@ fn ineligible(pod: &PodInfo, snapshot: Snapshot<'_>) -> Option<&'static str> {
     let nominated = snapshot.nodes.iter().find(|n| n.name() == nominated_node(&pod.pod))?;
     let leaving = |p: &&Arc<PodInfo>| {
         let conditions = p.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-        let by_us = |c: &api::k8s::core::v1::PodCondition| c.type_ == "DisruptionTarget" && c.reason.as_deref() == Some("PreemptionByScheduler");
-        p.pod.metadata.deletion_timestamp.is_some() && p.priority() < pod.priority() && conditions.into_iter().any(by_us)
+        let by_us = |c: &api::k8s::core::v1::PodCondition| {
+            c.type_ == "DisruptionTarget" && c.reason.as_deref() == Some("PreemptionByScheduler")
+        };
+        p.pod.metadata.deletion_timestamp.is_some()
+            && p.priority() < pod.priority()
+            && conditions.into_iter().any(by_us)
     };
     nominated.pods.iter().any(|p| leaving(&p)).then_some("not eligible due to a terminating pod on the nominated node.")
 }
@@ -112,7 +122,8 @@ fn candidate(pod: &PodInfo, snapshot: Snapshot<'_>, profile: &Profile, at: usize
     // The most important come back first; those that a budget protects before all others.
     let budgets = snapshot.handle.budgets.list();
     let protected = over_budget(&lower, &budgets);
-    let broken: Vec<String> = lower.iter().zip(&protected).filter(|(_, p)| **p).map(|(v, _)| v.uid().to_owned()).collect();
+    let broken: Vec<String> =
+        lower.iter().zip(&protected).filter(|(_, p)| **p).map(|(v, _)| v.uid().to_owned()).collect();
     lower.sort_by_key(|v| (!broken.iter().any(|uid| uid == v.uid()), Reverse(priority(&v.pod)), started(&v.pod)));
     let (mut victims, mut violations) = (Vec::new(), 0);
     for victim in lower {
@@ -138,7 +149,9 @@ fn over_budget(pods: &[Arc<PodInfo>], budgets: &[Arc<PodDisruptionBudget>]) -> V
             let covers = budget.metadata.namespace == pod.metadata.namespace
                 && selector.is_some_and(|s| !s.0.is_empty() && s.matches_labels(pod.metadata.labels.as_ref()));
             let status = budget.status.as_ref();
-            let done = status.and_then(|s| s.disrupted_pods.as_ref()).is_some_and(|d| pod.metadata.name.as_ref().is_some_and(|n| d.contains_key(n)));
+            let done = status
+                .and_then(|s| s.disrupted_pods.as_ref())
+                .is_some_and(|d| pod.metadata.name.as_ref().is_some_and(|n| d.contains_key(n)));
             if covers && !done {
                 let allowed = left.entry(at).or_insert_with(|| status.and_then(|s| s.disruptions_allowed).unwrap_or(0));
                 *allowed -= 1;

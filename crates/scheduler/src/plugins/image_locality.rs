@@ -32,7 +32,12 @@ impl PreScore for ImageLocality {
         1
     }
 
-    fn pre_score<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>, _feasible: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn pre_score<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+        _feasible: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         let spec = pod.spec();
         let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
         let names = containers.filter_map(|c| c.image.as_deref()).map(with_tag).collect();

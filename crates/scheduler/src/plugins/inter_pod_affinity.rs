@@ -42,7 +42,11 @@ impl Plugin for InterPodAffinity {
 }
 
 impl PreFilter for InterPodAffinity {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
         let Snapshot { nodes, handle } = snapshot;
         let mut required = Required {
             pod,
@@ -126,7 +130,12 @@ impl PreScore for InterPodAffinity {
         2
     }
 
-    fn pre_score<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>, _feasible: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn pre_score<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+        _feasible: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         let mut weights: HashMap<Pair, i64> = HashMap::new();
         for node in snapshot.nodes {
             let mut note = |term: &AffinityTerm, weight: i64, subject: &Pod| {

@@ -30,7 +30,11 @@ impl Plugin for NodeAffinity {
 }
 
 impl PreFilter for NodeAffinity {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
         let spec = pod.spec();
         let wants = spec.node_selector.is_some() || spec.affinity.as_ref().is_some_and(|a| a.node_affinity.is_some());
         Ok(if wants { Some(Box::new(Required(spec))) } else { None })
@@ -51,7 +55,12 @@ impl PreScore for NodeAffinity {
         2
     }
 
-    fn pre_score<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>, _feasible: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn pre_score<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+        _feasible: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         let affinity = pod.spec().affinity.as_ref()?.node_affinity.as_ref()?;
         let terms = affinity.preferred_during_scheduling_ignored_during_execution.as_ref().filter(|t| !t.is_empty())?;
         Some(Box::new(Preferred(terms)))

@@ -20,7 +20,11 @@ impl Plugin for NodeName {
 }
 
 impl PreFilter for NodeName {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
         let name = node_name(&pod.pod);
         Ok(if name.is_empty() { None } else { Some(Box::new(Named(name))) })
     }
@@ -28,6 +32,10 @@ impl PreFilter for NodeName {
 
 impl Filter for Named<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        if node.name() == self.0 { Ok(()) } else { Err(Rejection::unresolvable("node(s) didn't match the requested node name")) }
+        if node.name() == self.0 {
+            Ok(())
+        } else {
+            Err(Rejection::unresolvable("node(s) didn't match the requested node name"))
+        }
     }
 }

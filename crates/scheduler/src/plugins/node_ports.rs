@@ -20,7 +20,11 @@ impl Plugin for NodePorts {
 }
 
 impl PreFilter for NodePorts {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
         Ok(if pod.host_ports.is_empty() { None } else { Some(Box::new(Wanted(&pod.host_ports))) })
     }
 }

@@ -1,6 +1,8 @@
 //! Whether a node has what the pod requests; nodes with more left score higher (`LeastAllocated`).
 
-use crate::framework::{ClusterEvent, Code, Filter, MAX_SCORE, Plugin, PreFilter, PreScore, Rejection, Score, Snapshot};
+use crate::framework::{
+    ClusterEvent, Code, Filter, MAX_SCORE, Plugin, PreFilter, PreScore, Rejection, Score, Snapshot,
+};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::resources::Resources;
@@ -35,7 +37,11 @@ impl Plugin for NodeResourcesFit {
 }
 
 impl PreFilter for NodeResourcesFit {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
         Ok(Some(Box::new(Requests(&pod.requests))))
     }
 }
@@ -56,7 +62,12 @@ impl Filter for Requests<'_> {
         };
         check("Insufficient cpu".into(), want.milli_cpu, have.milli_cpu, used.milli_cpu);
         check("Insufficient memory".into(), want.memory, have.memory, used.memory);
-        check("Insufficient ephemeral-storage".into(), want.ephemeral_storage, have.ephemeral_storage, used.ephemeral_storage);
+        check(
+            "Insufficient ephemeral-storage".into(),
+            want.ephemeral_storage,
+            have.ephemeral_storage,
+            used.ephemeral_storage,
+        );
         for (name, amount) in &want.scalar {
             let of = |r: &Resources| r.scalar.get(name).copied().unwrap_or(0);
             check(format!("Insufficient {name}").into(), *amount, of(have), of(used));
@@ -73,7 +84,12 @@ impl PreScore for NodeResourcesFit {
         1
     }
 
-    fn pre_score<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>, _feasible: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn pre_score<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+        _feasible: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         Some(Box::new(LeastAllocated(&pod.non_zero_requests)))
     }
 }
@@ -82,7 +98,8 @@ impl Score for LeastAllocated<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
         let (have, used) = (&node.allocatable, &node.non_zero_requested);
         let pairs = [(have.milli_cpu, used.milli_cpu + self.0.milli_cpu), (have.memory, used.memory + self.0.memory)];
-        let scores: Vec<i64> = pairs.into_iter().filter(|(have, _)| *have > 0).map(|(have, used)| left(have, used)).collect();
+        let scores: Vec<i64> =
+            pairs.into_iter().filter(|(have, _)| *have > 0).map(|(have, used)| left(have, used)).collect();
         if scores.is_empty() { 0 } else { scores.iter().sum::<i64>() / scores.len() as i64 }
     }
 }
@@ -100,7 +117,9 @@ mod tests {
     #[test]
     fn names_every_shortage_and_whether_it_is_final() {
         let status = json!({"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "1"}});
-        let mut node = NodeInfo::new(Arc::new(serde_json::from_value(json!({"metadata": {"name": "n"}, "status": status})).expect("node")));
+        let mut node = NodeInfo::new(Arc::new(
+            serde_json::from_value(json!({"metadata": {"name": "n"}, "status": status})).expect("node"),
+        ));
         let pod = |requests| {
             let containers = json!([{"name": "c", "resources": {"requests": requests}}]);
             let pod = json!({"metadata": {"uid": "u"}, "spec": {"containers": containers}});
@@ -111,10 +130,17 @@ mod tests {
             assert_eq!(got, want.map(|(c, r)| (c, r.to_owned())));
         };
         check(&node, json!({"cpu": "2"}), None);
-        check(&node, json!({"cpu": "3", "memory": "2Gi"}), Some((Code::Unresolvable, "Insufficient cpu, Insufficient memory")));
+        check(
+            &node,
+            json!({"cpu": "3", "memory": "2Gi"}),
+            Some((Code::Unresolvable, "Insufficient cpu, Insufficient memory")),
+        );
         check(&node, json!({"example.com/gpu": "1"}), Some((Code::Unresolvable, "Insufficient example.com/gpu")));
         node.add(Arc::new(pod(json!({"cpu": "1"}))));
         check(&node, json!({"cpu": "1500m"}), Some((Code::Unschedulable, "Too many pods, Insufficient cpu")));
-        assert_eq!(LeastAllocated(&pod(json!({"cpu": "1", "memory": "512Mi"})).requests).score(&node), (0 + (1024 - 512 - 200) * 100 / 1024) / 2);
+        assert_eq!(
+            LeastAllocated(&pod(json!({"cpu": "1", "memory": "512Mi"})).requests).score(&node),
+            (0 + (1024 - 512 - 200) * 100 / 1024) / 2
+        );
     }
 }

@@ -27,8 +27,13 @@ impl Plugin for NodeUnschedulable {
 }
 
 impl PreFilter for NodeUnschedulable {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
-        let taint = Taint { key: "node.kubernetes.io/unschedulable".into(), effect: "NoSchedule".into(), ..Default::default() };
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+        let taint =
+            Taint { key: "node.kubernetes.io/unschedulable".into(), effect: "NoSchedule".into(), ..Default::default() };
         Ok(Some(Box::new(Tolerated(any_tolerates(pod.spec().tolerations.as_ref(), &taint)))))
     }
 }

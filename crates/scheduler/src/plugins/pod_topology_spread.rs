@@ -50,13 +50,20 @@ impl Constraint {
     /// Whether a node takes part in the count.
     fn counts(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
         let taints = || node.node.spec.iter().flat_map(|s| s.taints.iter().flatten());
-        let tolerated = || taints().filter(|t| t.effect != "PreferNoSchedule").all(|t| any_tolerates(pod.spec().tolerations.as_ref(), t));
+        let tolerated = || {
+            taints()
+                .filter(|t| t.effect != "PreferNoSchedule")
+                .all(|t| any_tolerates(pod.spec().tolerations.as_ref(), t))
+        };
         (!self.honours_affinity || pod_accepts_node(pod.spec(), &node.node)) && (!self.honours_taints || tolerated())
     }
 
     fn matching(&self, pod: &Pod, node: &NodeInfo) -> i64 {
         let same = |p: &Pod| p.metadata.namespace == pod.metadata.namespace && p.metadata.deletion_timestamp.is_none();
-        node.pods.iter().filter(|p| same(&p.pod) && self.selector.matches_labels(p.pod.metadata.labels.as_ref())).count() as i64
+        node.pods
+            .iter()
+            .filter(|p| same(&p.pod) && self.selector.matches_labels(p.pod.metadata.labels.as_ref()))
+            .count() as i64
     }
 
     fn matches_self(&self, pod: &Pod) -> bool {
@@ -86,7 +93,11 @@ impl Plugin for PodTopologySpread {
 }
 
 impl PreFilter for PodTopologySpread {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
         let constraints = constraints(&pod.pod, "DoNotSchedule");
         if constraints.is_empty() {
             return Ok(None);
@@ -110,7 +121,9 @@ impl Filter for Hard<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
         for (constraint, domains) in &self.constraints {
             let Some(value) = node.label(&constraint.key) else {
-                return Err(Rejection::unresolvable("node(s) didn't match pod topology spread constraints (missing required label)"));
+                return Err(Rejection::unresolvable(
+                    "node(s) didn't match pod topology spread constraints (missing required label)",
+                ));
             };
             let few = (domains.len() as i64) < constraint.min_domains;
             let min = if few { 0 } else { domains.values().copied().min().unwrap_or(0) };
@@ -141,7 +154,12 @@ impl PreScore for PodTopologySpread {
         2
     }
 
-    fn pre_score<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>, feasible: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn pre_score<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+        feasible: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         let own = pod.spec().topology_spread_constraints.as_ref().is_some_and(|c| !c.is_empty());
         let wanted = if own { constraints(&pod.pod, "ScheduleAnyway") } else { defaults(&pod.pod, snapshot.handle) };
         if wanted.is_empty() {
@@ -152,7 +170,8 @@ impl PreScore for PodTopologySpread {
         let candidates: Vec<&&NodeInfo> = feasible.iter().filter(|n| has_all(n)).collect();
         let count = |c: Constraint| {
             // Only domains of feasible nodes can be chosen.
-            let mut domains: HashMap<String, i64> = candidates.iter().filter_map(|n| Some((n.label(&c.key)?.to_owned(), 0))).collect();
+            let mut domains: HashMap<String, i64> =
+                candidates.iter().filter_map(|n| Some((n.label(&c.key)?.to_owned(), 0))).collect();
             let size = if c.key == HOSTNAME { candidates.len() } else { domains.len() };
             for node in complete.iter().filter(|n| c.counts(pod, n)) {
                 if let Some(sum) = node.label(&c.key).and_then(|value| domains.get_mut(value)) {
@@ -174,7 +193,11 @@ impl Score for Soft<'_> {
         }
         let one = |(c, domains, weight): &(Constraint, HashMap<String, i64>, f64)| {
             let value = node.label(&c.key)?;
-            let count = if c.key == HOSTNAME { c.matching(&self.pod.pod, node) } else { domains.get(value).copied().unwrap_or(0) };
+            let count = if c.key == HOSTNAME {
+                c.matching(&self.pod.pod, node)
+            } else {
+                domains.get(value).copied().unwrap_or(0)
+            };
             Some(count as f64 * weight + (c.max_skew - 1) as f64)
         };
         self.constraints.iter().filter_map(one).sum::<f64>().round() as i64
@@ -212,7 +235,8 @@ fn default_selector(pod: &Pod, handle: &Handle) -> Option<LabelSelector> {
     let mut out = Vec::new();
     let equals = |(k, v): (&String, &String)| Requirement::In(k.clone(), vec![v.clone()]);
     for service in handle.services.list_in(&namespace) {
-        let selector = service.spec.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty()).unwrap_or_default();
+        let selector =
+            service.spec.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty()).unwrap_or_default();
         let matches = |(k, v): (&String, &String)| labels.and_then(|l| l.get(k)) == Some(v);
         if !selector.is_empty() && selector.iter().all(matches) {
             out.extend(selector.iter().map(equals));
@@ -221,10 +245,17 @@ fn default_selector(pod: &Pod, handle: &Handle) -> Option<LabelSelector> {
     let owner = pod.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
     if let Some(owner) = owner {
         let selector = match owner.kind.as_str() {
-            "ReplicaSet" => handle.replica_sets.get(&namespace, &owner.name).and_then(|s| LabelSelector::from_api(s.spec.as_ref().map(|s| &s.selector))),
-            "StatefulSet" => handle.stateful_sets.get(&namespace, &owner.name).and_then(|s| LabelSelector::from_api(s.spec.as_ref().map(|s| &s.selector))),
+            "ReplicaSet" => handle
+                .replica_sets
+                .get(&namespace, &owner.name)
+                .and_then(|s| LabelSelector::from_api(s.spec.as_ref().map(|s| &s.selector))),
+            "StatefulSet" => handle
+                .stateful_sets
+                .get(&namespace, &owner.name)
+                .and_then(|s| LabelSelector::from_api(s.spec.as_ref().map(|s| &s.selector))),
             "ReplicationController" => {
-                let labels = handle.controllers.get(&namespace, &owner.name).and_then(|c| c.spec.as_ref()?.selector.clone());
+                let labels =
+                    handle.controllers.get(&namespace, &owner.name).and_then(|c| c.spec.as_ref()?.selector.clone());
                 labels.map(|l| LabelSelector(l.iter().map(equals).collect()))
             }
             _ => None,

@@ -30,7 +30,11 @@ impl Plugin for TaintToleration {
 }
 
 impl PreFilter for TaintToleration {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
         Ok(Some(Box::new(Tolerations(pod.spec().tolerations.as_ref()))))
     }
 }
@@ -51,7 +55,12 @@ impl PreScore for TaintToleration {
         3
     }
 
-    fn pre_score<'a>(&'a self, pod: &'a PodInfo, _snapshot: Snapshot<'a>, _feasible: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn pre_score<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _snapshot: Snapshot<'a>,
+        _feasible: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         Some(Box::new(Tolerations(pod.spec().tolerations.as_ref())))
     }
 }

@@ -67,7 +67,11 @@ fn is_bound(claim: &PersistentVolumeClaim) -> bool {
 }
 
 impl PreFilter for VolumeBinding {
-    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, snapshot: Snapshot<'a>) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+    fn pre_filter<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        snapshot: Snapshot<'a>,
+    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
         let names = claim_names(&pod.pod);
         if names.is_empty() {
             return Ok(None);
@@ -84,7 +88,9 @@ impl PreFilter for VolumeBinding {
             if is_bound(&claim) {
                 let volume = claim.spec.as_ref().and_then(|s| s.volume_name.clone()).unwrap_or_default();
                 let Some(volume) = handle.volumes.get("", &volume) else {
-                    return Err(Rejection::unresolvable("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"));
+                    return Err(Rejection::unresolvable(
+                        "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
+                    ));
                 };
                 volumes.bound.push(volume);
             } else if !waits_for_consumer(handle, &claim) {
@@ -136,19 +142,26 @@ impl PreBind for VolumeBinding {
             }
             let namespace = pod.namespace().unwrap_or_default();
             let api: Api<PersistentVolumeClaim> = Api::namespaced(handle.client.clone(), &namespace);
-            for claim in names.iter().filter_map(|name| handle.claims.get(&namespace, name)).filter(|claim| !is_bound(claim)) {
+            for claim in
+                names.iter().filter_map(|name| handle.claims.get(&namespace, name)).filter(|claim| !is_bound(claim))
+            {
                 let patch = Patch::Merge(json!({"metadata": {"annotations": {SELECTED_NODE: node}}}));
-                api.patch(&claim.name_any(), &PatchParams::default(), &patch).await.map_err(|e| Rejection::error(e.to_string()))?;
+                api.patch(&claim.name_any(), &PatchParams::default(), &patch)
+                    .await
+                    .map_err(|e| Rejection::error(e.to_string()))?;
             }
             let waiting = wait_bound(handle, &namespace, &names);
-            tokio::time::timeout(BIND_TIMEOUT, waiting).await.map_err(|_| Rejection::error("binding volumes: context deadline exceeded"))
+            tokio::time::timeout(BIND_TIMEOUT, waiting)
+                .await
+                .map_err(|_| Rejection::error("binding volumes: context deadline exceeded"))
         }
         .boxed()
     }
 }
 
 async fn wait_bound(handle: &Handle, namespace: &str, names: &[String]) {
-    let all_bound = || names.iter().all(|name| handle.claims.get(namespace, name).is_some_and(|claim| is_bound(&claim)));
+    let all_bound =
+        || names.iter().all(|name| handle.claims.get(namespace, name).is_some_and(|claim| is_bound(&claim)));
     if all_bound() {
         return;
     }
