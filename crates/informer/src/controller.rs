@@ -51,6 +51,14 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether a namespace that is being deleted refused new content: nothing is to be done there any more.
+    fn is_namespace_terminating(&self) -> bool {
+        let Self::Api(kube::Error::Api(status)) = self else { return false };
+        status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == "NamespaceTerminating")
+    }
+}
+
 /// Makes the world match what one key asks for.
 pub trait Reconcile: Send + Sync + 'static {
     /// What is queued: usually a [`crate::Key`].
@@ -104,6 +112,10 @@ async fn work<R: Reconcile>(name: &'static str, queue: WorkQueue<R::Key>, reconc
             Ok(Requeue::Again) => queue.add_rate_limited(key.clone()),
             Err(Error::Terminal(error)) => {
                 tracing::error!(controller = name, %key, error, "reconcile failed for good");
+                queue.forget(&key);
+            }
+            Err(error) if error.is_namespace_terminating() => {
+                tracing::debug!(controller = name, %key, "the namespace is being deleted");
                 queue.forget(&key);
             }
             Err(error) => {

@@ -1,6 +1,9 @@
-//! `apiextensions.k8s.io`: custom resource definitions. The schemas inside are not checked here beyond their presence.
+//! `apiextensions.k8s.io`: custom resource definitions. The schemas inside are checked by `structural`.
+//!
+//! What all versions have in common is named without the version in errors, as upstream's internal form has it.
 
-use crate::field::{Errors, Fields, Path, field_mut, items_mut, map_mut, set_default};
+use crate::field::{Errors, Fields, Path, field_mut, go_struct, items_mut, map_mut, set_default};
+use crate::structural::definition as structural;
 use crate::{Ctx, Strategy, copy_field, names};
 use api::{Cause, Object};
 use serde_json::{Value, json};
@@ -42,6 +45,7 @@ impl Strategy for CustomResourceDefinition {
             .list("versions")
             .iter()
             .filter(|v| v.flag("storage"))
+            .take(1)
             .map(|v| v.at("name").clone())
             .collect();
         let stored = if stored.is_empty() { Value::Null } else { stored.into() };
@@ -69,9 +73,18 @@ impl Strategy for CustomResourceDefinition {
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         definition(&mut errors, obj);
-        if obj.at("status").list("storedVersions").is_empty() {
-            errors.invalid(&Path::root("status.storedVersions"), Value::Null, "must have at least one stored version");
+        let stored = obj.at("status").at("storedVersions");
+        let path = Path::root("status.storedVersions");
+        if stored.as_array().is_none_or(Vec::is_empty) {
+            errors.invalid(&path, Value::Null, "must have at least one stored version");
         }
+        for version in obj.at("spec").list("versions").iter().filter(|v| v.flag("storage")) {
+            let name = version.text("name");
+            if stored.as_array().is_some_and(|s| !s.is_empty() && !s.contains(&name.into())) {
+                errors.invalid(&path, stored.clone(), &format!("must have the storage version {name}"));
+            }
+        }
+        approval(&mut errors, obj);
         errors.0
     }
 
@@ -122,33 +135,131 @@ fn definition(errors: &mut Errors, obj: &Object) {
     let path = SPEC.field("scope");
     match spec.text("scope") {
         "" => errors.required(&path, ""),
-        scope => drop(errors.supported(&path, scope, &["Cluster", "Namespaced"])),
+        scope => errors.one_of(&path, scope, &["Cluster", "Namespaced"]),
     }
     versions(errors, spec);
+    top_level(errors, spec);
     kind_names(errors, parts, &SPEC.field("names"));
     conversion(errors, spec, &SPEC.field("conversion"));
 }
 
 fn versions(errors: &mut Errors, spec: &Value) {
     let (list, path) = (spec.list("versions"), SPEC.field("versions"));
+    let mut unique = true;
     for (i, version) in list.iter().enumerate() {
         let (item, name) = (path.index(i), version.text("name"));
         let wrong = names::dns1035_label(name, false);
         if !wrong.is_empty() {
             errors.invalid(&item.field("name"), name, &wrong.join(","));
         }
-        if list[..i].iter().any(|v| v.text("name") == name) {
-            errors.invalid(&path, json!(list), "must contain unique version names");
+        unique &= list[..i].iter().all(|v| v.text("name") != name);
+        if version.has("deprecationWarning") && !version.flag("deprecated") {
+            let text = version.text("deprecationWarning");
+            errors.invalid(&item.field("deprecationWarning"), text, "can only be set for deprecated versions");
         }
         if !version.at("schema").has("openAPIV3Schema") {
-            errors.required(&item.field("schema.openAPIV3Schema"), "schemas are required");
+            errors.required(&item.field("schema.openAPIV3Schema"), "");
         }
-        columns(errors, version, &item.field("additionalPrinterColumns"));
-        scale(errors, version.at("subresources").at("scale"), &item.field("subresources.scale"));
+        if !common(list, "schema") {
+            parts(errors, version, &item.field("schema.openAPIV3Schema"), "schema");
+        }
+        for part in ["subresources", "additionalPrinterColumns", "selectableFields"] {
+            if !common(list, part) {
+                parts(errors, version, &item.field(part), part);
+            }
+        }
     }
-    if list.iter().filter(|v| v.flag("storage")).count() != 1 {
-        let shown = if list.is_empty() { "[]".to_owned() } else { json!(list).to_string() };
-        errors.invalid_printed(&path, &shown, "must have exactly one version marked as storage version");
+    let storage = list.iter().filter(|v| v.flag("storage")).count();
+    if !unique {
+        errors.invalid_printed(&path, &printed(list), "must contain unique version names");
+    }
+    if storage != 1 {
+        errors.invalid_printed(&path, &printed(list), "must have exactly one version marked as storage version");
+    }
+    if let Some(name) = list.first().map(|v| v.text("name")) {
+        // Upstream's internal form has the first version's name at the top, too.
+        let wrong = names::dns1035_label(name, false);
+        if !wrong.is_empty() {
+            errors.invalid(&SPEC.field("version"), name, &wrong.join(","));
+        }
+    }
+}
+
+/// Whether every version says the same.
+fn common(versions: &[Value], part: &str) -> bool {
+    versions.windows(2).all(|pair| pair[0].at(part) == pair[1].at(part))
+}
+
+/// What all versions have in common.
+fn top_level(errors: &mut Errors, spec: &Value) {
+    let list = spec.list("versions");
+    let Some(version) = list.first() else { return };
+    for (part, name) in [
+        ("schema", "validation.openAPIV3Schema"),
+        ("subresources", "subresources"),
+        ("additionalPrinterColumns", "additionalPrinterColumns"),
+        ("selectableFields", "selectableFields"),
+    ] {
+        if common(list, part) {
+            parts(errors, version, &SPEC.field(name), part);
+        }
+    }
+}
+
+fn parts(errors: &mut Errors, version: &Value, path: &Path<'_>, part: &str) {
+    match part {
+        "schema" if version.at("schema").has("openAPIV3Schema") => {
+            structural::schema(errors, version.at("schema").at("openAPIV3Schema"), path);
+        }
+        "subresources" => scale(errors, version.at("subresources").at("scale"), &path.field("scale")),
+        "additionalPrinterColumns" => columns(errors, version, path),
+        "selectableFields" => structural::selectable(errors, version, path),
+        _ => {}
+    }
+}
+
+/// Versions as Go prints them, without what they have in common.
+fn printed(versions: &[Value]) -> String {
+    let one = |version: &Value| {
+        go_struct(&[
+            ("Name", version.text("name").into()),
+            ("Served", version.flag("served").into()),
+            ("Storage", version.flag("storage").into()),
+            ("Deprecated", version.flag("deprecated").into()),
+            ("DeprecationWarning", version.at("deprecationWarning").clone()),
+            ("Schema", Value::Null),
+            ("Subresources", Value::Null),
+            ("AdditionalPrinterColumns", Value::Null),
+            ("SelectableFields", Value::Null),
+        ])
+    };
+    format!("[{}]", versions.iter().map(one).collect::<Vec<_>>().join(","))
+}
+
+/// Groups of the community need its approval.
+fn approval(errors: &mut Errors, obj: &Object) {
+    const NAME: &str = "api-approved.kubernetes.io";
+    let group = obj.at("spec").text("group");
+    let protected = ["k8s.io", "kubernetes.io"];
+    if !protected.iter().any(|p| group == *p || group.strip_suffix(p).is_some_and(|rest| rest.ends_with('.'))) {
+        return;
+    }
+    let annotations = Path::root("metadata.annotations");
+    let (path, value) = (annotations.key(NAME), api::meta::annotation(obj, NAME).unwrap_or(""));
+    let see = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let url = value.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty());
+    match value {
+        "" => {
+            let why = format!("protected groups must have approval annotation {NAME:?}, {see}");
+            errors.required(&path, &why);
+        }
+        value if url || value.starts_with("unapproved") => {}
+        value => {
+            let why = format!(
+                "protected groups must have approval annotation {NAME:?} with either a URL or a reason starting with \"unapproved\", {see}"
+            );
+            errors.invalid(&path, value, &why);
+        }
     }
 }
 
@@ -172,9 +283,9 @@ fn columns(errors: &mut Errors, version: &Value, path: &Path<'_>) {
             errors.invalid(&item.field("format"), format, &format!("must be one of {}", formats.join(",")));
         }
         match column.text("jsonPath") {
-            "" => errors.required(&item.field("jsonPath"), ""),
-            text if !text.starts_with('.') && !text.starts_with('{') => {
-                errors.invalid(&item.field("jsonPath"), text, "must be a json path");
+            "" => errors.required(&item.field("JSONPath"), ""),
+            text if !text.starts_with('.') => {
+                errors.invalid(&item.field("JSONPath"), text, "must be a simple json path starting with .");
             }
             _ => {}
         }
@@ -242,13 +353,22 @@ fn kind_names(errors: &mut Errors, parts: &Value, path: &Path<'_>) {
 fn conversion(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let (of, strategy) = (spec.at("conversion"), spec.at("conversion").text("strategy"));
     errors.supported(&path.field("strategy"), strategy, &["None", "Webhook"]);
-    match (strategy, of.has("webhook")) {
-        ("Webhook", false) => {
+    match strategy {
+        "Webhook" if !of.has("webhook") => {
             errors.required(&path.field("webhookClientConfig"), "required when strategy is set to Webhook");
         }
-        ("None", true) => {
-            errors
-                .forbidden(&path.field("webhookClientConfig"), "should not be set when strategy is not set to Webhook");
+        "Webhook" if spec.list("versions").len() > 1 => {
+            // With one version nothing is ever converted; with several, this server cannot do what is asked for.
+            errors.forbidden(&path.field("strategy"), "conversion by webhook is not supported by this server");
+        }
+        "None" => {
+            let why = "should not be set when strategy is not set to Webhook";
+            if of.at("webhook").has("clientConfig") {
+                errors.forbidden(&path.field("webhookClientConfig"), why);
+            }
+            if of.at("webhook").has("conversionReviewVersions") {
+                errors.forbidden(&path.field("conversionReviewVersions"), why);
+            }
         }
         _ => {}
     }

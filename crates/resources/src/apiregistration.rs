@@ -18,7 +18,6 @@ const COLUMNS: &[Column] = &[
     Column::string("Service").describe("The reference to the service that hosts this API endpoint."),
     Column::string("Available").describe("Whether this service is available."),
     crate::columns::AGE,
-
 ];
 
 impl Strategy for ApiService {

@@ -278,7 +278,7 @@ fn conditions(errors: &mut Errors, obj: &Object, old: Option<&Object>) {
             status if DECISIONS.contains(&kind) || kind == "Failed" => {
                 errors.not_supported(&item.field("status"), status, &["True"]);
             }
-            status => drop(errors.supported(&item.field("status"), status, &["True", "False", "Unknown"])),
+            status => errors.one_of(&item.field("status"), status, &["True", "False", "Unknown"]),
         }
         if list[..i].iter().any(|c| c.text("type") == kind) {
             errors.duplicate(&item.field("type"), kind);

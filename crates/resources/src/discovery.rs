@@ -75,7 +75,7 @@ impl Strategy for EndpointSlice {
         let path = Path::root("addressType");
         match kind {
             "" => errors.required(&path, ""),
-            kind => drop(errors.supported(&path, kind, &["FQDN", "IPv4", "IPv6"])),
+            kind => errors.one_of(&path, kind, &["FQDN", "IPv4", "IPv6"]),
         }
         endpoints(&mut errors, obj.list("endpoints"), kind, &Path::root("endpoints"));
         ports(&mut errors, obj.list("ports"), &Path::root("ports"));
@@ -165,7 +165,7 @@ fn ports(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
         }
         match port.text("protocol") {
             "" => errors.required(&item.field("protocol"), ""),
-            protocol => drop(errors.supported(&item.field("protocol"), protocol, &["SCTP", "TCP", "UDP"])),
+            protocol => errors.one_of(&item.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
         }
         if port.has("appProtocol") {
             let name = port.text("appProtocol");

@@ -172,6 +172,10 @@ impl Errors {
         }
         ok
     }
+    /// As [`Errors::supported`], where the answer does not matter.
+    pub fn one_of(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
+        self.supported(path, value, supported);
+    }
     /// `Unsupported value: <value>` with the supported ones.
     pub fn not_supported(&mut self, path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) {
         self.0.push(Cause::not_supported(path.to_string(), &value.into(), supported));

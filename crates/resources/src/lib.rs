@@ -33,6 +33,7 @@ mod resource;
 pub mod scheduling;
 mod storage;
 mod strategy;
+pub mod structural;
 pub mod table;
 
 pub use metadata::{validate_create, validate_status_update, validate_update};

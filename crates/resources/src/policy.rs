@@ -19,7 +19,6 @@ const COLUMNS: &[Column] = &[
     Column::string("Max Unavailable").describe("The maximum number of pods that may be unavailable."),
     Column::integer("Allowed Disruptions").describe("Calculated number of pods that may be disrupted at this time."),
     AGE,
-
 ];
 const COUNTS: [&str; 4] = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
 const SPEC: Path<'_> = Path::root("spec");

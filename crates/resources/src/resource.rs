@@ -24,7 +24,6 @@ const CLAIM_COLUMNS: &[Column] = &[
     NAME,
     Column::string("State").describe("A summary of the current state (allocated, pending, reserved, etc.)."),
     AGE,
-
 ];
 const TEMPLATE_COLUMNS: &[Column] = &[NAME, AGE];
 const SLICE_COLUMNS: &[Column] = &[

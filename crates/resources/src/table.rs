@@ -162,3 +162,51 @@ pub const ROWS: &[Row] = &[
         Some(&crate::autoscaling::V1)
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Ctx;
+    use serde_json::json;
+
+    /// Every kind takes an object with nothing in it through the whole way of a write, and shows it.
+    #[test]
+    fn every_row_takes_an_empty_object() {
+        let now = "2026-01-01T00:00:00Z".parse().expect("time");
+        let ctx = Ctx { user: "u", groups: &[], now, dry_run: false };
+        for row in ROWS {
+            for body in [json!({"metadata": {"name": "x"}}), json!({"metadata": null, "spec": null, "status": null}), json!({"spec": {}, "status": {}})] {
+                let mut obj = body.clone();
+                row.strategy.default(&mut obj);
+                if let Some(convert) = row.convert {
+                    (convert.to_stored)(&mut obj);
+                }
+                row.strategy.prepare_for_create(&ctx, &mut obj);
+                let old = obj.clone();
+                row.strategy.validate(&ctx, &obj);
+                row.strategy.prepare_for_update(&ctx, &mut obj, &old);
+                row.strategy.validate_update(&ctx, &obj, &old);
+                row.strategy.prepare_for_status_update(&ctx, &mut obj, &old);
+                row.strategy.validate_status_update(&ctx, &obj, &old);
+                row.strategy.warnings(&obj, Some(&old));
+                row.strategy.selectable_fields(&obj);
+                row.strategy.scale(&obj);
+                let cells = row.strategy.row(&obj, now).len();
+                assert_eq!(cells, row.strategy.columns().len(), "{} {body}", row.resource);
+                if let Some(convert) = row.convert {
+                    (convert.from_stored)(&mut obj);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_unique() {
+        for (i, row) in ROWS.iter().enumerate() {
+            let same = |r: &Row| (r.group, r.version, r.resource) == (row.group, row.version, row.resource);
+            assert_eq!(ROWS.iter().position(same), Some(i), "{}/{}", row.group, row.resource);
+        }
+        assert_eq!(find("apps", "v1", "deployments").map(|r| r.storage), Some("apps/deployments"));
+        assert_eq!(find("events.k8s.io", "v1", "events").map(|r| r.storage), Some("core/events"));
+    }
+}

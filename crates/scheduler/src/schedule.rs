@@ -326,7 +326,8 @@ mod tests {
         if spec.get("containers").is_none() {
             spec["containers"] = json!([{"name": "c", "image": "i"}]);
         }
-        let pod = json!({"metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": "a"}}, "spec": spec});
+        let pod =
+            json!({"metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": "a"}}, "spec": spec});
         Arc::new(serde_json::from_value(pod).expect("pod"))
     }
 
@@ -347,7 +348,10 @@ mod tests {
         add_node(&mut s, "c", "z2", json!({"unschedulable": true}));
         assert_eq!(place(&s, json!({})), "a");
         let tolerations = json!([{"operator": "Exists", "key": "k"}]);
-        assert_eq!(place(&s, json!({"tolerations": tolerations, "nodeSelector": {"topology.kubernetes.io/zone": "z2"}})), "b");
+        assert_eq!(
+            place(&s, json!({"tolerations": tolerations, "nodeSelector": {"topology.kubernetes.io/zone": "z2"}})),
+            "b"
+        );
         assert_eq!(
             place(&s, json!({"containers": requests("5")})),
             "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable. \
@@ -362,8 +366,10 @@ mod tests {
         add_node(&mut s, "b", "z2", json!({}));
         s.on_pod(Event::Added(pod("p", json!({"nodeName": "a", "containers": requests("1")}))));
         assert_eq!(place(&s, json!({"containers": requests("1")})), "b");
-        let term = json!([{"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": "a"}}}]);
-        let required = |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
+        let term =
+            json!([{"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"app": "a"}}}]);
+        let required =
+            |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
         assert_eq!(place(&s, required("podAffinity")), "a");
         assert_eq!(place(&s, required("podAntiAffinity")), "b");
         let spread = json!([{"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule",
@@ -376,7 +382,10 @@ mod tests {
         let mut s = scheduler();
         add_node(&mut s, "a", "z1", json!({}));
         for (name, priority) in [("low", 1), ("mid", 5)] {
-            s.on_pod(Event::Added(pod(name, json!({"nodeName": "a", "priority": priority, "containers": requests("2")}))));
+            s.on_pod(Event::Added(pod(
+                name,
+                json!({"nodeName": "a", "priority": priority, "containers": requests("2")}),
+            )));
         }
         let check = |priority: i32, cpu: &str, want: Result<&[&str], &str>| {
             let new = PodInfo::new(pod("new", json!({"priority": priority, "containers": requests(cpu)})));

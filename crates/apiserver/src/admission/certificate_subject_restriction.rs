@@ -47,9 +47,12 @@ fn organizations(base64: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
+    /// CN=a, with the organizations system:masters and b.
+    const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIc01JR1RBZ0VBTURFeEZ6QVZCZ05WQkFvTURuTjVjM1JsYlRwdFlYTjBaWEp6TVFvd0NBWURWUVFLREFGaQpNUW93Q0FZRFZRUUREQUZoTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFWXBGRFMxSXlWLzhaCi9zZEt6QkdTZDAwT0RMQlFwMGJVR2ltK2hWTUxOT0hZT2p2cUJaU0RHYWVPcTR6am5nVWt4ejRhZlp4ZnBGb0kKMUFqMXJ6RG5JNkFBTUFvR0NDcUdTTTQ5QkFNQ0EwZ0FNRVVDSUJVaHRtWUVjYWFlUUFqU1hwOTFydGJEV1hGMgpZZE52N0dDU2V6eVlkc0d5QWlFQTdad0UvUzZKazhWdUxQMEZ0NE5VYzRQZExTc1hONDh3UEczbVFGWEdJZGs9Ci0tLS0tRU5EIENFUlRJRklDQVRFIFJFUVVFU1QtLS0tLQo=";
+
     #[test]
     fn organizations_are_read() {
-        // CN=a, O=system:masters, without a key or signature that would matter here.
+        assert_eq!(organizations(REQUEST), Ok(vec![MASTERS.to_owned(), "b".to_owned()]));
         for junk in ["", "!", "eA=="] {
             assert!(organizations(junk).is_err(), "{junk}");
         }

@@ -26,11 +26,17 @@ impl Plugin for LimitRanger {
     }
 
     async fn validate(&self, server: &ApiServer, a: &Attributes<'_>, o: Option<&Object>) -> Result<(), Status> {
-        let pods = a.is("", "pods") && a.operation == Operation::Create;
+        let pods = (a.is("", "pods") && a.operation == Operation::Create) || is_resize(a);
         let claims = a.is("", "persistentvolumeclaims") && a.operation != Operation::Delete;
-        let Some(object) = o.filter(|_| pods || claims) else { return Ok(()) };
+        let going = a.old.is_some_and(meta::is_deleting);
+        let Some(object) = o.filter(|_| (pods || claims) && !going) else { return Ok(()) };
         for (_, range) in server.lives().limit_ranges.in_namespace(a.namespace) {
-            let errors: Vec<String> = limits(&range).flat_map(|limit| check(object, limit, pods)).collect();
+            let mut errors: Vec<String> = Vec::new();
+            for error in limits(&range).flat_map(|limit| check(object, limit, pods)) {
+                if !errors.contains(&error) {
+                    errors.push(error);
+                }
+            }
             match errors.as_slice() {
                 [] => {}
                 [one] => return Err(a.forbidden(one)),
@@ -39,6 +45,11 @@ impl Plugin for LimitRanger {
         }
         Ok(())
     }
+}
+
+/// A resize keeps to the bounds as a new pod does.
+fn is_resize(a: &Attributes<'_>) -> bool {
+    a.resource.group.is_empty() && a.resource.resource == "pods" && a.subresource == "resize"
 }
 
 fn limits(range: &Object) -> impl Iterator<Item = &Value> {

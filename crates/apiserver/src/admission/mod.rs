@@ -16,6 +16,7 @@ mod node_restriction;
 mod persistent_volume_claim_resize;
 mod pod_security;
 mod priority;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage_object_in_use;
@@ -107,6 +108,7 @@ const PLUGINS: &[&dyn Plugin] = &[
     &certificate_signing::CertificateSigning,
     &certificate_subject_restriction::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
+    &resource_quota::ResourceQuota,
 ];
 
 /// Runs the mutating side.
@@ -127,4 +129,19 @@ pub async fn validate(
         plugin.validate(server, attributes, object).await?;
     }
     Ok(())
+}
+
+/// What plugins charged for a write that passed [`validate`], to be given back should it not be stored.
+pub struct Undo(resource_quota::Charges);
+
+impl Undo {
+    /// What the write was charged.
+    pub fn of(server: &ApiServer, attributes: &Attributes<'_>, object: &Object) -> Self {
+        Self(resource_quota::charged(server, attributes, object))
+    }
+
+    /// Gives it back.
+    pub async fn run(self, server: &ApiServer, attributes: &Attributes<'_>) {
+        resource_quota::give_back(server, attributes, &self.0).await;
+    }
 }

@@ -106,9 +106,16 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     }
     request.warn_all(resource.strategy.warnings(&object, None));
     admission::validate(server, attributes, Some(&object)).await?;
+    let undo = admission::Undo::of(server, attributes, &object);
     resource.complete(&mut object);
     system::drop_empty(&mut object);
-    let stored = resource.store.create(object, attributes.dry_run).await?;
+    let stored = match resource.store.create(object, attributes.dry_run).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            undo.run(server, attributes).await;
+            return Err(error);
+        }
+    };
     if !attributes.dry_run {
         allocation.keep();
     }

@@ -217,9 +217,16 @@ async fn write(
         request.warn_all(resource.strategy.warnings(&new, Some(old)));
     }
     admission::validate(server, attributes, Some(&new)).await?;
+    let undo = admission::Undo::of(server, attributes, &new);
     resource.complete(&mut new);
     system::drop_empty(&mut new);
-    let updated = store(resource, current, change, new, options.dry_run).await?;
+    let updated = match store(resource, current, change, new, options.dry_run).await {
+        Ok(updated) => updated,
+        Err(error) => {
+            undo.run(server, attributes).await;
+            return Err(error);
+        }
+    };
     if !options.dry_run {
         allocation.keep();
         if updated.deleted {

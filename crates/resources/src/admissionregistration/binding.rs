@@ -21,18 +21,16 @@ const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 const COLUMNS: &[Column] = &[
     NAME,
     Column::string("PolicyName")
-    .describe("PolicyName indicates the policy definition which the policy binding binded to"),
+        .describe("PolicyName indicates the policy definition which the policy binding binded to"),
     Column::string("ParamRef").describe("ParamRef indicates the param resource which sets the configuration param"),
     AGE,
-
 ];
 const MUTATING_COLUMNS: &[Column] = &[
     NAME,
     Column::string("PolicyName")
-    .describe("PolicyName indicates the policy definition which the policy binding binded to"),
+        .describe("PolicyName indicates the policy definition which the policy binding binded to"),
     Column::string("ParamRef").describe("ParamRef indicates the param resource which sets the configuration param"),
     AGE,
-
 ];
 
 impl Strategy for AdmissionPolicyBinding {
@@ -114,7 +112,7 @@ fn param_ref(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     }
     match of.text("parameterNotFoundAction") {
         "" => errors.required(&path.field("parameterNotFoundAction"), ""),
-        action => drop(errors.supported(&path.field("parameterNotFoundAction"), action, &["Deny", "Allow"])),
+        action => errors.one_of(&path.field("parameterNotFoundAction"), action, &["Deny", "Allow"]),
     }
 }
 

@@ -20,18 +20,16 @@ const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
     Column::integer("Validations")
-    .describe("Validations indicates the number of validation rules defined in this configuration"),
+        .describe("Validations indicates the number of validation rules defined in this configuration"),
     Column::string("ParamKind").describe("ParamKind specifies the kind of resources used to parameterize this policy"),
     AGE,
-
 ];
 const MUTATING_COLUMNS: &[Column] = &[
     NAME,
     Column::integer("Mutations")
-    .describe("Mutation indicates the number of mutations rules defined in this configuration"),
+        .describe("Mutation indicates the number of mutations rules defined in this configuration"),
     Column::string("ParamKind").describe("ParamKind specifies the kind of resources used to parameterize this policy"),
     AGE,
-
 ];
 const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
 const NEEDS_ONE: &str = "validations or auditAnnotations must contain at least one item";
@@ -226,6 +224,6 @@ fn mutations(errors: &mut Errors, spec: &Value) {
     }
     match spec.text("reinvocationPolicy") {
         "" => errors.required(&SPEC.field("reinvocationPolicy"), ""),
-        policy => drop(errors.supported(&SPEC.field("reinvocationPolicy"), policy, &["IfNeeded", "Never"])),
+        policy => errors.one_of(&SPEC.field("reinvocationPolicy"), policy, &["IfNeeded", "Never"]),
     }
 }

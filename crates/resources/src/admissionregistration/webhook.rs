@@ -20,13 +20,11 @@ const COLUMNS: &[Column] = &[
     NAME,
     Column::integer("Webhooks").describe("Webhooks indicates the number of webhooks registered in this configuration"),
     AGE,
-
 ];
 const VALIDATING_COLUMNS: &[Column] = &[
     NAME,
     Column::integer("Webhooks").describe("Webhooks indicates the number of webhooks registered in this configuration"),
     AGE,
-
 ];
 
 impl Strategy for WebhookConfiguration {
@@ -93,7 +91,7 @@ fn webhook(errors: &mut Errors, hook: &Value, mutating: bool, path: &Path<'_>) {
     errors.supported(&path.field("matchPolicy"), hook.text("matchPolicy"), &["Equivalent", "Exact"]);
     match hook.at("sideEffects").as_str() {
         None => errors.required(&path.field("sideEffects"), "must specify one of None, NoneOnDryRun"),
-        Some(effects) => drop(errors.supported(&path.field("sideEffects"), effects, &["None", "NoneOnDryRun"])),
+        Some(effects) => errors.one_of(&path.field("sideEffects"), effects, &["None", "NoneOnDryRun"]),
     }
     if let Some(seconds) = hook.int("timeoutSeconds").filter(|s| !(1..=30).contains(s)) {
         let text = "the timeout value must be between 1 and 30 seconds";

@@ -17,7 +17,6 @@ const COLUMNS: &[Column] = &[
     Column::string("Controller").describe("Controller of the object"),
     Column::string("Revision").describe("Revision indicates the revision of the state represented by Data."),
     AGE,
-
 ];
 
 impl Strategy for ControllerRevision {

@@ -21,7 +21,6 @@ const COLUMNS: &[Column] = &[
     AGE,
     Column::string("Containers").wide().describe("Names of each container in the template."),
     Column::string("Images").wide().describe("Images referenced by each container in the template."),
-
 ];
 const COUNTS: [&str; 2] = ["replicas", "availableReplicas"];
 const FIXED: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";

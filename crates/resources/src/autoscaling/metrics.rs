@@ -60,7 +60,7 @@ fn metric(errors: &mut Errors, metric: &Value, path: &Path<'_>) {
             errors.required(&path.field(field), "must populate information for the given metric source");
         }
         Some(_) => {}
-        None => drop(errors.supported(&type_path, kind, &TYPES)),
+        None => errors.one_of(&type_path, kind, &TYPES),
     }
     if present.len() > 1 {
         for field in present.iter().filter(|f| !SOURCES.contains(&(**f, kind))) {

@@ -142,7 +142,7 @@ fn spec(errors: &mut Errors, spec: &Value, old: Option<&Value>) {
     let path = SPEC.field("concurrencyPolicy");
     match spec.text("concurrencyPolicy") {
         "" => errors.required(&path, ""),
-        policy => drop(errors.supported(&path, policy, &["Allow", "Forbid", "Replace"])),
+        policy => errors.one_of(&path, policy, &["Allow", "Forbid", "Replace"]),
     }
     job_template(errors, spec.at("jobTemplate").at("spec"), &SPEC.field("jobTemplate.spec"));
     for field in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {

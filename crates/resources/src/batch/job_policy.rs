@@ -25,7 +25,7 @@ pub fn failure(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
                 errors.invalid(&path.field("action"), action, "requires the backoffLimitPerIndex to be set");
             }
             action => {
-                drop(errors.supported(&path.field("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"]))
+                errors.one_of(&path.field("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"])
             }
         }
         let (codes, conditions) = (rule.at("onExitCodes"), rule.list("onPodConditions"));
@@ -47,7 +47,7 @@ fn exit_codes(errors: &mut Errors, codes: &Value, names: &[&str], path: &Path<'_
     let operator = codes.text("operator");
     match operator {
         "" => errors.required(&path.field("operator"), "valid values: [\"In\" \"NotIn\"]"),
-        operator => drop(errors.supported(&path.field("operator"), operator, &["In", "NotIn"])),
+        operator => errors.one_of(&path.field("operator"), operator, &["In", "NotIn"]),
     }
     if codes.has("containerName") && !names.contains(&codes.text("containerName")) {
         let text = "must be one of the container or initContainer names in the pod template";
@@ -82,7 +82,7 @@ fn pod_conditions(errors: &mut Errors, conditions: &[Value], path: &Path<'_>) {
         errors.invalid_each(&path.field("type"), kind, names::qualified_name(kind));
         match pattern.text("status") {
             "" => errors.required(&path.field("status"), "valid values: [\"False\" \"True\" \"Unknown\"]"),
-            status => drop(errors.supported(&path.field("status"), status, &["False", "True", "Unknown"])),
+            status => errors.one_of(&path.field("status"), status, &["False", "True", "Unknown"]),
         }
     }
 }

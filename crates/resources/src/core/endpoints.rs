@@ -53,10 +53,6 @@ impl Strategy for Endpoints {
         errors.0
     }
 
-    fn warnings(&self, _obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()]
-    }
-
     fn allow_create_on_update(&self) -> bool {
         true
     }
@@ -101,7 +97,7 @@ fn port(errors: &mut Errors, port: &Value, require_name: bool, path: &Path<'_>) 
     }
     match port.text("protocol") {
         "" => errors.required(&path.field("protocol"), ""),
-        protocol => drop(errors.supported(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"])),
+        protocol => errors.one_of(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
     }
     if port.has("appProtocol") {
         let name = port.text("appProtocol");

@@ -49,7 +49,6 @@ impl Strategy for Namespace {
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         finalizers(&mut errors, obj);
-        pod_security(&mut errors, obj);
         errors.0
     }
 
@@ -93,29 +92,6 @@ impl Strategy for Namespace {
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         (name == "finalize").then_some(&Finalize as &dyn Strategy)
     }
-}
-
-/// Errors of the labels that say how pods are held to the pod security standards.
-fn pod_security(errors: &mut Errors, obj: &Object) {
-    let path = Path::root("metadata.labels");
-    for (key, value) in obj.at("metadata").entries("labels") {
-        let Some(mode) = key.strip_prefix("pod-security.kubernetes.io/") else { continue };
-        let text = value.as_str().unwrap_or("");
-        match mode {
-            "enforce" | "audit" | "warn" if !["privileged", "baseline", "restricted"].contains(&text) => {
-                errors.invalid(&path.key(key), text, "must be one of privileged, baseline, restricted");
-            }
-            "enforce-version" | "audit-version" | "warn-version" if !is_version(text) => {
-                errors.invalid(&path.key(key), text, "must be \"latest\" or \"v1.x\"");
-            }
-            _ => {}
-        }
-    }
-}
-
-fn is_version(text: &str) -> bool {
-    let minor = text.strip_prefix("v1.").unwrap_or("x");
-    text == "latest" || (!minor.is_empty() && minor.bytes().all(|c| c.is_ascii_digit()))
 }
 
 fn finalizers(errors: &mut Errors, obj: &Object) {

@@ -27,7 +27,6 @@ const COLUMNS: &[Column] = &[
     Column::string("Container-Runtime").wide().describe("ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2)."),
 
 ];
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const ROLE: &str = "node-role.kubernetes.io/";
 const FIXED_CIDR: &str = "node updates may not change podCIDR except from \"\" to valid";
 
@@ -58,14 +57,8 @@ impl Strategy for Node {
         }
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        // a kubelet brings its status along; until that is judged the node takes no pods (TaintNodesByCondition)
-        let mut list = obj.at("spec").list("taints").to_vec();
-        let same = |t: &Value| t.text("key") == NOT_READY && t.text("effect") == "NoSchedule";
-        if !list.iter().any(same) {
-            list.push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
-            api::meta::field_mut(obj, "spec").insert("taints".into(), list.into());
-        }
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, _obj: &mut Object) {
+        // a kubelet brings its status along
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

@@ -79,7 +79,6 @@ impl Strategy for PersistentVolume {
 
     fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {
         obj["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": ctx.timestamp()});
-        protect(obj, "kubernetes.io/pv-protection");
     }
 
     fn prepare_for_status_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
@@ -153,15 +152,6 @@ impl Strategy for PersistentVolume {
             age::since_creation(obj, now).into(),
             or_unset(spec.text("volumeMode")),
         ]
-    }
-}
-
-/// Adds the finalizer that keeps a volume or claim in use (admission plugin StorageObjectInUseProtection).
-pub fn protect(obj: &mut Object, finalizer: &str) {
-    let mut list = obj.at("metadata").list("finalizers").to_vec();
-    if !list.iter().any(|f| f == finalizer) {
-        list.push(finalizer.into());
-        api::meta::set(obj, "finalizers", list);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
-use crate::core::persistent_volume::{access_modes, capacity, format_access_modes, protect};
+use crate::core::persistent_volume::{access_modes, capacity, format_access_modes};
 use crate::core::quantities::{amount, quantity, round_up};
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
 use crate::{Ctx, Strategy, copy_field, metadata, names};
@@ -45,7 +45,6 @@ impl Strategy for PersistentVolumeClaim {
 
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
         obj["status"] = json!({"phase": "Pending"});
-        protect(obj, "kubernetes.io/pvc-protection");
         if let Some(spec) = obj.get_mut("spec") {
             data_source(spec, true);
         }

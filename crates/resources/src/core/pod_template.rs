@@ -17,7 +17,6 @@ const COLUMNS: &[Column] = &[
     Column::string("Containers").describe("Names of each container in the template."),
     Column::string("Images").describe("Images referenced by each container in the template."),
     Column::string("Pod Labels").describe("The labels for the pod template."),
-
 ];
 
 impl Strategy for PodTemplate {

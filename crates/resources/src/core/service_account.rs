@@ -2,8 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::Fields;
-use crate::{Ctx, Strategy};
+use crate::Strategy;
 use api::Object;
 use api::table::Column;
 use jiff::Timestamp;
@@ -19,11 +18,6 @@ impl Strategy for ServiceAccount {
         false
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        // only the token controller of old wrote secrets on creation, and clients still may
-        let _ = obj;
-    }
-
     fn metadata_on_update(&self) -> crate::MetadataChecks {
         crate::MetadataChecks::Both
     }
@@ -33,6 +27,6 @@ impl Strategy for ServiceAccount {
     }
 
     fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
-        vec![api::meta::name(obj).into(), obj.list("secrets").len().into(), age::since_creation(obj, now).into()]
+        vec![api::meta::name(obj).into(), age::since_creation(obj, now).into()]
     }
 }

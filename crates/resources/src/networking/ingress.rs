@@ -17,12 +17,11 @@ const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
     Column::string("Class")
-    .describe("The name of the IngressClass resource that should be used for additional configuration"),
+        .describe("The name of the IngressClass resource that should be used for additional configuration"),
     Column::string("Hosts").describe("Hosts that incoming requests are matched against before the ingress rule"),
     Column::string("Address").describe("Address is a list containing ingress points for the load-balancer"),
     Column::string("Ports").describe("Ports of TLS configurations that open"),
     AGE,
-
 ];
 const BAD_PARTS: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 const BAD_ENDS: [&str; 2] = ["/..", "/."];

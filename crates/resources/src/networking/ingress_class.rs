@@ -18,7 +18,6 @@ const COLUMNS: &[Column] = &[
     Column::string("Controller").describe("Controller that is responsible for handling this class"),
     Column::string("Parameters").describe("A reference to a resource with additional parameters"),
     AGE,
-
 ];
 
 impl Strategy for IngressClass {

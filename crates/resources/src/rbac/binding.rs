@@ -159,7 +159,7 @@ fn subject(errors: &mut Errors, subject: &Value, namespaced: bool, path: &Path<'
                 errors.required(&path.field("namespace"), "");
             }
         }
-        "User" | "Group" => drop(errors.supported(&path.field("apiGroup"), group, &[GROUP])),
+        "User" | "Group" => errors.one_of(&path.field("apiGroup"), group, &[GROUP]),
         other => errors.not_supported(&path.field("kind"), other, &["ServiceAccount", "User", "Group"]),
     }
 }

@@ -17,7 +17,6 @@ const COLUMNS: &[Column] = &[
     NAME,
     Column::integer("Drivers").describe("Drivers indicates the number of CSI drivers registered on the node"),
     AGE,
-
 ];
 
 impl Strategy for CsiNode {

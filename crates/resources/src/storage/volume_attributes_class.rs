@@ -2,7 +2,6 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::core::persistent_volume::protect;
 use crate::field::{Errors, Fields, Path, same};
 use crate::{Ctx, MetadataChecks, Strategy, names};
 use api::table::Column;
@@ -13,6 +12,7 @@ use serde_json::Value;
 /// Volume attributes classes.
 pub struct VolumeAttributesClass;
 
+const PROTECTION: &str = "kubernetes.io/vac-protection";
 const COLUMNS: &[Column] =
     &[NAME, Column::string("DriverName").describe("Name of the CSI driver This field is immutable."), AGE];
 
@@ -22,7 +22,12 @@ impl Strategy for VolumeAttributesClass {
     }
 
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        protect(obj, "kubernetes.io/vac-protection");
+        // held while a claim uses it
+        let mut list = obj.at("metadata").list("finalizers").to_vec();
+        if !list.iter().any(|f| f == PROTECTION) {
+            list.push(PROTECTION.into());
+            api::meta::set(obj, "finalizers", list);
+        }
     }
 
     fn metadata_on_update(&self) -> MetadataChecks {

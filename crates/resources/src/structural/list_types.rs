@@ -35,9 +35,10 @@ impl Schema {
     fn key_of(&self, list: usize, item: &Value) -> Value {
         let node = self.node(list);
         let default = |key: &String| self.node(*self.node(node.items?).properties.get(key)?).default.clone();
-        let keys = node.list_keys.iter().filter_map(|key| {
-            Some((key.clone(), item.get(key).cloned().or_else(|| default(key))?))
-        });
+        let keys = node
+            .list_keys
+            .iter()
+            .filter_map(|key| Some((key.clone(), item.get(key).cloned().or_else(|| default(key))?)));
         Value::Object(keys.collect::<Map<_, _>>())
     }
 }

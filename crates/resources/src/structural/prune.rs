@@ -118,7 +118,11 @@ mod tests {
             json!({"spec": {"free": {"x": {"y": 1}, "known": {}}}}),
             &["spec.free.known.z"],
         );
-        check(json!({"spec": {"map": {"m": {"k": 1, "q": 2}}}}), json!({"spec": {"map": {"m": {"k": 1}}}}), &["spec.map.m.q"]);
+        check(
+            json!({"spec": {"map": {"m": {"k": 1, "q": 2}}}}),
+            json!({"spec": {"map": {"m": {"k": 1}}}}),
+            &["spec.map.m.q"],
+        );
         check(
             json!({"spec": {"list": [{"k": "a", "q": 1}]}}),
             json!({"spec": {"list": [{"k": "a"}]}}),

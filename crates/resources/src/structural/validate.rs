@@ -52,7 +52,9 @@ impl Schema {
             let results: Vec<_> = node.one_of.iter().map(errors).collect();
             match results.iter().filter(|r| r.is_empty()).count() {
                 0 => {
-                    out.push(whole(format!("{path:?} must validate one and only one schema (oneOf). Found none valid")));
+                    out.push(whole(format!(
+                        "{path:?} must validate one and only one schema (oneOf). Found none valid"
+                    )));
                     out.extend(results.into_iter().next().unwrap_or_default());
                 }
                 1 => {}
@@ -201,25 +203,37 @@ mod tests {
             assert_eq!(got, want);
         };
         check(json!({"type": "integer"}), json!(1), &[]);
-        check(json!({"type": "integer"}), json!("s"), &[
-            "x: Invalid value: \"string\": x in body must be of type integer: \"string\"",
-        ]);
-        check(json!({"type": "integer", "maximum": 3}), json!(4), &[
-            "x: Invalid value: 4: x in body should be less than or equal to 3",
-        ]);
-        check(json!({"type": "string", "minLength": 2, "pattern": "^a"}), json!("b"), &[
-            "x: Invalid value: \"b\": x in body should be at least 2 chars long",
-        ]);
-        check(json!({"type": "string", "enum": ["a", "b"]}), json!("c"), &[
-            "x: Unsupported value: \"c\": supported values: \"a\", \"b\"",
-        ]);
-        check(json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}), json!(["a", "a"]), &[
-            "x[1]: Duplicate value: \"a\"",
-        ]);
+        check(
+            json!({"type": "integer"}),
+            json!("s"),
+            &["x: Invalid value: \"string\": x in body must be of type integer: \"string\""],
+        );
+        check(
+            json!({"type": "integer", "maximum": 3}),
+            json!(4),
+            &["x: Invalid value: 4: x in body should be less than or equal to 3"],
+        );
+        check(
+            json!({"type": "string", "minLength": 2, "pattern": "^a"}),
+            json!("b"),
+            &["x: Invalid value: \"b\": x in body should be at least 2 chars long"],
+        );
+        check(
+            json!({"type": "string", "enum": ["a", "b"]}),
+            json!("c"),
+            &["x: Unsupported value: \"c\": supported values: \"a\", \"b\""],
+        );
+        check(
+            json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}),
+            json!(["a", "a"]),
+            &["x[1]: Duplicate value: \"a\""],
+        );
         check(json!({"type": "object", "required": ["y"]}), json!({}), &["x.y: Required value"]);
-        check(json!({"type": "string", "not": {"enum": ["bad"]}}), json!("bad"), &[
-            "<nil>: Invalid value: \"\": \"x\" must not validate the schema (not)",
-        ]);
+        check(
+            json!({"type": "string", "not": {"enum": ["bad"]}}),
+            json!("bad"),
+            &["<nil>: Invalid value: \"\": \"x\" must not validate the schema (not)"],
+        );
         check(json!({"x-kubernetes-int-or-string": true}), json!("5"), &[]);
         check(json!({"type": "string", "nullable": true}), json!(null), &[]);
     }

@@ -60,6 +60,23 @@ fn agrees_with_a_real_server_in_both_directions() {
 }
 
 #[test]
+fn lists_are_written_item_by_item() {
+    for (path, json, bytes) in pairs() {
+        let (Some(items), Some(kind)) = (json["items"].as_array(), json["kind"].as_str()) else { continue };
+        let (version, kind) = (json["apiVersion"].as_str().unwrap_or(""), kind.strip_suffix("List").unwrap_or(kind));
+        let (group, version_only) = version.split_once('/').unwrap_or(("", version));
+        let schema = crate::schema_name(group, version_only, kind).expect("an item's schema");
+        let mut list = ListMessage::new(&json["metadata"]).expect("metadata");
+        items.iter().for_each(|item| list.push(&message(schema, item).expect("a message")));
+        assert!(list.finish(version, &format!("{kind}List")) == bytes, "{path}");
+    }
+    let empty = ListMessage::new(&json!({"resourceVersion": "7"})).expect("metadata").finish("v1", "PodList");
+    let list = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": []});
+    assert_eq!(to_protobuf("", &list), Ok(empty));
+    assert!(has_protobuf("io.k8s.api.core.v1.Pod") && !has_protobuf("") && !has_protobuf("io.x.Widget"));
+}
+
+#[test]
 fn frames_watch_events() {
     assert_eq!(watch_event_protobuf("ADDED", b"xy"), b"\0\0\0\x0d\x0a\x05ADDED\x12\x04\x0a\x02xy");
 }

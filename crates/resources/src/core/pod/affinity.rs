@@ -228,6 +228,6 @@ pub fn taint_effect(errors: &mut Errors, effect: &str, allow_empty: bool, path: 
     match effect {
         "" if allow_empty => {}
         "" => errors.required(path, ""),
-        effect => drop(errors.supported(path, effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"])),
+        effect => errors.one_of(path, effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]),
     }
 }

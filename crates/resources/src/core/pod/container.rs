@@ -130,7 +130,7 @@ fn common(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>) {
     let policy = path.field("terminationMessagePolicy");
     match c.text("terminationMessagePolicy") {
         "" => errors.required(&policy, ""),
-        text => drop(errors.supported(&policy, text, &["File", "FallbackToLogsOnError"])),
+        text => errors.one_of(&policy, text, &["File", "FallbackToLogsOnError"]),
     }
     ports(errors, c, &path.field("ports"));
     env::env(errors, c, &path.field("env"));
@@ -148,7 +148,7 @@ fn common(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>) {
 pub fn pull_policy(errors: &mut Errors, policy: &str, path: &Path<'_>) {
     match policy {
         "" => errors.required(path, ""),
-        policy => drop(errors.supported(path, policy, &["Always", "IfNotPresent", "Never"])),
+        policy => errors.one_of(path, policy, &["Always", "IfNotPresent", "Never"]),
     }
 }
 
@@ -177,7 +177,7 @@ fn ports(errors: &mut Errors, c: &Value, path: &Path<'_>) {
         }
         match port.text("protocol") {
             "" => errors.required(&path.field("protocol"), ""),
-            protocol => drop(errors.supported(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"])),
+            protocol => errors.one_of(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
         }
     }
 }
@@ -212,7 +212,7 @@ fn resize_policy(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<
         for (value, supported) in [(resource, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])] {
             match value {
                 "" => errors.required(path, ""),
-                value => drop(errors.supported(path, value, &supported)),
+                value => errors.one_of(path, value, &supported),
             }
         }
         if scope.spec.text("restartPolicy") == "Never" && restart != "NotRequired" {
@@ -226,7 +226,7 @@ fn restart_policy(errors: &mut Errors, c: &Value, path: &Path<'_>) {
     match policy {
         "" if rules.is_empty() => return,
         "" => errors.required(&path.field("restartPolicy"), "must specify restartPolicy when restart rules are used"),
-        policy => drop(errors.supported(&path.field("restartPolicy"), policy, &POLICIES)),
+        policy => errors.one_of(&path.field("restartPolicy"), policy, &POLICIES),
     }
     let list = path.field("restartPolicyRules");
     if rules.len() > 20 {

@@ -163,7 +163,7 @@ fn field_ref(errors: &mut Errors, of: &Value, supported: &[&str], path: &Path<'_
         }
         Some(("metadata.labels", key)) => errors.invalid_each(path, key, names::qualified_name(key)),
         Some((other, _)) if is_known(other) => errors.invalid(path, other, "does not support subscript"),
-        None if is_known(text) => drop(errors.supported(&path.field("fieldPath"), text, supported)),
+        None if is_known(text) => errors.one_of(&path.field("fieldPath"), text, supported),
         _ => {
             let detail = format!("error converting fieldPath: field label not supported: {text}");
             errors.invalid(&path.field("fieldPath"), text, &detail);

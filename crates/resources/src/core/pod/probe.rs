@@ -118,8 +118,8 @@ fn lifecycle(errors: &mut Errors, scope: &Scope<'_>, lifecycle: &Value, path: &P
     }
     let path = path.field("stopSignal");
     match scope.spec.at("os").text("name") {
-        "windows" => drop(errors.supported(&path, signal, &WINDOWS_SIGNALS)),
-        "linux" => drop(errors.supported(&path, signal, LINUX_SIGNALS)),
+        "windows" => errors.one_of(&path, signal, &WINDOWS_SIGNALS),
+        "linux" => errors.one_of(&path, signal, LINUX_SIGNALS),
         "" => errors.forbidden(&path, "may not be set for containers with empty `spec.os.name`"),
         _ => {}
     }

@@ -126,7 +126,7 @@ fn seccomp(errors: &mut Errors, profile: &Value, path: &Path<'_>) {
     let kind = profile.text("type");
     match kind {
         "" => errors.required(&path.field("type"), "type is required when seccompProfile is set"),
-        kind => drop(errors.supported(&path.field("type"), kind, &["Localhost", "RuntimeDefault", "Unconfined"])),
+        kind => errors.one_of(&path.field("type"), kind, &["Localhost", "RuntimeDefault", "Unconfined"]),
     }
     let path = path.field("localhostProfile");
     match (kind, profile.has("localhostProfile")) {

@@ -69,7 +69,7 @@ fn choices(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     for (field, supported) in [("restartPolicy", &restart[..]), ("dnsPolicy", &dns[..])] {
         match spec.text(field) {
             "" => errors.required(&path.field(field), ""),
-            value => drop(errors.supported(&path.field(field), value, supported)),
+            value => errors.one_of(&path.field(field), value, supported),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Services. Addresses and node ports are given out by the API server between defaulting and validation.
 
+mod change;
+mod table;
+
 use crate::age;
 use crate::columns::{AGE, NAME, or_none};
 use crate::core::endpoints::endpoint_ip;
@@ -42,12 +45,12 @@ impl Strategy for Service {
 
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
         obj["status"] = json!({"loadBalancer": {}});
-        drop_type_dependent(obj, None);
+        change::drop_type_dependent(obj, None);
     }
 
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         crate::copy_field(new, old, "status");
-        drop_type_dependent(new, Some(old));
+        change::drop_type_dependent(new, Some(old));
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
@@ -64,8 +67,8 @@ impl Strategy for Service {
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         let (now, was) = (new.at("spec"), old.at("spec"));
-        cluster_ips_change(&mut errors, now, was);
-        families_change(&mut errors, now, was);
+        change::cluster_ips_change(&mut errors, now, was);
+        change::families_change(&mut errors, now, was);
         let balanced = |spec: &Value| spec.text("type") == "LoadBalancer";
         if balanced(now) && balanced(was) && now.at("loadBalancerClass") != was.at("loadBalancerClass") {
             errors.invalid(&SPEC.field("loadBalancerClass"), now.at("loadBalancerClass").clone(), FIXED);
@@ -112,8 +115,8 @@ impl Strategy for Service {
             api::meta::name(obj).into(),
             spec.text("type").into(),
             or_none(cluster_ip),
-            external_ip(obj).into(),
-            or_none(&ports_text(spec)),
+            table::external_ip(obj).into(),
+            or_none(&table::ports_text(spec)),
             age::since_creation(obj, now).into(),
             metadata::format_labels(spec.at("selector")).into(),
         ]
@@ -145,58 +148,6 @@ fn spec_defaults(spec: &mut Value) {
     }
     if spec.text("type") == "LoadBalancer" {
         set_default(spec, "allocateLoadBalancerNodePorts", true);
-    }
-}
-
-/// Fields that belonged to the old type and that the writer did not touch are dropped when the type changes.
-fn drop_type_dependent(new: &mut Object, old: Option<&Object>) {
-    let Some(was) = old.map(|o| o.at("spec").clone()) else { return };
-    let Some(spec) = new.get_mut("spec") else { return };
-    let kind = spec.text("type").to_owned();
-    let uses_cluster_ips = |kind: &str| kind != "ExternalName";
-    let node_ports = |spec: &Value| match spec.text("type") {
-        "NodePort" => true,
-        "LoadBalancer" => spec.at("allocateLoadBalancerNodePorts").as_bool() != Some(false),
-        _ => false,
-    };
-    let remove = |spec: &mut Value, field: &str| drop(spec.as_object_mut().map(|map| map.remove(field)));
-    if uses_cluster_ips(was.text("type")) && !uses_cluster_ips(&kind) {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            if spec.at(field) == was.at(field) {
-                remove(spec, field);
-            }
-        }
-        if spec.at("clusterIP").is_null() {
-            remove(spec, "clusterIPs");
-        }
-    }
-    if kind == "ExternalName" && spec.at("internalTrafficPolicy") == was.at("internalTrafficPolicy") {
-        remove(spec, "internalTrafficPolicy");
-    }
-    if node_ports(&was) && kind != "NodePort" && kind != "LoadBalancer" {
-        let same_ports = |a: &Value, b: &Value| a.int("nodePort") == b.int("nodePort");
-        let before = was.list("ports").to_vec();
-        for port in items_mut(spec, "ports") {
-            if before.iter().any(|b| same_ports(b, port)) {
-                remove(port, "nodePort");
-            }
-        }
-    }
-    if needs_health_check(&was)
-        && !needs_health_check(spec)
-        && spec.at("healthCheckNodePort") == was.at("healthCheckNodePort")
-    {
-        remove(spec, "healthCheckNodePort");
-    }
-    if was.text("type") == "LoadBalancer" && kind != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if spec.at(field) == was.at(field) {
-                remove(spec, field);
-            }
-        }
-    }
-    if is_external(&was) && !is_external(spec) && spec.at("externalTrafficPolicy") == was.at("externalTrafficPolicy") {
-        remove(spec, "externalTrafficPolicy");
     }
 }
 
@@ -247,11 +198,11 @@ fn service(errors: &mut Errors, obj: &Object) {
     }
     match kind {
         "" => errors.required(&SPEC.field("type"), ""),
-        kind => drop(errors.supported(
+        kind => errors.one_of(
             &SPEC.field("type"),
             kind,
             &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
-        )),
+        ),
     }
     port_numbers(errors, ports, kind);
     balancer(errors, obj);
@@ -297,7 +248,7 @@ fn ports(errors: &mut Errors, ports: &[Value]) {
         }
         match port.text("protocol") {
             "" => errors.required(&path.field("protocol"), ""),
-            protocol => drop(errors.supported(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"])),
+            protocol => errors.one_of(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
         }
         port_number_or_name(errors, port.at("targetPort"), &path.field("targetPort"));
         if port.has("appProtocol") {
@@ -341,7 +292,7 @@ fn affinity(errors: &mut Errors, spec: &Value) {
     let (kind, path) = (spec.text("sessionAffinity"), SPEC.field("sessionAffinity"));
     match kind {
         "" => errors.required(&path, ""),
-        kind => drop(errors.supported(&path, kind, &["ClientIP", "None"])),
+        kind => errors.one_of(&path, kind, &["ClientIP", "None"]),
     }
     let (config, path) = (spec.at("sessionAffinityConfig"), SPEC.field("sessionAffinityConfig"));
     if kind == "None" && !config.is_null() {
@@ -469,7 +420,7 @@ fn policies(errors: &mut Errors, spec: &Value) {
         (false, "") => {}
         (false, policy) => errors.invalid(&path, policy, "may only be set for externally-accessible services"),
         (true, "") => errors.required(&path, ""),
-        (true, policy) => drop(errors.supported(&path, policy, &["Cluster", "Local"])),
+        (true, policy) => errors.one_of(&path, policy, &["Cluster", "Local"]),
     }
     let (port, path) = (spec.int("healthCheckNodePort").unwrap_or(0), SPEC.field("healthCheckNodePort"));
     match (needs_health_check(spec), port) {
@@ -489,52 +440,11 @@ fn policies(errors: &mut Errors, spec: &Value) {
     match spec.text("internalTrafficPolicy") {
         "" if ["NodePort", "LoadBalancer", "ClusterIP"].contains(&spec.text("type")) => errors.required(&path, ""),
         "" => {}
-        policy => drop(errors.supported(&path, policy, &["Cluster", "Local"])),
+        policy => errors.one_of(&path, policy, &["Cluster", "Local"]),
     }
     if spec.has("trafficDistribution") {
         let supported = ["PreferClose", "PreferSameZone", "PreferSameNode"];
         errors.supported(&SPEC.field("trafficDistribution"), spec.text("trafficDistribution"), &supported);
-    }
-}
-
-/// Addresses once given stay, but for services that had or get none.
-fn cluster_ips_change(errors: &mut Errors, now: &Value, was: &Value) {
-    if [now, was].iter().any(|s| s.text("type") == "ExternalName") || (is_headless(now) && is_headless(was)) {
-        return;
-    }
-    let (new, old, path) = (now.texts("clusterIPs"), was.texts("clusterIPs"), SPEC.field("clusterIPs"));
-    let printed = || now.at("clusterIPs").clone();
-    if new.len() == old.len() {
-        for (i, _) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
-            errors.invalid(&path.index(i), printed(), FIXED);
-        }
-        return;
-    }
-    if new.is_empty() {
-        errors.invalid(&path.index(0), Value::Null, "primary clusterIP can not be unset");
-    } else if !old.is_empty() && new[0] != old[0] {
-        errors.invalid(&path.index(0), printed(), FIXED);
-    }
-    if old.len() > new.len() && new.len() == 1 && now.text("ipFamilyPolicy") != "SingleStack" {
-        let text = "must be set to 'SingleStack' when releasing the secondary clusterIP";
-        errors.invalid(&SPEC.field("ipFamilyPolicy"), now.at("ipFamilyPolicy").clone(), text);
-    }
-}
-
-fn families_change(errors: &mut Errors, now: &Value, was: &Value) {
-    if [now, was].iter().any(|s| s.text("type") == "ExternalName") || is_headless(now) != is_headless(was) {
-        return;
-    }
-    let (new, old, path) = (now.texts("ipFamilies"), was.texts("ipFamilies"), SPEC.field("ipFamilies"));
-    let printed = || now.at("ipFamilies").clone();
-    if new.len() == old.len() {
-        for (i, _) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
-            errors.invalid(&path.index(i), printed(), FIXED);
-        }
-    } else if new.is_empty() {
-        errors.invalid(&path.index(0), Value::Null, "primary ipFamily can not be unset");
-    } else if !old.is_empty() && new[0] != old[0] {
-        errors.invalid(&path.index(0), printed(), FIXED);
     }
 }
 
@@ -562,38 +472,4 @@ pub fn ingress_status(errors: &mut Errors, list: &[Value], path: &Path<'_>, mode
             }
         }
     }
-}
-
-fn external_ip(obj: &Object) -> String {
-    let spec = obj.at("spec");
-    let external = spec.texts("externalIPs");
-    let list = match spec.text("type") {
-        "LoadBalancer" => {
-            let ingress = obj.at("status").at("loadBalancer").list("ingress").iter();
-            let found = ingress.map(|i| if i.text("ip").is_empty() { i.text("hostname") } else { i.text("ip") });
-            let mut all: Vec<&str> = found.filter(|t| !t.is_empty()).collect();
-            all.sort_unstable();
-            all.dedup();
-            if all.is_empty() && external.is_empty() {
-                return "<pending>".into();
-            }
-            all.extend(external);
-            all
-        }
-        "ExternalName" => return spec.text("externalName").into(),
-        "ClusterIP" | "NodePort" => external,
-        _ => return "<unknown>".into(),
-    };
-    if list.is_empty() { "<none>".into() } else { list.join(",") }
-}
-
-fn ports_text(spec: &Value) -> String {
-    let one = |p: &Value| {
-        let (port, protocol) = (p.int("port").unwrap_or(0), p.text("protocol"));
-        match p.int("nodePort").unwrap_or(0) {
-            0 => format!("{port}/{protocol}"),
-            node => format!("{port}:{node}/{protocol}"),
-        }
-    };
-    spec.list("ports").iter().map(one).collect::<Vec<_>>().join(",")
 }
