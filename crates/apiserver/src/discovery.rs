@@ -1,6 +1,7 @@
 //! Discovery: `/api`, `/apis`, groups, versions and their resources; OpenAPI documents; token issuer documents.
 
 use crate::body::Body;
+use crate::custom::discovery as custom;
 use crate::handlers::{Request, answer};
 use crate::media::{self, Format};
 use crate::server::ApiServer;
@@ -21,22 +22,22 @@ const OPENAPI_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v
 pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Body>, Status> {
     let parts: Vec<&str> = request.info.path.split('/').filter(|p| !p.is_empty()).collect();
     let document = match parts.as_slice() {
-        [] => paths(),
-        ["api"] if aggregated(request) => return with_etag(request, &aggregated_list(|g| g.is_empty()), AGGREGATED),
-        ["apis"] if aggregated(request) => return with_etag(request, &aggregated_list(|g| !g.is_empty()), AGGREGATED),
+        [] => paths(server),
+        ["api"] if aggregated(request) => return with_etag(request, &aggregated_list(server, |g| g.is_empty()), AGGREGATED),
+        ["apis"] if aggregated(request) => return with_etag(request, &aggregated_list(server, |g| !g.is_empty()), AGGREGATED),
         ["api"] => api_versions(server),
         ["apis"] => json!({"kind": "APIGroupList", "apiVersion": "v1",
-            "groups": groups().iter().map(|(g, v)| group(g, v)).collect::<Vec<_>>()}),
+            "groups": groups(server).iter().filter(|(name, _)| !name.is_empty()).map(|(g, v)| group(g, v)).collect::<Vec<_>>()}),
         ["apis", name] => {
-            let versions = groups().remove(name).ok_or_else(Status::no_such_path)?;
+            let versions = groups(server).remove(*name).ok_or_else(Status::no_such_path)?;
             let mut group = group(name, &versions);
             group["kind"] = "APIGroup".into();
             group["apiVersion"] = "v1".into();
             group
         }
-        ["api", version] => resource_list("", version)?,
-        ["apis", group, version] => resource_list(group, version)?,
-        ["openapi", ..] => return openapi(request, &parts),
+        ["api", version] => resource_list(server, "", version)?,
+        ["apis", group, version] => resource_list(server, group, version)?,
+        ["openapi", ..] => return openapi(server, request, &parts),
         [".well-known", "openid-configuration"] => {
             let mut document = openid(server);
             document["jwks_uri"] = format!("https://{}/openid/v1/jwks", host(server)).into();
@@ -78,9 +79,9 @@ fn typed(mut response: Response<Body>, name: &'static str) -> Response<Body> {
     response
 }
 
-fn paths() -> Value {
+fn paths(server: &ApiServer) -> Value {
     let mut paths = vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
-    for (group, versions) in groups().iter().filter(|(g, _)| !g.is_empty()) {
+    for (group, versions) in groups(server).iter().filter(|(g, _)| !g.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
     }
@@ -95,21 +96,26 @@ fn api_versions(server: &ApiServer) -> Value {
 }
 
 /// The groups with their versions, the preferred one first.
-fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let mut groups = BTreeMap::<_, Vec<_>>::new();
+fn groups(server: &ApiServer) -> BTreeMap<String, Vec<String>> {
+    let mut groups = BTreeMap::<String, Vec<String>>::new();
     for fact in schema::resources() {
-        let versions = groups.entry(fact.group).or_default();
-        if !versions.contains(&fact.version) {
-            versions.push(fact.version);
+        let versions = groups.entry(fact.group.into()).or_default();
+        if !versions.iter().any(|v| v == fact.version) {
+            versions.push(fact.version.into());
         }
     }
     // Among versions of one kind (all are stable here), the higher is preferred.
     groups.values_mut().for_each(|versions| versions.sort_by(|a, b| b.cmp(a)));
+    for (group, versions) in custom::groups(server.registry()) {
+        let known = groups.entry(group).or_default();
+        let new: Vec<_> = versions.into_iter().filter(|v| !known.contains(v)).collect();
+        known.extend(new);
+    }
     groups
 }
 
-fn group(name: &str, versions: &[&str]) -> Value {
-    let version = |v: &&str| json!({"groupVersion": format!("{name}/{v}"), "version": v});
+fn group(name: &str, versions: &[String]) -> Value {
+    let version = |v: &String| json!({"groupVersion": format!("{name}/{v}"), "version": v});
     let preferred = versions.first().map(version);
     json!({"name": name, "versions": versions.iter().map(version).collect::<Vec<_>>(), "preferredVersion": preferred})
 }
@@ -118,8 +124,9 @@ fn facts(group: &str, version: &str) -> impl Iterator<Item = &'static ResourceFa
     schema::resources().iter().filter(move |f| f.group == group && f.version == version)
 }
 
-fn resource_list(group: &str, version: &str) -> Result<Value, Status> {
-    let resources: Vec<_> = facts(group, version).map(resource).collect();
+fn resource_list(server: &ApiServer, group: &str, version: &str) -> Result<Value, Status> {
+    let mut resources: Vec<_> = facts(group, version).map(resource).collect();
+    resources.extend(custom::resource_list(server.registry(), group, version));
     if resources.is_empty() {
         return Err(Status::no_such_path());
     }
@@ -161,10 +168,10 @@ fn aggregated(request: &Request) -> bool {
     media::wants(&request.headers, "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
 }
 
-fn aggregated_list(include: impl Fn(&str) -> bool) -> Value {
-    let groups = groups();
+fn aggregated_list(server: &ApiServer, include: impl Fn(&str) -> bool) -> Value {
+    let groups = groups(server);
     let items = groups.iter().filter(|(g, _)| include(g)).map(|(group, versions)| {
-        let versions: Vec<_> = versions.iter().map(|v| aggregated_version(group, v)).collect();
+        let versions: Vec<_> = versions.iter().map(|v| aggregated_version(server, group, v)).collect();
         let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
         json!({"metadata": metadata, "versions": versions})
     });
@@ -172,7 +179,7 @@ fn aggregated_list(include: impl Fn(&str) -> bool) -> Value {
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn aggregated_version(group: &str, version: &str) -> Value {
+fn aggregated_version(server: &ApiServer, group: &str, version: &str) -> Value {
     let mut resources: Vec<Value> = Vec::new();
     for fact in facts(group, version) {
         if fact.subresource.is_empty() {
@@ -191,6 +198,7 @@ fn aggregated_version(group: &str, version: &str) -> Value {
             }
         }
     }
+    resources.extend(custom::aggregated(server.registry(), group, version));
     json!({"version": version, "resources": resources, "freshness": "Current"})
 }
 
@@ -213,7 +221,7 @@ fn response_kind(fact: &ResourceFact) -> Value {
     json!({"group": group, "version": version, "kind": fact.kind})
 }
 
-fn openapi(request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> {
+fn openapi(server: &ApiServer, request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> {
     get_only(request)?;
     let accept = request.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     match parts {
@@ -224,9 +232,16 @@ fn openapi(request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> 
         ["openapi", "v2"] => {
             Ok(tagged(request, &schema::openapi_v2_hash(), || schema::openapi_v2().into(), "application/json"))
         }
-        ["openapi", "v3"] => with_etag(request, &schema::openapi_v3_index(), "application/json"),
+        ["openapi", "v3"] => {
+            let mut index = schema::openapi_v3_index();
+            crate::custom::openapi::add_to_index(server.registry(), &mut index);
+            with_etag(request, &index, "application/json")
+        }
         ["openapi", "v3", rest @ ..] => {
             let path = rest.join("/");
+            if let Some(document) = crate::custom::openapi::document(server.registry(), &path) {
+                return with_etag(request, &document, "application/json");
+            }
             let tag = schema::openapi_v3_hash(&path).ok_or_else(Status::no_such_path)?;
             let make = || schema::openapi_v3(&path).unwrap_or_default().into();
             Ok(tagged(request, &tag, make, "application/json"))

@@ -19,6 +19,7 @@ pub mod authz;
 mod body;
 pub mod bootstrap;
 mod chain;
+pub mod custom;
 mod discovery;
 mod handlers;
 mod health;

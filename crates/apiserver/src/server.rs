@@ -135,6 +135,7 @@ impl ApiServer {
         self.authorizers.rbac.synced().await;
         self.authorizers.node.synced().await;
         self.lives.synced().await;
+        crate::custom::controller::start(self).await;
         self.ready.store(true, Ordering::Release);
         Ok(())
     }

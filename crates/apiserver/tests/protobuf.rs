@@ -207,7 +207,10 @@ async fn writes_lists_and_metadata_agree_with_json() {
         assert_eq!((protobuf.content_type.as_str(), object), (PROTOBUF, json.object()), "{query}");
     }
     let token = server.get(&page, EITHER).await.object()["metadata"]["continue"].as_str().expect("a token").to_owned();
-    assert_eq!(server.get(&format!("{page}&continue={token}"), EITHER).await.object()["items"][0]["metadata"]["name"], "z");
+    assert_eq!(
+        server.get(&format!("{page}&continue={token}"), EITHER).await.object()["items"][0]["metadata"]["name"],
+        "z"
+    );
 
     for (path, kind) in [(&one, "PartialObjectMetadata"), (&path, "PartialObjectMetadataList")] {
         let parameters = format!("as={kind};g=meta.k8s.io;v=v1");
@@ -284,7 +287,8 @@ async fn watches_are_framed() {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     server.json(Method::POST, &path, &config_map("x")).await;
     let one = format!("{path}/x");
-    let watch = format!("{path}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
+    let watch =
+        format!("{path}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
     let stream = format!("{PROTOBUF};stream=watch,{JSON}");
     let empty = || (JSON, Vec::new());
     // Two watchers share the frames; the third sees metadata only.
@@ -354,9 +358,13 @@ async fn failures_are_told() {
 #[tokio::test]
 async fn documents_have_their_forms() {
     let server = Server::start().await;
-    for (path, want) in
-        [("/api", PROTOBUF), ("/apis", PROTOBUF), ("/api/v1", PROTOBUF), ("/apis/apps/v1", PROTOBUF), ("/version", JSON)]
-    {
+    for (path, want) in [
+        ("/api", PROTOBUF),
+        ("/apis", PROTOBUF),
+        ("/api/v1", PROTOBUF),
+        ("/apis/apps/v1", PROTOBUF),
+        ("/version", JSON),
+    ] {
         let answer = server.get(path, EITHER).await;
         assert_eq!((answer.code, answer.content_type.as_str()), (200, want), "{path}");
     }

@@ -13,6 +13,7 @@ mod cluster_dns;
 mod clusterrole_aggregation;
 mod context;
 mod cronjob;
+mod csr_signing;
 mod daemonset;
 mod deployment;
 mod discovery;
@@ -56,6 +57,8 @@ pub struct Config {
     pub node_cidr_mask_size: u8,
     /// PEM of the CA that signed the API server's certificate, published as `kube-root-ca.crt`.
     pub root_ca: String,
+    /// Signs certificate requests that are approved for the signers of `kubernetes.io`; `None`: nobody does.
+    pub signing_ca: Option<Arc<pki::Ca>>,
     /// Address of the cluster's DNS Service; `None`: there is no cluster DNS.
     pub cluster_dns: Option<IpAddr>,
     /// Finished pods above this number are deleted, oldest first.
@@ -65,7 +68,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (cluster_cidr, root_ca) = Default::default();
-        Self { cluster_cidr, node_cidr_mask_size: 24, root_ca, cluster_dns: None, terminated_pod_gc_threshold: 12_500 }
+        Self { cluster_cidr, node_cidr_mask_size: 24, root_ca, signing_ca: None, cluster_dns: None, terminated_pod_gc_threshold: 12_500 }
     }
 }
 
@@ -112,6 +115,7 @@ fn table() -> Vec<Row> {
         row!("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", clusterrole_aggregation::run),
         row!("persistentvolumeclaim-protection", "pvc-protection-controller", protection::run_claims),
         row!("persistentvolume-protection", "pv-protection-controller", protection::run_volumes),
+        row!("certificate-controller", "certificate-controller", csr_signing::run),
         row!("cluster-dns", "cluster-dns", cluster_dns::run),
         row!("resourcequota-controller", "resourcequota-controller", resourcequota::run),
     ]

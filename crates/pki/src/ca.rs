@@ -1,6 +1,6 @@
 //! The certificate authority and what it issues.
 
-use crate::{Error, files};
+use crate::{CertificateRequest, Error, files};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -80,6 +80,13 @@ pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
 }
 
+impl std::fmt::Debug for Ca {
+    /// Shows nothing: there is a private key inside.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ca")
+    }
+}
+
 impl Ca {
     /// The cluster's authority: `ca.crt` and `ca.key` of a directory, made when missing.
     pub fn load_or_create(dir: &Path) -> Result<Self, Error> {
@@ -152,6 +159,11 @@ impl Ca {
         let mut request = CertificateSigningRequestParams::from_pem(request_pem)?;
         let mut params = leaf(lifetime.min(LEAF_LIFETIME), usages);
         params.distinguished_name = std::mem::take(&mut request.params.distinguished_name);
+        // rcgen kept the last organization alone: give the certificate all of them, or none is issued.
+        let organizations = CertificateRequest::parse(request_pem.as_bytes())?.organizations;
+        for (kind, organization) in organization_types(organizations.len())?.into_iter().zip(organizations) {
+            params.distinguished_name.push(kind, organization);
+        }
         params.subject_alt_names = std::mem::take(&mut request.params.subject_alt_names);
         request.params = params;
         Ok(request.signed_by(&self.issuer)?.pem())
@@ -186,14 +198,19 @@ fn validity(params: &mut CertificateParams, lifetime: Duration) {
     params.not_after = epoch + now + lifetime;
 }
 
-fn subject(common_name: &str, groups: &[&str]) -> Result<DistinguishedName, Error> {
-    // rcgen keeps one value per attribute type: the second organization is written by its object identifier.
+/// The attribute types of organizations. rcgen keeps one value per type: the second is written by its object
+/// identifier.
+fn organization_types(count: usize) -> Result<[DnType; 2], Error> {
     let kinds = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
-    if groups.len() > kinds.len() {
-        return Err(Error::Tls(format!("{} groups in one certificate: at most two fit", groups.len())));
+    if count > kinds.len() {
+        return Err(Error::Tls(format!("{count} groups in one certificate: at most two fit")));
     }
+    Ok(kinds)
+}
+
+fn subject(common_name: &str, groups: &[&str]) -> Result<DistinguishedName, Error> {
     let mut name = DistinguishedName::new();
-    for (kind, group) in kinds.into_iter().zip(groups) {
+    for (kind, group) in organization_types(groups.len())?.into_iter().zip(groups) {
         name.push(kind, *group);
     }
     name.push(DnType::CommonName, common_name);
@@ -241,6 +258,13 @@ mod tests {
         let der = parse_certs(&pem).expect("certs").remove(0);
         let (_, cert) = X509Certificate::from_der(&der).expect("parse");
         assert_eq!(cert.subject().to_string(), "O=system:nodes, CN=system:node:n");
+        params.distinguished_name = subject("u", &["a", "b"]).expect("subject");
+        let request = params.serialize_request(&key).expect("request").pem().expect("pem");
+        let pem = ca.sign_request(&request, &[Usage::Client], Duration::from_secs(3600)).expect("sign");
+        let der = parse_certs(&pem).expect("certs").remove(0);
+        let (_, cert) = X509Certificate::from_der(&der).expect("parse");
+        let groups: Vec<_> = cert.subject().iter_organization().filter_map(|a| a.as_str().ok()).collect();
+        assert_eq!(groups, ["a", "b"]);
         assert!(ca.sign_request("junk", &[], Duration::ZERO).is_err());
     }
 }

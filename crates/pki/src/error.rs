@@ -14,6 +14,9 @@ pub enum Error {
     /// A certificate or certificate request cannot be made or read.
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// A certificate request cannot be read.
+    #[error("certificate request: {0}")]
+    Request(String),
     /// A private key cannot be made or read.
     #[error("private key: {0}")]
     Key(String),

@@ -13,12 +13,14 @@
 mod ca;
 mod error;
 mod files;
+mod request;
 pub mod tls;
 pub mod token;
 
 pub use ca::{Ca, Identity, Usage};
 pub use error::Error;
 pub use files::write_private;
+pub use request::CertificateRequest;
 pub use token::{ServiceAccountKey, TokenClaims};
 
 /// SHA-256 in lower-case hexadecimal.

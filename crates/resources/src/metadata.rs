@@ -17,6 +17,10 @@ pub fn validate_create(strategy: &dyn Strategy, ctx: &Ctx<'_>, obj: &Object, nam
     let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
     let mut out = validate_object_meta(obj, namespaced, &rule, true);
     out.extend(strategy.validate(ctx, obj));
+    if out.is_empty() {
+        // the generic code's own check, for kinds whose names are free
+        out = validate_object_meta(obj, namespaced, &names::path_segment, false);
+    }
     out
 }
 

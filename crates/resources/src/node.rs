@@ -31,6 +31,10 @@ impl Strategy for RuntimeClass {
         MetadataChecks::Both
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         match obj.text("handler") {

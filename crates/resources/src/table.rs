@@ -175,7 +175,11 @@ mod tests {
         let now = "2026-01-01T00:00:00Z".parse().expect("time");
         let ctx = Ctx { user: "u", groups: &[], now, dry_run: false };
         for row in ROWS {
-            for body in [json!({"metadata": {"name": "x"}}), json!({"metadata": null, "spec": null, "status": null}), json!({"spec": {}, "status": {}})] {
+            for body in [
+                json!({"metadata": {"name": "x"}}),
+                json!({"metadata": null, "spec": null, "status": null}),
+                json!({"spec": {}, "status": {}}),
+            ] {
                 let mut obj = body.clone();
                 row.strategy.default(&mut obj);
                 if let Some(convert) = row.convert {

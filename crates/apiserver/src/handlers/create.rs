@@ -2,7 +2,7 @@
 
 use super::{Request, answer, namespace, options};
 use crate::body::Body;
-use crate::registry::decode::{Expected, body};
+use crate::custom::body;
 use crate::registry::{Resource, create};
 use crate::server::ApiServer;
 use api::Status;
@@ -12,8 +12,7 @@ use http::Response;
 pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
     request.media()?;
     let options = options::write_options(request, "CreateOptions", "")?;
-    let gvk = resource.gvk();
-    let object = body(request, &Expected { schema: resource.schema, gvk: &gvk }).await?;
+    let object = body(request, resource).await?;
     let namespace = namespace(resource, request);
     let stored = create::create(server, request, resource, namespace, object, &options).await?;
     answer::object(request, resource, &stored, 201)

@@ -38,7 +38,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         resource.append_item(stored, &mut item)?;
         items.push(serde_json::from_slice::<serde_json::Value>(&item).map_err(Status::internal)?);
     }
-    let list = json!({"kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(),
+    let list = json!({"kind": resource.list_kind(), "apiVersion": resource.api_version(),
         "metadata": super::list::metadata(&result), "items": items});
     answer::value(request, 200, media, &list)
 }

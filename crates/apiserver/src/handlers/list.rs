@@ -59,15 +59,19 @@ async fn messages(resource: &Resource, result: &ListResult) -> Result<Vec<u8>, S
         }
         tokio::task::yield_now().await;
     }
-    Ok(list.finish(&resource.api_version(), &format!("{}List", resource.kind)))
+    Ok(list.finish(&resource.api_version(), &resource.list_kind()))
 }
 
 fn concatenate(resource: &Resource, result: &ListResult) -> Result<Vec<u8>, Status> {
     let size: usize = result.items.iter().map(|s| s.json.len() + 1).sum();
     let mut out = Vec::with_capacity(size + 256);
-    let (kind, version) = (&resource.kind, resource.api_version());
-    let metadata = metadata(result);
-    let head = format!(r#"{{"kind":"{kind}List","apiVersion":"{version}","metadata":{metadata},"items":["#);
+    let (kind, version) = (resource.list_kind(), resource.api_version());
+    let mut metadata = metadata(result);
+    if resource.custom.is_some() && metadata.get("continue").is_none() {
+        // Go writes the lists of custom resources so.
+        metadata["continue"] = "".into();
+    }
+    let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":["#);
     out.extend_from_slice(head.as_bytes());
     for (at, stored) in result.items.iter().enumerate() {
         if at > 0 {

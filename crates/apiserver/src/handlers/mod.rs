@@ -31,6 +31,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use resources::Ctx;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A request on its way through a handler.
 pub struct Request {
@@ -49,6 +50,8 @@ pub struct Request {
     body: Mutex<Option<Body>>,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
+    /// Whether objects have no protobuf form (custom resources).
+    only_text: AtomicBool,
 }
 
 impl Request {
@@ -71,6 +74,7 @@ impl Request {
             body: Mutex::new(Some(body)),
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
+            only_text: AtomicBool::new(false),
         }
     }
 
@@ -154,17 +158,18 @@ async fn dispatch(server: &ApiServer, request: &Request) -> Result<Response<Body
     if let Some(answer) = review::handle(server, request).await? {
         return Ok(answer);
     }
-    if info.group.is_empty() && info.resource == "endpoints" {
-        request.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
-    }
     let resource =
         server.registry().get(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;
+    request.only_text.store(resource.custom.is_some(), Ordering::Relaxed);
     check_scope(&resource, request)?;
     if !info.subresource.is_empty() {
         return subresources::handle(server, request, &resource).await;
     }
     if !resource.has_verb(&info.verb) || !method_fits(request) {
         return Err(Status::method_not_allowed());
+    }
+    if info.group.is_empty() && info.resource == "endpoints" {
+        request.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
     }
     match info.verb.as_str() {
         "get" => get::handle(request, &resource).await,

@@ -4,7 +4,6 @@ use super::{Request, answer, namespace, options, update::check_name};
 use crate::body::Body;
 use crate::registry::create::WriteOptions;
 use crate::registry::decode::{canonical_quantity, invalid_options, parse_yaml, validate_fields};
-use crate::registry::facts::BuiltIn;
 use crate::registry::update::{Change, Changed, update};
 use crate::registry::{Resource, meta as system};
 use crate::server::ApiServer;
@@ -14,6 +13,10 @@ use http::Response;
 use http::header::CONTENT_TYPE;
 use merge::Apply;
 use serde_json::{Value, json};
+
+/// What is told to who sends another patch for a custom resource.
+const CUSTOM_PATCHES: &str = "the body of the request was in an unknown format - accepted media types include: \
+    application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 /// The four ways to patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,9 @@ pub async fn handle(
     subresource: &str,
 ) -> Result<Response<Body>, Status> {
     request.media()?;
+    if resource.custom.is_some() && PatchType::of(request)? == PatchType::Strategic {
+        return Err(Status::new(415, "UnsupportedMediaType", CUSTOM_PATCHES));
+    }
     let (patch, options) = read(request, subresource).await?;
     let upsert = patch.kind == PatchType::Apply;
     if upsert {
@@ -157,7 +163,7 @@ pub fn apply(
     let patched = match patch.kind {
         PatchType::Json => merge::json_patch(base, &patch.body),
         PatchType::Merge => merge::merge_patch(base, &patch.body),
-        PatchType::Strategic => merge::strategic_merge(base, &patch.body, resource.schema, &BuiltIn),
+        PatchType::Strategic => merge::strategic_merge(base, &patch.body, resource.schema, resource.facts()),
         // An apply that creates merges into nothing: what every object has belongs to nobody.
         PatchType::Apply => return applied(request, resource, patch, old.unwrap_or(&json!({})), options),
     };
@@ -166,8 +172,7 @@ pub fn apply(
         PatchType::Strategic => go_map(&patch.body),
         _ => object_text(base, &patch.body, patch.kind),
     };
-    let strict = schema::decode(resource.schema, &mut object, canonical_quantity)
-        .map_err(|why| invalid_patch(&shown(), &why))?;
+    let strict = resource.decode(&mut object).map_err(|why| invalid_patch(&shown(), &why))?;
     validate_fields(request, strict, &|list| invalid_patch(&shown(), &format!("strict decoding error: {list}")))?;
     check_kept(resource, &mut object, request)?;
     resource.strategy.default(&mut object);
@@ -191,8 +196,8 @@ fn applied(
         subresource: &options.subresource,
         schema: resource.schema,
     };
-    let mut object = merge::apply(&apply, &BuiltIn).map_err(|e| failure(&e))?.object;
-    schema::decode(resource.schema, &mut object, canonical_quantity).map_err(Status::bad_request)?;
+    let mut object = merge::apply(&apply, resource.facts()).map_err(|e| failure(&e))?.object;
+    resource.decode(&mut object).map_err(Status::bad_request)?;
     if meta::name(&object).is_empty() {
         meta::set(&mut object, "name", request.info.name.as_str());
     }

@@ -35,6 +35,12 @@ pub fn table(request: &Request, resource: &Resource, objects: &[Object], meta: M
         let cause = api::Cause::invalid("includeObject", &json!(include), why);
         return Err(crate::registry::decode::invalid_options("TableOptions", &[cause]));
     }
+    if let Some(custom) = &resource.custom {
+        let (columns, cells) = crate::custom::table(resource, custom, objects, request.now);
+        let rows = objects.iter().zip(cells).map(|(o, cells)| json!({"cells": cells, "object": shown(o, include)}));
+        return Ok(json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta.0,
+            "columnDefinitions": columns, "rows": rows.collect::<Vec<_>>()}));
+    }
     let rows: Vec<_> = objects.iter().map(|object| row(request, resource, object, include)).collect();
     let columns: Vec<_> = resource.strategy.columns().iter().map(|c| c.to_object()).collect();
     Ok(json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta.0,
@@ -46,12 +52,15 @@ fn row(request: &Request, resource: &Resource, object: &Object, include: &str) -
         None => resource.strategy.row(object, request.now),
         Some(_) => resource.strategy.row(&resource.to_stored(object.clone()), request.now),
     };
-    let shown = match include {
+    json!({"cells": cells, "object": shown(object, include)})
+}
+
+fn shown(object: &Object, include: &str) -> Value {
+    match include {
         "None" => Value::Null,
         "Object" => object.clone(),
         _ => partial(object),
-    };
-    json!({"cells": cells, "object": shown})
+    }
 }
 
 /// An object as `PartialObjectMetadata`.

@@ -3,7 +3,7 @@
 use super::{Request, answer, namespace, options};
 use crate::body::Body;
 use crate::registry::Resource;
-use crate::registry::decode::{Expected, body};
+use crate::custom::body;
 use crate::registry::update::{Change, Changed, update};
 use crate::server::ApiServer;
 use crate::store::Preconditions;
@@ -24,8 +24,7 @@ pub async fn handle_subresource(
 ) -> Result<Response<Body>, Status> {
     request.media()?;
     let options = options::write_options(request, "UpdateOptions", subresource)?;
-    let gvk = resource.gvk();
-    let mut object = body(request, &Expected { schema: resource.schema, gvk: &gvk }).await?;
+    let mut object = body(request, resource).await?;
     check_name(&mut object, &request.info.name)?;
     resource.strategy.default(&mut object);
     let change = Change {

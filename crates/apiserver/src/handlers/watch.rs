@@ -100,10 +100,10 @@ impl Encoder {
     fn encode(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
         let plain = self.media.shape == Shape::Object && self.media.format == Format::Json;
         let bookmark = matches!(event, WatchEvent::Bookmark { .. });
-        if plain && self.resource.convert.is_none() && !bookmark {
+        if plain && self.resource.shows_stored() && !bookmark {
             return Ok(event.frame(&self.resource.api_version(), &self.resource.kind));
         }
-        if self.media.shape == Shape::Object && self.media.format == Format::Protobuf && self.resource.convert.is_none() {
+        if self.media.shape == Shape::Object && self.media.format == Format::Protobuf && self.resource.shows_stored() {
             let shared = event.protobuf_frame(|name, stored| self.line(name, &stored.object()?));
             if let Some(frame) = shared {
                 return frame;

@@ -1,6 +1,6 @@
 //! The way of a new object.
 
-use super::{Resource, facts::BuiltIn, meta as system};
+use super::{Resource, meta as system};
 use crate::admission::{self, Attributes, Operation};
 use crate::allocators;
 use crate::handlers::Request;
@@ -34,6 +34,7 @@ pub async fn create(
     options: &WriteOptions,
 ) -> Result<Stored, Status> {
     super::decode::check_namespace(resource, &mut object, namespace)?;
+    refuse_terminating(resource, &object)?;
     resource.strategy.default(&mut object);
     schema::complete(resource.schema, &mut object);
     request.warn_all(system::dedup_owners(&mut object, false).into_iter().collect());
@@ -100,7 +101,7 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     // From here on, strategies see the stored form.
     object = resource.to_stored(object);
     resource.strategy.prepare_for_create(&ctx, &mut object);
-    let causes = resources::validate_create(resource.strategy, &ctx, &object, resource.namespaced);
+    let causes = resources::validate_create(&*resource.strategy, &ctx, &object, resource.namespaced);
     if !causes.is_empty() {
         return Err(invalid(resource, &object, &causes));
     }
@@ -122,6 +123,17 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     Ok(stored)
 }
 
+/// No new custom resources while their definition is being deleted.
+fn refuse_terminating(resource: &Resource, object: &Object) -> Result<(), Status> {
+    match &resource.custom {
+        Some(custom) if custom.terminating => {
+            let why = "create not allowed while custom resource definition is terminating";
+            Err(Status::forbidden(&resource.group, &resource.resource, meta::name(object), why))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// 422 for an object of a resource.
 pub fn invalid(resource: &Resource, object: &Object, causes: &[api::Cause]) -> Status {
     // Both groups of events share one internal kind, which is of the core group.
@@ -133,7 +145,7 @@ fn track_new(request: &Request, resource: &Resource, object: &mut Object, option
     // What the strategy will drop belongs to nobody.
     let mut shown = object.clone();
     let zero = system::zero(resource.schema);
-    for path in merge::Facts::reset_fields(&BuiltIn, resource.schema, "") {
+    for path in resource.facts().reset_fields(resource.schema, "") {
         resources::copy_field(&mut shown, &zero, path[0]);
     }
     resource.set_type(&mut shown);
@@ -145,7 +157,7 @@ fn track_new(request: &Request, resource: &Resource, object: &mut Object, option
         subresource: &options.subresource,
         schema: resource.schema,
     };
-    merge::update_managed_fields(&write, &mut shown, &BuiltIn);
+    merge::update_managed_fields(&write, &mut shown, resource.facts());
     let managed = shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
     meta::set(object, "managedFields", managed);
 }

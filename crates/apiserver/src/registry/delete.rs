@@ -82,7 +82,12 @@ fn check(resource: &Resource, object: &Object, options: &DeleteOptions) -> Resul
     let conflict =
         |why: String| Err(Status::conflict(&resource.group, &resource.kind, meta::name(object), &why));
     let (uid, version) = (meta::uid(object), meta::resource_version(object));
+    let namespace = resource.group.is_empty() && resource.resource == "namespaces";
     match options {
+        DeleteOptions { uid: Some(wanted), .. } if wanted != uid && namespace => {
+            let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
+            Err(Status::conflict("", "namespaces", meta::name(object), &why))
+        }
         DeleteOptions { uid: Some(wanted), .. } if wanted != uid => conflict(format!(
             "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). \
              The object might have been deleted and then recreated"
@@ -97,6 +102,7 @@ fn check(resource: &Resource, object: &Object, options: &DeleteOptions) -> Resul
 
 /// What becomes of the present object.
 fn change(resource: &Resource, mut object: Object, options: &DeleteOptions, now: Timestamp) -> Update {
+    crate::custom::mark_as_terminating(resource, &mut object);
     let requested = options.grace_period.map(|g| if g < 0 { 1 } else { g });
     let grace = match graceful(resource, &mut object, requested, now) {
         Grace::Pending => return Update::Keep,

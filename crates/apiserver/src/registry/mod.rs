@@ -15,7 +15,7 @@ use crate::store::{Dispatcher, ObjectStore, StoreSpec, Stored};
 use api::{Gvk, Object, Status};
 use bytes::Bytes;
 use parking_lot::RwLock;
-use resources::Strategy;
+use crate::custom::{Behaviour, Definition};
 use resources::table::{Conversion, Row};
 use schema::ResourceFact;
 use serde_json::Value;
@@ -39,7 +39,7 @@ pub struct Resource {
     /// Its subresources: name, and the kind and verbs of each.
     pub subresources: Vec<&'static ResourceFact>,
     /// Behaviour.
-    pub strategy: &'static dyn Strategy,
+    pub strategy: Behaviour,
     /// Objects.
     pub store: Arc<ObjectStore>,
     /// Name of the schema of the kind.
@@ -48,6 +48,8 @@ pub struct Resource {
     pub convert: Option<&'static Conversion>,
     /// Whether items of a list carry `apiVersion` and `kind` (custom resources).
     pub typed_items: bool,
+    /// What it is made from, for a custom resource.
+    pub custom: Option<Arc<Definition>>,
 }
 
 impl Resource {
@@ -73,9 +75,9 @@ impl Resource {
 
     /// A stored object as a get answers it.
     pub fn whole(&self, stored: &Stored) -> Result<Bytes, Status> {
-        match self.convert {
-            None => Ok(stored.json.clone()),
-            Some(_) => Ok(serde_json::to_vec(&self.whole_object(stored)?).map_err(Status::internal)?.into()),
+        match self.shows_stored() {
+            true => Ok(stored.json.clone()),
+            false => Ok(serde_json::to_vec(&self.whole_object(stored)?).map_err(Status::internal)?.into()),
         }
     }
 
@@ -86,7 +88,37 @@ impl Resource {
             (conversion.from_stored)(&mut object);
             self.set_type(&mut object);
         }
+        if let Some(custom) = self.custom.as_ref().filter(|c| !c.as_stored) {
+            custom.read(&mut object);
+            self.set_type(&mut object);
+        }
         Ok(object)
+    }
+
+    /// Whether stored objects are what a get answers.
+    pub fn shows_stored(&self) -> bool {
+        self.convert.is_none() && self.custom.as_ref().is_none_or(|c| c.as_stored)
+    }
+
+    /// Decodes an object that a patch has made, in place; gives the strict errors.
+    pub fn decode(&self, object: &mut Object) -> Result<Vec<String>, String> {
+        match &self.custom {
+            None => schema::decode(self.schema, object, decode::canonical_quantity),
+            Some(custom) => custom.clean(object),
+        }
+    }
+
+    /// What merging needs to know of the kind.
+    pub fn facts(&self) -> &dyn merge::Facts {
+        match &self.custom {
+            None => &facts::BuiltIn,
+            Some(custom) => &**custom,
+        }
+    }
+
+    /// Kind of lists.
+    pub fn list_kind(&self) -> String {
+        self.custom.as_ref().map_or_else(|| format!("{}List", self.kind), |c| c.list_kind.clone())
     }
 
     /// Appends a stored object as lists hold it: without `apiVersion` and `kind`.
@@ -219,6 +251,7 @@ type Key = (String, String, String);
 /// Every resource that is stored and served.
 pub struct Registry {
     rows: RwLock<HashMap<Key, Arc<Resource>>>,
+    dispatcher: Arc<Dispatcher>,
 }
 
 impl Registry {
@@ -236,7 +269,12 @@ impl Registry {
             let key = (row.group.to_owned(), row.version.to_owned(), row.resource.to_owned());
             rows.insert(key, Arc::new(resource));
         }
-        Self { rows: RwLock::new(rows) }
+        Self { rows: RwLock::new(rows), dispatcher: dispatcher.clone() }
+    }
+
+    /// What feeds the stores.
+    pub fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.dispatcher
     }
 
     /// A resource.
@@ -297,11 +335,12 @@ fn built_in(
         namespaced: fact.namespaced,
         verbs: fact.verbs.iter().map(|v| (*v).to_owned()).collect(),
         subresources: subresources.collect(),
-        strategy: row.strategy,
+        strategy: Behaviour::BuiltIn(row.strategy),
         store: store.clone(),
         schema: fact.schema()?.name(),
         convert: row.convert,
         typed_items: false,
+        custom: None,
     })
 }
 
@@ -329,7 +368,7 @@ mod tests {
     fn items_lose_their_type() {
         let table = [
             (r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{}}"#, r#"{"metadata":{"name":"a"},"spec":{}}"#),
-            (r#"{"apiVersion":"v1","data":{"kind":"x\\"}"},"kind":"C","metadata":{}}"#, r#"{"data":{"kind":"x\\"}"},"metadata":{}}"#),
+            (r#"{"apiVersion":"v1","data":{"kind":"x\"}"},"kind":"C","metadata":{}}"#, r#"{"data":{"kind":"x\"}"},"metadata":{}}"#),
             (r#"{"apiVersion":"v1","count":1,"kind":"E"}"#, r#"{"count":1}"#),
             (r#"{"apiVersion":"v1","kind":"E"}"#, "{}"),
         ];

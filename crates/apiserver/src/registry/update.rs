@@ -1,7 +1,7 @@
 //! The way of a changed object.
 
 use super::create::{WriteOptions, create, create_tracked, invalid};
-use super::{Resource, facts::BuiltIn, meta as system};
+use super::{Resource, meta as system};
 use crate::admission::{self, Attributes, Operation};
 use crate::allocators;
 use crate::handlers::Request;
@@ -126,8 +126,14 @@ fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &
     let (uid, old_uid) = (meta::uid(new), meta::uid(old));
     if !uid.is_empty() && uid != old_uid {
         // Worded as etcd's storage does.
-        let (prefix, namespace) = (&resource.store.spec().prefix, change.namespace);
-        let prefix = prefix.strip_prefix("core/").unwrap_or(prefix);
+        let namespace = change.namespace;
+        let prefix = match (resource.group.as_str(), resource.resource.as_str()) {
+            ("", "services") => "services/specs",
+            ("", "endpoints") => "services/endpoints",
+            ("", "nodes") => "minions",
+            ("networking.k8s.io", "ingresses") => "ingress",
+            (_, resource) => resource,
+        };
         let key = [prefix, namespace, change.name].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
         return Err(conflict(&format!(
             "StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: \
@@ -138,7 +144,8 @@ fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &
         "" | "0" => {
             if !change.unconditional && !resource.strategy.allow_unconditional_update() {
                 let cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
-                return Err(invalid(resource, old, &[cause]));
+                // Upstream names the resource in place of the kind here.
+                return Err(Status::invalid(&resource.group, &resource.resource, meta::name(old), &[cause]));
             }
             Ok(())
         }
@@ -151,16 +158,17 @@ fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &
 }
 
 /// The strategy that a subresource writes with.
-enum Way {
-    Main(&'static dyn Strategy),
-    Status(&'static dyn Strategy),
+enum Way<'a> {
+    Main(&'a dyn Strategy),
+    Status(&'a dyn Strategy),
 }
 
-fn way(resource: &Resource, subresource: &str) -> Way {
+fn way<'a>(resource: &'a Resource, subresource: &str) -> Way<'a> {
+    let strategy = &*resource.strategy;
     match subresource {
-        "status" => Way::Status(resource.strategy),
-        "" | "scale" => Way::Main(resource.strategy),
-        name => Way::Main(resource.strategy.subresource(name).unwrap_or(resource.strategy)),
+        "status" => Way::Status(strategy),
+        "" | "scale" => Way::Main(strategy),
+        name => Way::Main(strategy.subresource(name).unwrap_or(strategy)),
     }
 }
 
@@ -272,11 +280,11 @@ fn is_finished(resource: &Resource, object: &Object) -> bool {
 }
 
 /// Records who owns the fields that this write changes.
-fn track(request: &Request, resource: &Resource, way: &Way, new: &mut Object, old: &Object, options: &WriteOptions) {
+fn track(request: &Request, resource: &Resource, way: &Way<'_>, new: &mut Object, old: &Object, options: &WriteOptions) {
     let mut shown = new.clone();
     match way {
         Way::Main(_) => {
-            for path in merge::Facts::reset_fields(&BuiltIn, resource.schema, "") {
+            for path in resource.facts().reset_fields(resource.schema, "") {
                 resources::copy_field(&mut shown, old, path[0]);
             }
         }
@@ -299,7 +307,7 @@ fn track(request: &Request, resource: &Resource, way: &Way, new: &mut Object, ol
         subresource: &options.subresource,
         schema: resource.schema,
     };
-    merge::update_managed_fields(&write, &mut shown, &BuiltIn);
+    merge::update_managed_fields(&write, &mut shown, resource.facts());
     let managed = shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
     meta::set(new, "managedFields", managed);
 }

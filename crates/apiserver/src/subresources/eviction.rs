@@ -104,6 +104,9 @@ fn take(mut budget: Object, pod: &str, ready: bool, now: &str) -> Result<Update,
     let number = |pointer: &str| budget.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let refuse = |seconds: u32, why: String| {
         let mut status = Status::too_many_requests(VIOLATES, seconds);
+        if seconds == 0 {
+            status.details = json!({});
+        }
         status.details["causes"] = json!([{"reason": "DisruptionBudget", "message": why}]);
         status
     };

@@ -24,7 +24,11 @@ pub async fn handle(
     resource: &Arc<Resource>,
 ) -> Result<Response<Body>, Status> {
     let info = &request.info;
-    let fact = resource.subresource(&info.subresource).ok_or_else(Status::no_such_path)?;
+    let unknown = || match resource.custom {
+        Some(_) => resource.not_found(&info.name),
+        None => Status::no_such_path(),
+    };
+    let fact = resource.subresource(&info.subresource).ok_or_else(unknown)?;
     let verb = info.verb.as_str();
     if !fact.has_verb(verb) {
         return Err(Status::method_not_allowed());

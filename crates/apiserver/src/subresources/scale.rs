@@ -33,7 +33,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         options
     };
     let change =
-        Change { namespace, name, upsert: false, unconditional: patch.is_some(), preconditions: Preconditions::default() };
+        Change { namespace, name, upsert: false, unconditional: patch.is_some() || resource.custom.is_some(), preconditions: Preconditions::default() };
     let mut make = |old: Option<&Object>| {
         let old = old.ok_or_else(|| resource.not_found(name))?;
         let wanted = match (&patch, &put) {
@@ -41,7 +41,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
             (None, Some(scale)) => scale.clone(),
             (None, None) => return Err(Status::internal("a scale without a body")),
         };
-        check(&wanted, name)?;
+        check(resource, &wanted, name)?;
         let mut object = old.clone();
         meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
         if !meta::uid(&wanted).is_empty() {
@@ -85,14 +85,15 @@ fn patched(scale: &Value, patch: &patch::Patch) -> Result<Value, Status> {
     Ok(value)
 }
 
-fn check(scale: &Value, name: &str) -> Result<(), Status> {
+fn check(resource: &Resource, scale: &Value, name: &str) -> Result<(), Status> {
     let found = meta::name(scale);
     if !found.is_empty() && found != name {
         let why = format!("the name of the object ({found}) does not match the name on the URL ({name})");
         return Err(Status::bad_request(why));
     }
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-    if replicas < 0 {
+    // Custom resources are validated as a whole.
+    if replicas < 0 && resource.custom.is_none() {
         let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
         return Err(Status::invalid("autoscaling", "Scale", name, &[cause]));
     }

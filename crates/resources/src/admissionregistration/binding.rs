@@ -52,6 +52,10 @@ impl Strategy for AdmissionPolicyBinding {
         MetadataChecks::Create
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         match spec.text("policyName") {

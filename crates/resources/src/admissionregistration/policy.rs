@@ -69,6 +69,10 @@ impl Strategy for AdmissionPolicy {
         MetadataChecks::Create
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        !self.mutating
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         common(&mut errors, spec);

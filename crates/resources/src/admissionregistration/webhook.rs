@@ -57,6 +57,10 @@ impl Strategy for WebhookConfiguration {
         new.get("webhooks") != old.get("webhooks")
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, list) = (Errors::default(), Path::root("webhooks"));
         let hooks = obj.list("webhooks");

@@ -25,6 +25,11 @@ impl Strategy for HorizontalPodAutoscalerV1 {
         if let Some(spec) = map_mut(obj, "spec") {
             set_default(spec, "minReplicas", 1);
         }
+        // without any metric the CPU is aimed at
+        let measured = api::meta::annotation(obj, METRICS).is_some_and(|text| !text.is_empty());
+        if let (false, Some(spec)) = (measured, map_mut(obj, "spec")) {
+            set_default(spec, "targetCPUUtilizationPercentage", 80);
+        }
     }
 
     fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {

@@ -24,9 +24,7 @@ pub fn failure(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
             "FailIndex" if !spec.has("backoffLimitPerIndex") => {
                 errors.invalid(&path.field("action"), action, "requires the backoffLimitPerIndex to be set");
             }
-            action => {
-                errors.one_of(&path.field("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"])
-            }
+            action => errors.one_of(&path.field("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"]),
         }
         let (codes, conditions) = (rule.at("onExitCodes"), rule.list("onPodConditions"));
         if !codes.is_null() {

@@ -2,7 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::core::quantities::{amount, quantity, resource_name, round_up};
+use crate::core::quantities::{amount, is_standard, quantity, resource_name, round_up};
 use crate::field::{Errors, Fields, IMMUTABLE, Path, field_mut, map_mut};
 use crate::{Ctx, Strategy};
 use api::table::Column;
@@ -133,11 +133,11 @@ impl Strategy for ResourceQuota {
 fn amounts(errors: &mut Errors, of: &Value, list: &str, path: &Path<'_>) {
     for (name, value) in of.entries(list) {
         let path = path.key(name);
-        if resource_name(errors, name, &path) {
-            amount(errors, name, value, &path);
-        } else {
-            amount(errors, name, value, &path);
+        resource_name(errors, name, &path);
+        if !name.contains('/') && !is_standard(name) {
+            errors.invalid(&path, name.as_str(), "must be a standard resource for quota");
         }
+        amount(errors, name, value, &path);
     }
 }
 

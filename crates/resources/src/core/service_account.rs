@@ -1,8 +1,8 @@
 //! Service accounts.
 
+use crate::Strategy;
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::Strategy;
 use api::Object;
 use api::table::Column;
 use jiff::Timestamp;

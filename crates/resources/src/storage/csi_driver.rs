@@ -47,6 +47,10 @@ impl Strategy for CsiDriver {
         false
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         csi_driver_name(&mut errors, api::meta::name(obj), &Path::root("metadata.name"));

@@ -21,6 +21,10 @@ impl Strategy for CsiStorageCapacity {
         false
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn metadata_on_update(&self) -> MetadataChecks {
         MetadataChecks::Both
     }

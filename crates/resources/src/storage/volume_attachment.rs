@@ -45,6 +45,10 @@ impl Strategy for VolumeAttachment {
         MetadataChecks::Create
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         csi_driver_name(&mut errors, spec.text("attacher"), &SPEC.field("attacher"));

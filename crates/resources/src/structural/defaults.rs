@@ -27,7 +27,9 @@ impl Schema {
             }
             Value::Array(list) => {
                 let Some(items) = node.items else { return };
-                list.iter_mut().for_each(|item| drop(self.settle(items, item)));
+                for item in list {
+                    self.settle(items, item);
+                }
             }
             _ => {}
         }

@@ -31,7 +31,10 @@ fn walk(errors: &mut Errors, source: &Value, path: &Path<'_>, place: Place) {
     kinds(errors, source, path, place);
     let pattern = source.text("pattern");
     if let Err(error) = Regex::new(pattern) {
-        let why = format!("must be a valid regular expression, but isn't: error parsing regexp: {}", go_regex(pattern, &error));
+        let why = format!(
+            "must be a valid regular expression, but isn't: error parsing regexp: {}",
+            go_regex(pattern, &error)
+        );
         errors.invalid(&path.field("pattern"), pattern, &why);
     }
     extensions(errors, source, path);
@@ -239,17 +242,25 @@ mod tests {
         check(json!({"x-kubernetes-int-or-string": true}), &[]);
         check(json!({}), &["s.properties[x].type: Required value: must not be empty for specified object fields"]);
         check(json!({"type": "array"}), &["s.properties[x].items: Required value: must be specified"]);
-        check(json!({"type": "string", "pattern": "["}), &[
-            "s.properties[x].pattern: Invalid value: \"[\": must be a valid regular expression, but isn't: error parsing regexp: missing closing ]: `[`",
-        ]);
-        check(json!({"type": "integer", "default": "s"}), &[
-            "s.properties[x].default: Invalid value: \"string\":  in body must be of type integer: \"string\"",
-        ]);
-        check(json!({"type": "object", "properties": {"a": {"type": "string"}}, "default": {"zz": 1}}), &[
-            "s.properties[x].default: Invalid value: {\"zz\":1}: must not have unknown fields",
-        ]);
-        check(json!({"type": "integer", "x-kubernetes-validations": [{"rule": "self > 1"}]}), &[
-            "s.properties[x].x-kubernetes-validations: Forbidden: validation rules in CEL are not supported by this server",
-        ]);
+        check(
+            json!({"type": "string", "pattern": "["}),
+            &[
+                "s.properties[x].pattern: Invalid value: \"[\": must be a valid regular expression, but isn't: error parsing regexp: missing closing ]: `[`",
+            ],
+        );
+        check(
+            json!({"type": "integer", "default": "s"}),
+            &["s.properties[x].default: Invalid value: \"string\":  in body must be of type integer: \"string\""],
+        );
+        check(
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "default": {"zz": 1}}),
+            &["s.properties[x].default: Invalid value: {\"zz\":1}: must not have unknown fields"],
+        );
+        check(
+            json!({"type": "integer", "x-kubernetes-validations": [{"rule": "self > 1"}]}),
+            &[
+                "s.properties[x].x-kubernetes-validations: Forbidden: validation rules in CEL are not supported by this server",
+            ],
+        );
     }
 }

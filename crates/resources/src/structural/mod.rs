@@ -6,8 +6,8 @@
 //!
 //! Deliberately absent: rules in CEL (definitions that have them are refused).
 
-pub(crate) mod definition;
 mod defaults;
+pub(crate) mod definition;
 mod formats;
 mod list_types;
 mod numbers;

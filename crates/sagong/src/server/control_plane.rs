@@ -62,6 +62,7 @@ impl ControlPlane {
             let config = controllers::Config {
                 cluster_cidr: options.cluster_cidr.clone(),
                 root_ca: self.ca.cert_pem().to_owned(),
+                signing_ca: Some(self.ca.clone()),
                 cluster_dns: options.enabled(Part::Dns).then_some(self.dns),
                 ..controllers::Config::default()
             };

@@ -1,7 +1,7 @@
 //! `cargo xtask bench first-cluster`: start, idle cost, pods one after another, a burst.
 
 use super::http::Proxy;
-use super::percentile;
+use super::row;
 use anyhow::{Context, Result};
 use e2e::Cluster;
 use serde_json::{Value, json};
@@ -47,12 +47,6 @@ impl FirstCluster {
         println!("{:<52} {:>9.1} MB", "size of the stripped binary", size as f64 / 1e6);
         Ok(())
     }
-}
-
-fn row(what: &str, unit: &str, samples: &[f64]) {
-    let [p50, p99] = [50, 99].map(|p| percentile(samples, p));
-    let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
-    println!("{what:<52} {p50:>9.2} {unit} (least {least:.2}, p99 {p99:.2}, n = {})", samples.len());
 }
 
 fn start(run: usize) -> Result<f64> {

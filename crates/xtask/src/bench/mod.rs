@@ -1,7 +1,9 @@
 //! `cargo xtask bench …`: the figures the README claims, one file each.
 
+mod api;
 mod first_cluster;
 mod http;
+mod server;
 
 use clap::Subcommand;
 
@@ -14,6 +16,8 @@ pub struct Bench {
 
 #[derive(Subcommand)]
 enum What {
+    /// The API server alone: writes, reads, lists, watches, memory
+    Api(api::Api),
     /// From an empty directory to running pods on one node
     FirstCluster(first_cluster::FirstCluster),
 }
@@ -22,9 +26,17 @@ impl Bench {
     /// Runs the benchmark and prints a table.
     pub fn run(self) -> anyhow::Result<()> {
         match self.what {
+            What::Api(bench) => bench.run(),
             What::FirstCluster(bench) => bench.run(),
         }
     }
+}
+
+/// Prints the median of samples, with the least, the 99th percentile and the number.
+fn row(what: &str, unit: &str, samples: &[f64]) {
+    let [p50, p99] = [50, 99].map(|p| percentile(samples, p));
+    let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
+    println!("{what:<52} {p50:>9.2} {unit} (least {least:.2}, p99 {p99:.2}, n = {})", samples.len());
 }
 
 /// The value below which `percent` % of the samples lie; samples need not be sorted.

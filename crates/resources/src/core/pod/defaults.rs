@@ -62,6 +62,18 @@ pub fn pod_spec(spec: &mut Value) {
     }
 }
 
+/// Drops what is behind a feature gate that is off (ContainerStopSignals).
+pub fn drop_gated(spec: &mut Value) {
+    for list in CONTAINER_LISTS {
+        for c in items_mut(spec, list) {
+            if let Some(lifecycle) = field_mut(c, "lifecycle") {
+                lifecycle.as_object_mut().map(|map| map.remove("stopSignal"));
+                drop_empty(c, "lifecycle");
+            }
+        }
+    }
+}
+
 /// `serviceAccount` is the old name of `serviceAccountName`; both are shown.
 pub fn service_account(spec: &mut Value) {
     let name = match spec.text("serviceAccountName") {
@@ -98,8 +110,6 @@ fn container(c: &mut Value) {
         for hook in ["postStart", "preStop"] {
             field_mut(lifecycle, hook).into_iter().for_each(http_get);
         }
-        // behind a feature gate that is off (ContainerStopSignals)
-        lifecycle.as_object_mut().map(|map| map.remove("stopSignal"));
     }
     if let Some(context) = field_mut(c, "securityContext") {
         drop_empty(context, "procMount");

@@ -38,6 +38,7 @@ impl Strategy for Pod {
     }
 
     fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {
+        defaults::drop_gated(&mut obj["spec"]);
         defaults::service_account(&mut obj["spec"]);
         qos_and_mutation::merge_label_keys(obj);
         obj["status"] = qos_and_mutation::initial_status(ctx, obj);

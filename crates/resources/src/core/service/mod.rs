@@ -198,11 +198,7 @@ fn service(errors: &mut Errors, obj: &Object) {
     }
     match kind {
         "" => errors.required(&SPEC.field("type"), ""),
-        kind => errors.one_of(
-            &SPEC.field("type"),
-            kind,
-            &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
-        ),
+        kind => errors.one_of(&SPEC.field("type"), kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]),
     }
     port_numbers(errors, ports, kind);
     balancer(errors, obj);

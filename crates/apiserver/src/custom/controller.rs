@@ -1,0 +1,326 @@
+//! Follows the definitions: accepts names, serves what is established, removes the instances of deleted ones.
+
+use super::{definition, names};
+use crate::authn::UserInfo;
+use crate::handlers::Request;
+use crate::registry::delete::{DeleteOptions, delete};
+use crate::registry::{Resource, meta as system};
+use crate::server::ApiServer;
+use crate::store::{ObjectStore, Preconditions, Selection, Update, WatchEvent, WatchOptions, WatchStart};
+use api::{Object, Status, meta};
+use futures::StreamExt;
+use jiff::Timestamp;
+use resources::field::Fields;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+
+const GROUP: &str = "apiextensions.k8s.io";
+const RESOURCE: &str = "customresourcedefinitions";
+const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+const APPROVAL: &str = "api-approved.kubernetes.io";
+
+/// What the controller knows.
+#[derive(Default)]
+struct State {
+    /// The definitions by name.
+    all: BTreeMap<String, Object>,
+    /// What each served definition was when it was served.
+    served: HashMap<String, Value>,
+    /// UIDs of the definitions whose instances are being removed.
+    cleaning: HashSet<String>,
+}
+
+/// Starts the controller, and waits until everything established before is served.
+pub async fn start(server: &Arc<ApiServer>) {
+    let Some(store) = server.store(GROUP, RESOURCE) else { return };
+    let ready = watch::Sender::new(false);
+    let mut synced = ready.subscribe();
+    let (weak, token) = (Arc::downgrade(server), server.stopping().clone());
+    tokio::spawn(async move { token.run_until_cancelled(run(weak, store, ready)).await });
+    // An error means that the controller ended: the server is stopping.
+    let _ = synced.wait_for(|synced| *synced).await;
+}
+
+async fn run(server: Weak<ApiServer>, store: Arc<ObjectStore>, ready: watch::Sender<bool>) {
+    let mut state = State::default();
+    loop {
+        match store.watch(everything()).await {
+            Ok(mut watch) => {
+                let mut fresh = Some(BTreeMap::new());
+                while let Some(event) = watch.next().await {
+                    let Some(server) = server.upgrade() else { return };
+                    if !state.take(&server, &store, event, &mut fresh, &ready).await {
+                        break;
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot watch custom resource definitions"),
+        }
+        // The watch ended (compaction, lag): start over, without spinning when the store is ill.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn everything() -> WatchOptions {
+    WatchOptions { selection: Selection::default(), start: WatchStart::InitialEvents(0), bookmarks: true }
+}
+
+impl State {
+    /// Takes an event in; false ends the watch.
+    async fn take(
+        &mut self,
+        server: &Arc<ApiServer>,
+        store: &Arc<ObjectStore>,
+        event: WatchEvent,
+        fresh: &mut Option<BTreeMap<String, Object>>,
+        ready: &watch::Sender<bool>,
+    ) -> bool {
+        match event {
+            WatchEvent::Added(stored) | WatchEvent::Modified(stored) => {
+                let Ok(object) = stored.object() else { return true };
+                let name = stored.meta.name.clone();
+                match fresh {
+                    Some(fresh) => drop(fresh.insert(name, object)),
+                    None => {
+                        self.all.insert(name.clone(), object);
+                        self.sync(server, store, &name).await;
+                    }
+                }
+            }
+            WatchEvent::Deleted(stored) => {
+                self.all.remove(&stored.meta.name);
+                self.cleaning.remove(&stored.meta.uid);
+                self.unserve(server, &stored.meta.name);
+                // Its names are free now.
+                self.sync_all(server, store).await;
+            }
+            WatchEvent::Bookmark { initial_events_end: true, .. } => {
+                self.all = fresh.take().unwrap_or_default();
+                let gone: Vec<_> = self.served.keys().filter(|n| !self.all.contains_key(*n)).cloned().collect();
+                gone.iter().for_each(|name| self.unserve(server, name));
+                self.sync_all(server, store).await;
+                ready.send_replace(true);
+            }
+            WatchEvent::Bookmark { .. } => {}
+            WatchEvent::Error(_) => return false,
+        }
+        true
+    }
+
+    async fn sync_all(&mut self, server: &Arc<ApiServer>, store: &Arc<ObjectStore>) {
+        for name in self.all.keys().cloned().collect::<Vec<_>>() {
+            self.sync(server, store, &name).await;
+        }
+    }
+
+    /// Brings one definition's status and what is served of it up to date.
+    async fn sync(&mut self, server: &Arc<ApiServer>, store: &Arc<ObjectStore>, name: &str) {
+        let Some(present) = self.all.get(name).cloned() else { return };
+        let mut wanted = present.clone();
+        settle(&mut wanted, &self.all);
+        if is_true(&wanted, "Established") {
+            self.serve(server, &wanted);
+        }
+        if wanted != present {
+            match write_status(store, &wanted).await {
+                Ok(()) => drop(self.all.insert(name.to_owned(), wanted.clone())),
+                // The next event of the definition tries again.
+                Err(error) => tracing::debug!(%error, name, "cannot write the status of a definition"),
+            }
+        }
+        if meta::is_deleting(&wanted) && self.cleaning.insert(meta::uid(&wanted).to_owned()) {
+            let (server, store) = (Arc::downgrade(server), store.clone());
+            tokio::spawn(clean_up(server, store, name.to_owned()));
+        }
+    }
+
+    fn serve(&mut self, server: &ApiServer, crd: &Object) {
+        let name = meta::name(crd);
+        let status = crd.at("status");
+        let shape = json!([crd.at("spec"), status.at("storedVersions"), status.at("acceptedNames"), meta::is_deleting(crd)]);
+        if self.served.get(name) == Some(&shape) {
+            return;
+        }
+        let registry = server.registry();
+        let before = of_definition(server, name);
+        let now = definition::resources(crd, registry.dispatcher(), before.first().map(|r| &r.store));
+        for old in before.iter().filter(|old| now.iter().all(|new| new.version != old.version)) {
+            registry.remove(&old.group, &old.version, &old.resource);
+        }
+        now.into_iter().for_each(|resource| registry.insert(Arc::new(resource)));
+        self.served.insert(name.to_owned(), shape);
+    }
+
+    fn unserve(&mut self, server: &ApiServer, name: &str) {
+        self.served.remove(name);
+        for old in of_definition(server, name) {
+            server.registry().remove(&old.group, &old.version, &old.resource);
+        }
+    }
+}
+
+fn of_definition(server: &ApiServer, name: &str) -> Vec<Arc<Resource>> {
+    let mine = |r: &Arc<Resource>| r.custom.as_ref().is_some_and(|c| c.name == name);
+    server.registry().all().into_iter().filter(mine).collect()
+}
+
+/// Sets accepted names and conditions.
+fn settle(crd: &mut Object, all: &BTreeMap<String, Object>) {
+    let (accepted, conflict) = names::accept(crd, all);
+    crd["status"]["acceptedNames"] = accepted;
+    match &conflict {
+        None => {
+            set_condition(crd, "NamesAccepted", true, "NoConflicts", "no conflicts found");
+            if !is_true(crd, "Established") {
+                let why = "the initial names have been accepted";
+                set_condition(crd, "Established", true, "InitialNamesAccepted", why);
+            }
+        }
+        Some((reason, message)) => {
+            set_condition(crd, "NamesAccepted", false, reason, message);
+            if !is_true(crd, "Established") {
+                set_condition(crd, "Established", false, "NotAccepted", "not all names are accepted");
+            }
+        }
+    }
+    let approval = meta::annotation(crd, APPROVAL).unwrap_or("").to_owned();
+    let group = crd.at("spec").text("group");
+    if !approval.is_empty() && (group.ends_with(".k8s.io") || group.ends_with(".kubernetes.io")) {
+        let kind = "KubernetesAPIApprovalPolicyConformant";
+        if approval.starts_with("unapproved") {
+            set_condition(crd, kind, false, "UnapprovedAnnotation", &format!("not approved: {approval:?}"));
+        } else {
+            set_condition(crd, kind, true, "ApprovedAnnotation", &format!("approved in {approval}"));
+        }
+    }
+}
+
+fn is_true(crd: &Object, kind: &str) -> bool {
+    crd.at("status").list("conditions").iter().any(|c| c.text("type") == kind && c.text("status") == "True")
+}
+
+fn set_condition(crd: &mut Object, kind: &str, value: bool, reason: &str, message: &str) {
+    let value = if value { "True" } else { "False" };
+    let mut list = crd.at("status").list("conditions").to_vec();
+    let found = list.iter().position(|c| c.text("type") == kind);
+    let old = found.map_or(&Value::Null, |at| &list[at]);
+    let time = match old.text("status") == value {
+        true => old.text("lastTransitionTime").to_owned(),
+        false => system::time(Timestamp::now()),
+    };
+    let condition =
+        json!({"type": kind, "status": value, "lastTransitionTime": time, "reason": reason, "message": message});
+    match found {
+        Some(at) => list[at] = condition,
+        None => list.push(condition),
+    }
+    crd["status"]["conditions"] = list.into();
+}
+
+/// Writes accepted names and conditions, unless the definition is another one by now.
+async fn write_status(store: &ObjectStore, wanted: &Object) -> Result<(), Status> {
+    let (uid, generation) = (meta::uid(wanted), meta::generation(wanted));
+    let change = |_: &_, mut object: Object| {
+        if meta::uid(&object) != uid || meta::generation(&object) != generation {
+            return Ok(Update::Keep);
+        }
+        for field in ["acceptedNames", "conditions"] {
+            object["status"][field] = wanted.at("status").at(field).clone();
+        }
+        Ok(Update::Write(object))
+    };
+    store.guaranteed_update("", meta::name(wanted), &Preconditions::default(), change, false).await.map(drop)
+}
+
+/// What a deletion makes of a definition first: its instances go before it does.
+pub fn mark_as_terminating(resource: &Resource, object: &mut Object) {
+    if resource.group != GROUP || resource.resource != RESOURCE || meta::is_deleting(object) {
+        return;
+    }
+    let mut finalizers: Vec<Value> = meta::finalizers(object).into_iter().map(Value::from).collect();
+    if !finalizers.contains(&FINALIZER.into()) {
+        finalizers.push(FINALIZER.into());
+    }
+    meta::set(object, "finalizers", finalizers);
+    let why = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    set_condition(object, "Terminating", true, "InstanceDeletionPending", why);
+}
+
+/// Removes the instances of a deleted definition, and then its finalizer.
+async fn clean_up(server: Weak<ApiServer>, store: Arc<ObjectStore>, name: String) {
+    let terminating = |done: bool| {
+        move |_: &_, mut object: Object| {
+            let finalizers = meta::finalizers(&object);
+            if !meta::is_deleting(&object) || !finalizers.contains(&FINALIZER) {
+                return Ok(Update::Keep);
+            }
+            if !done {
+                let why = "CustomResource deletion is in progress";
+                set_condition(&mut object, "Terminating", true, "InstanceDeletionInProgress", why);
+                return Ok(Update::Write(object));
+            }
+            let rest: Vec<Value> = finalizers.into_iter().filter(|f| *f != FINALIZER).map(Value::from).collect();
+            let last = rest.is_empty();
+            meta::set(&mut object, "finalizers", rest);
+            system::drop_empty(&mut object);
+            set_condition(&mut object, "Terminating", false, "InstanceDeletionCompleted", "removed all instances");
+            Ok(if last { Update::Delete(object) } else { Update::Write(object) })
+        }
+    };
+    let none = Preconditions::default();
+    loop {
+        let begun = store.guaranteed_update("", &name, &none, terminating(false), false).await.map(drop);
+        let result = match begun {
+            Ok(()) => remove_instances(&server, &name).await,
+            Err(error) => Err(error),
+        };
+        let result = match result {
+            Ok(()) => store.guaranteed_update("", &name, &none, terminating(true), false).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => return,
+            Err(error) if error.code == 404 || server.strong_count() == 0 => return,
+            Err(error) => tracing::warn!(%error, name, "cannot remove the instances of a definition; trying again"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Deletes every instance and waits until all are gone.
+async fn remove_instances(server: &Weak<ApiServer>, name: &str) -> Result<(), Status> {
+    let first = server.upgrade().and_then(|s| of_definition(&s, name).into_iter().next());
+    let Some(resource) = first else { return Ok(()) };
+    let request = Request::internal("delete", Arc::new(UserInfo::admin()));
+    let mut left = BTreeSet::new();
+    let mut complete = false;
+    let mut watch = resource.store.watch(everything()).await?;
+    while let Some(event) = watch.next().await {
+        match event {
+            WatchEvent::Added(stored) | WatchEvent::Modified(stored) => {
+                let (namespace, name) = (&stored.meta.namespace, &stored.meta.name);
+                left.insert((namespace.clone(), name.clone()));
+                if !meta::is_deleting(&stored.object()?) {
+                    let Some(server) = server.upgrade() else { return Ok(()) };
+                    let options = DeleteOptions::default();
+                    match delete(&server, &request, &resource, namespace, name, &options).await {
+                        Err(error) if error.code != 404 => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            WatchEvent::Deleted(stored) => {
+                left.remove(&(stored.meta.namespace.clone(), stored.meta.name.clone()));
+            }
+            WatchEvent::Bookmark { initial_events_end, .. } => complete |= initial_events_end,
+            WatchEvent::Error(error) => return Err(error),
+        }
+        if complete && left.is_empty() {
+            return Ok(());
+        }
+    }
+    Err(Status::internal("the watch of the instances ended"))
+}

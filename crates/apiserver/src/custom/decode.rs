@@ -1,0 +1,54 @@
+//! Decoding of request bodies, of custom resources as of others.
+
+use super::Definition;
+use crate::handlers::Request;
+use crate::media::{self, Format};
+use crate::registry::Resource;
+use crate::registry::decode::{self, Expected, canonical_quantity, validate_fields};
+use api::{Object, Status};
+use serde_json::Value;
+
+/// Reads and decodes the body of a create or update of a resource.
+pub async fn body(request: &Request, resource: &Resource) -> Result<Object, Status> {
+    match &resource.custom {
+        None => decode::body(request, &Expected { schema: resource.schema, gvk: &resource.gvk() }).await,
+        Some(custom) => custom_body(request, resource, custom).await,
+    }
+}
+
+async fn custom_body(request: &Request, resource: &Resource, custom: &Definition) -> Result<Object, Status> {
+    let format = Format::of_content_type(&request.headers).ok_or_else(media::unsupported)?;
+    let bytes = request.read_body().await?;
+    let (version, kind) = (&resource.version, &resource.kind);
+    let failed = |why: &str| {
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    };
+    let mut object = match format {
+        Format::Json => parse(&bytes).map_err(|why| failed(&why))?,
+        Format::Yaml => decode::yaml(&bytes, kind)?,
+        Format::Protobuf => return Err(media::unsupported()),
+    };
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("");
+    if text("kind").is_empty() {
+        return Err(failed(&format!("Object 'Kind' is missing in '{object}'")));
+    }
+    let (found, want) = (text("apiVersion").to_owned(), resource.api_version());
+    if found != want {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({found}) does not match the expected API version ({want})"
+        )));
+    }
+    let mut strict = if format == Format::Json { schema::duplicate_fields(&bytes) } else { Vec::new() };
+    strict.extend(custom.clean(&mut object).map_err(|why| failed(&why))?);
+    validate_fields(request, strict, &|list| failed(&format!("strict decoding error: {list}")))?;
+    Ok(object)
+}
+
+fn parse(bytes: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(bytes).map_err(|_| {
+        // The decoder of `schema` words syntax errors as Go does.
+        let why = schema::decode_slice("io.k8s.apimachinery.pkg.apis.meta.v1.Status", bytes, canonical_quantity);
+        let why = why.err().unwrap_or_default();
+        why.strip_prefix("syntax: ").unwrap_or(&why).to_owned()
+    })
+}

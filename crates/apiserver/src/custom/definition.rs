@@ -1,0 +1,275 @@
+//! One served version of a custom resource, compiled from its definition.
+
+use super::json_path::JsonPath;
+use super::strategy::Custom;
+use super::{Behaviour, ROOT};
+use crate::registry::Resource;
+use crate::registry::decode::canonical_quantity;
+use crate::store::{Dispatcher, ObjectStore, StoreSpec};
+use api::{Object, meta};
+use parking_lot::Mutex;
+use resources::field::Fields;
+use resources::structural::Schema;
+use schema::ResourceFact;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
+static STATUS: ResourceFact = sub("status", "", "", "");
+static SCALE: ResourceFact = sub("scale", "Scale", "autoscaling", "v1");
+
+const fn sub(name: &'static str, kind: &'static str, group: &'static str, version: &'static str) -> ResourceFact {
+    ResourceFact {
+        group: "",
+        version: "",
+        resource: "",
+        subresource: name,
+        kind,
+        kind_group: group,
+        kind_version: version,
+        namespaced: true,
+        verbs: &["get", "patch", "update"],
+        short_names: &[],
+        categories: &[],
+        singular: "",
+    }
+}
+
+/// Where the numbers of a scale are.
+pub struct ScalePaths {
+    /// Replicas wanted.
+    pub spec: Vec<String>,
+    /// Replicas counted.
+    pub status: Vec<String>,
+    /// Selector as text, when there is one.
+    pub selector: Vec<String>,
+}
+
+/// A column that is printed.
+pub struct PrinterColumn {
+    /// `name`, `type`, `format`, `description` and `priority` as tables have them.
+    pub shown: Value,
+    /// Type.
+    pub kind: String,
+    /// Where the value is; `None` for a path that is not understood.
+    pub path: Option<JsonPath>,
+}
+
+/// A version of a custom resource.
+pub struct Definition {
+    /// Name of the definition.
+    pub name: String,
+    /// Its version of the API.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Kind of lists.
+    pub list_kind: String,
+    /// Singular name.
+    pub singular: String,
+    /// Short names.
+    pub short_names: Vec<String>,
+    /// Categories.
+    pub categories: Vec<String>,
+    /// Compiled schema.
+    pub schema: Schema,
+    /// Schema as given.
+    pub source: Value,
+    /// Columns beside the name.
+    pub columns: Vec<PrinterColumn>,
+    /// Selectable fields.
+    pub selectable: Vec<&'static str>,
+    /// Whether the status is a subresource.
+    pub status: bool,
+    /// Where the scale is, when it is a subresource.
+    pub scale: Option<ScalePaths>,
+    /// What clients of the version are warned of.
+    pub warning: Option<String>,
+    /// Whether the definition is being deleted.
+    pub terminating: bool,
+    /// Whether stored objects are what this version shows, so that reads need no parsing.
+    pub as_stored: bool,
+}
+
+impl Definition {
+    /// What is done to an object that was read in another form: pruned and defaulted.
+    pub fn read(&self, object: &mut Object) {
+        self.schema.prune(object);
+        self.schema.default_object(object);
+    }
+
+    /// Decodes metadata, of embedded resources too, and drops unknown fields; gives the strict errors.
+    pub fn clean(&self, object: &mut Object) -> Result<Vec<String>, String> {
+        let Value::Object(_) = object else { return Err("json: cannot unmarshal into an object".into()) };
+        let mut strict: Vec<String> =
+            self.schema.prune(object).iter().map(|path| format!("unknown field {path:?}")).collect();
+        decode_metadata(object, "", &mut strict)?;
+        let mut failed = None;
+        self.schema.embedded(object, &mut |path, value| {
+            if let Err(why) = decode_metadata(value, path, &mut strict) {
+                failed.get_or_insert(why);
+            }
+        });
+        failed.map_or(Ok(strict), Err)
+    }
+}
+
+fn decode_metadata(object: &mut Value, path: &str, strict: &mut Vec<String>) -> Result<(), String> {
+    let Some(metadata) = object.get_mut("metadata") else { return Ok(()) };
+    if metadata.is_null() {
+        *metadata = Value::Object(serde_json::Map::new());
+    }
+    let prefix = if path.is_empty() { "metadata".to_owned() } else { format!("{path}.metadata") };
+    for error in schema::decode(OBJECT_META, metadata, canonical_quantity)? {
+        strict.push(error.replacen('"', &format!("\"{prefix}."), 1));
+    }
+    Ok(())
+}
+
+/// The resources that an established definition serves; a store that still fits is used on.
+pub fn resources(crd: &Object, dispatcher: &Arc<Dispatcher>, present: Option<&Arc<ObjectStore>>) -> Vec<Resource> {
+    let spec = crd.at("spec");
+    let store_spec = store_spec(crd);
+    let fits = |store: &&Arc<ObjectStore>| {
+        let old = store.spec();
+        let empty = Value::Object(serde_json::Map::new());
+        old.api_version == store_spec.api_version
+            && old.kind == store_spec.kind
+            && old.namespaced == store_spec.namespaced
+            && (old.fields)(&empty) == (store_spec.fields)(&empty)
+    };
+    let store = present.filter(fits).cloned();
+    let store = store.unwrap_or_else(|| ObjectStore::new(dispatcher, store_spec.clone()));
+    let served = spec.list("versions").iter().filter(|v| v.flag("served"));
+    served.map(|version| resource(crd, version, &store)).collect()
+}
+
+fn resource(crd: &Object, version: &Value, store: &Arc<ObjectStore>) -> Resource {
+    let spec = crd.at("spec");
+    let definition = Arc::new(definition(crd, version));
+    let mut subresources = Vec::new();
+    if definition.status {
+        subresources.push(&STATUS);
+    }
+    if definition.scale.is_some() {
+        subresources.push(&SCALE);
+    }
+    Resource {
+        group: spec.text("group").into(),
+        version: version.text("name").into(),
+        resource: spec.at("names").text("plural").into(),
+        kind: definition.kind.clone(),
+        namespaced: spec.text("scope") == "Namespaced",
+        verbs: VERBS.iter().map(|v| (*v).to_owned()).collect(),
+        subresources,
+        strategy: Behaviour::Custom(Arc::new(Custom(definition.clone()))),
+        store: store.clone(),
+        schema: ROOT,
+        convert: None,
+        typed_items: true,
+        custom: Some(definition),
+    }
+}
+
+fn definition(crd: &Object, version: &Value) -> Definition {
+    let (spec, names) = (crd.at("spec"), crd.at("status").at("acceptedNames"));
+    let source = version.at("schema").at("openAPIV3Schema").clone();
+    let schema = Schema::new(&source);
+    let texts = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect();
+    let kind = spec.at("names").text("kind").to_owned();
+    let stored = crd.at("status").texts("storedVersions");
+    let api_version = format!("{}/{}", spec.text("group"), version.text("name"));
+    let as_stored = version.flag("storage") && stored == [version.text("name")] && !schema.has_defaults();
+    let deprecated = format!("{api_version} {kind} is deprecated");
+    Definition {
+        name: meta::name(crd).to_owned(),
+        list_kind: spec.at("names").text("listKind").to_owned(),
+        singular: names.text("singular").to_owned(),
+        short_names: texts(names.texts("shortNames")),
+        categories: texts(names.texts("categories")),
+        columns: version.list("additionalPrinterColumns").iter().map(column).collect(),
+        selectable: selectable(version),
+        status: version.at("subresources").has("status"),
+        scale: scale_paths(version.at("subresources").at("scale")),
+        warning: version
+            .flag("deprecated")
+            .then(|| version.at("deprecationWarning").as_str().map_or(deprecated, str::to_owned)),
+        terminating: meta::is_deleting(crd),
+        api_version,
+        kind,
+        schema,
+        source,
+        as_stored,
+    }
+}
+
+fn column(column: &Value) -> PrinterColumn {
+    let shown = serde_json::json!({"name": column.text("name"), "type": column.text("type"),
+        "format": column.text("format"), "priority": column.int("priority").unwrap_or(0),
+        "description": match column.text("description") {
+            "" => format!("Custom resource definition column (in JSONPath format): {}", column.text("jsonPath")),
+            text => text.to_owned(),
+        }});
+    PrinterColumn { shown, kind: column.text("type").into(), path: JsonPath::parse(column.text("jsonPath")) }
+}
+
+fn scale_paths(scale: &Value) -> Option<ScalePaths> {
+    let path = |key: &str| {
+        let text = scale.text(key).trim_start_matches('.');
+        text.split('.').filter(|p| !p.is_empty()).map(str::to_owned).collect()
+    };
+    scale.is_object().then(|| ScalePaths {
+        spec: path("specReplicasPath"),
+        status: path("statusReplicasPath"),
+        selector: path("labelSelectorPath"),
+    })
+}
+
+fn selectable(version: &Value) -> Vec<&'static str> {
+    let fields = version.list("selectableFields").iter();
+    fields.map(|f| intern(f.text("jsonPath").trim_start_matches('.'))).collect()
+}
+
+/// Field names live as long as the server: stores compare them on every event. Each is kept once.
+fn intern(text: &str) -> &'static str {
+    static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut known = KNOWN.lock();
+    if let Some(found) = known.get(text) {
+        return found;
+    }
+    let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    known.insert(kept);
+    kept
+}
+
+/// The values of selectable fields, as text.
+pub fn field_values(fields: &[&'static str], object: &Object) -> Vec<(&'static str, String)> {
+    let value = |field: &str| match field.split('.').fold(object, |at, name| at.at(name)) {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    fields.iter().map(|field| (*field, value(field))).collect()
+}
+
+fn store_spec(crd: &Object) -> StoreSpec {
+    let spec = crd.at("spec");
+    let (group, plural) = (spec.text("group"), spec.at("names").text("plural"));
+    let mut fields: Vec<_> = spec.list("versions").iter().flat_map(selectable).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    let storage = spec.list("versions").iter().find(|v| v.flag("storage")).map_or("", |v| v.text("name"));
+    StoreSpec {
+        prefix: format!("{group}/{plural}"),
+        group_resource: (group.into(), plural.into()),
+        namespaced: spec.text("scope") == "Namespaced",
+        durability: kv::Durability::Immediate,
+        fields: Arc::new(move |object| field_values(&fields, object)),
+        indexed: Vec::new(),
+        api_version: format!("{group}/{storage}"),
+        kind: spec.at("names").text("kind").into(),
+    }
+}

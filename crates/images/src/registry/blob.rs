@@ -1,0 +1,127 @@
+//! A blob into a file: hashed on the way, continued after a broken connection.
+
+use super::client::Answer;
+use super::endpoint::{Endpoint, attempts, pause};
+use super::error::{Error, Result};
+use crate::stream::hex;
+use http::header::{CONTENT_RANGE, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use tokio::fs::File;
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+
+/// Fetches `digest` from the first endpoint that has it; `on_bytes` is told how many there are.
+pub(crate) async fn download(
+    endpoints: &[&Endpoint],
+    digest: &str,
+    size: u64,
+    path: &Path,
+    on_bytes: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
+    let mut partial = Partial::new(digest, size, path).await?;
+    let mut worst: Option<Error> = None;
+    for (at, endpoint) in endpoints.iter().enumerate() {
+        let attempts = attempts(at + 1 == endpoints.len());
+        match partial.fill(endpoint, attempts, on_bytes).await {
+            Ok(()) => return Ok(()),
+            Err(error @ Error::Write { .. }) => return Err(error),
+            Err(error) if worst.as_ref().is_none_or(|known| known.rank() < error.rank()) => worst = Some(error),
+            Err(_) => {}
+        }
+    }
+    Err(worst.unwrap_or_else(|| Error::NotFound(digest.to_owned())))
+}
+
+/// The file and what is in it so far.
+struct Partial<'a> {
+    digest: &'a str,
+    size: u64,
+    path: PathBuf,
+    file: File,
+    hash: Sha256,
+    at: u64,
+}
+
+impl<'a> Partial<'a> {
+    async fn new(digest: &'a str, size: u64, path: &Path) -> Result<Partial<'a>> {
+        let file = File::create(path).await.map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        Ok(Partial { digest, size, path: path.to_owned(), file, hash: Sha256::new(), at: 0 })
+    }
+
+    /// Goes on until everything is there; attempts that brought nothing are counted.
+    async fn fill(&mut self, endpoint: &Endpoint, attempts: u32, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        let mut failures = 0;
+        loop {
+            let before = self.at;
+            let error = match self.attempt(endpoint, on_bytes).await {
+                Ok(()) => return self.verify().await,
+                Err(error) => error,
+            };
+            failures = if self.at > before { 0 } else { failures + 1 };
+            if !error.is_transient() || failures >= attempts {
+                return Err(error);
+            }
+            pause(failures, &error).await;
+        }
+    }
+
+    async fn attempt(&mut self, endpoint: &Endpoint, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        if self.at == self.size {
+            return Ok(());
+        }
+        let mut headers = HeaderMap::new();
+        if self.at > 0 {
+            let range = HeaderValue::try_from(format!("bytes={}-", self.at));
+            headers.extend(range.ok().map(|range| (Some(RANGE), range)));
+        }
+        let mut answer = endpoint.attempt(Method::GET, &format!("blobs/{}", self.digest), &headers).await?;
+        if self.at > 0 && !continues(&answer, self.at) {
+            self.restart().await?;
+        }
+        while let Some(piece) = answer.piece().await? {
+            if piece.len() as u64 > self.size - self.at {
+                let reason = format!("is larger than the {} bytes its manifest says", self.size);
+                return Err(Error::protocol(&answer.uri, reason));
+            }
+            self.hash.update(&piece);
+            let written = self.file.write_all(&piece).await;
+            written.map_err(|source| Error::Write { path: self.path.clone(), source })?;
+            self.at += piece.len() as u64;
+            on_bytes(self.at);
+        }
+        if self.at < self.size {
+            let (url, reason) = (answer.uri.to_string(), "unexpected EOF".to_owned());
+            return Err(Error::Request { method: Method::GET, url, reason, transient: true });
+        }
+        Ok(())
+    }
+
+    async fn verify(&mut self) -> Result<()> {
+        self.file.flush().await.map_err(|source| Error::Write { path: self.path.clone(), source })?;
+        let actual = format!("sha256:{}", hex(&self.hash.clone().finalize()));
+        if actual == self.digest {
+            return Ok(());
+        }
+        // The next host starts afresh: who sent the wrong bytes is not known.
+        self.restart().await?;
+        Err(Error::Digest { expect: self.digest.to_owned(), actual })
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        (self.at, self.hash) = (0, Sha256::new());
+        let rewind = async {
+            self.file.flush().await?;
+            self.file.set_len(0).await?;
+            self.file.rewind().await
+        };
+        rewind.await.map(drop).map_err(|source| Error::Write { path: self.path.clone(), source })
+    }
+}
+
+/// Whether an answer goes on at `at` instead of starting over.
+fn continues(answer: &Answer, at: u64) -> bool {
+    let range = answer.response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    answer.response.status() == StatusCode::PARTIAL_CONTENT
+        && range.is_some_and(|range| range.starts_with(&format!("bytes {at}-")))
+}
