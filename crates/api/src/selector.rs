@@ -172,8 +172,8 @@ impl<'a> Parser<'a> {
             return Ok(Requirement::Exists(key));
         }
         match self.token() {
-            Token::Symbol("=" | "==") => Ok(Requirement::In(key, vec![self.exact_value()])),
-            Token::Symbol("!=") => Ok(Requirement::NotIn(key, vec![self.exact_value()])),
+            Token::Symbol("=" | "==") => Ok(Requirement::In(key, vec![self.exact_value()?])),
+            Token::Symbol("!=") => Ok(Requirement::NotIn(key, vec![self.exact_value()?])),
             Token::Symbol(">") => self.number(">").map(|n| Requirement::Greater(key, n)),
             Token::Symbol("<") => self.number("<").map(|n| Requirement::Less(key, n)),
             Token::Word("in") => self.set().map(|set| Requirement::In(key, set)),
@@ -182,7 +182,17 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn exact_value(&mut self) -> String {
+    /// A value that may be left out at the end of a requirement.
+    fn exact_value(&mut self) -> Result<String, String> {
+        match self.peek() {
+            Token::End | Token::Symbol(",") => Ok(String::new()),
+            Token::Symbol(other) => Err(format!("found '{other}', expected: identifier")),
+            Token::Word(_) => Ok(self.word()),
+        }
+    }
+
+    /// The next word; empty where a symbol stands.
+    fn word(&mut self) -> String {
         match self.peek() {
             Token::Word(word) => {
                 self.token();
@@ -193,7 +203,7 @@ impl<'a> Parser<'a> {
     }
 
     fn number(&mut self, _operator: &str) -> Result<i64, String> {
-        let value = self.exact_value();
+        let value = self.word();
         value.parse().map_err(|_| format!("values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"))
     }
 
@@ -204,7 +214,7 @@ impl<'a> Parser<'a> {
         }
         let mut out = Vec::new();
         loop {
-            out.push(self.exact_value());
+            out.push(self.word());
             match self.token() {
                 Token::Symbol(")") => break,
                 Token::Symbol(",") => {}
@@ -308,7 +318,7 @@ mod tests {
         for (text, want) in table {
             assert_eq!(LabelSelector::parse(text).map(|s| s.matches_object(&obj)), Ok(want), "{text}");
         }
-        for text in ["a=1,", "a in 1", "in in in", ",", "a b", "a>x", "(a)"] {
+        for text in ["a=1,", "a in 1", "in in in", ",", "a===1", "a b", "a>x", "(a)"] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
     }

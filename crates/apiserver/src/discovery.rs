@@ -36,7 +36,10 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Bo
             group
         }
         ["api", version] => resource_list(server, "", version)?,
-        ["apis", group, version] => resource_list(server, group, version)?,
+        ["apis", group, version] => match resource_list(server, group, version) {
+            Err(_) if request.method == Method::GET => return nothing(group),
+            list => list?,
+        },
         ["openapi", ..] => return openapi(server, request, &parts),
         [".well-known", "openid-configuration"] => {
             let mut document = openid(server);
@@ -48,6 +51,14 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Bo
     };
     get_only(request)?;
     answer::plain(request, 200, &document)
+}
+
+/// What is served nowhere: where no built-in group is, as the server of custom resources says it.
+pub fn nothing(group: &str) -> Result<Response<Body>, Status> {
+    match schema::resources().iter().any(|f| f.group == group) {
+        true => Err(Status::no_such_path()),
+        false => Ok(answer::text(404, "404 page not found\n")),
+    }
 }
 
 fn get_only(request: &Request) -> Result<(), Status> {

@@ -93,7 +93,14 @@ impl<'a> Range<'a> {
     }
 
     fn shape(&self) -> Option<Shape> {
-        let Some(kind) = self.get("as") else { return Some(Shape::Object) };
+        let streams = self.get("stream").is_none_or(|s| s == "watch" && self.format() != Some(Format::Yaml));
+        if !streams || self.get("sv").is_some_and(|version| version != "v1") {
+            return None;
+        }
+        let Some(kind) = self.get("as") else {
+            // A group or version without a kind asks for nothing that exists.
+            return (self.get("g").is_none() && self.get("v").is_none()).then_some(Shape::Object);
+        };
         if self.get("g") != Some("meta.k8s.io") || !matches!(self.get("v"), Some("v1" | "v1beta1")) {
             return None;
         }
@@ -206,6 +213,11 @@ mod tests {
             ("application/vnd.kubernetes.protobuf;stream=watch", Some((Format::Protobuf, Shape::Object))),
             ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None),
             (&partial, Some((Format::Protobuf, Shape::Partial))),
+            ("application/json;g=meta.k8s.io;v=v1", None),
+            ("application/json;as=PartialObjectMetadata;g=k8s.io;v=v1", None),
+            ("application/json;stream=watch;as=Table;g=meta.k8s.io;v=v1", Some((Format::Json, Shape::Table))),
+            ("application/json;stream=other", None),
+            ("application/yaml;stream=watch", None),
         ];
         for (accept, want) in table {
             assert_eq!(accepted(accept, true), want, "{accept}");

@@ -48,7 +48,8 @@ impl Reconcile for Certificates {
         let Some(request) = self.requests.get_key(key) else { return Ok(Requeue::Done) };
         let left = seconds_left(&request);
         if left <= 0 {
-            let gone = self.ctx.cluster_api::<CertificateSigningRequest>().delete(&key.name, &DeleteParams::default()).await;
+            let gone =
+                self.ctx.cluster_api::<CertificateSigningRequest>().delete(&key.name, &DeleteParams::default()).await;
             return match gone.map_err(Error::from) {
                 Err(error) if error.code() != 404 => Err(error),
                 _ => Ok(Requeue::Done),
@@ -121,7 +122,9 @@ impl Certificates {
         let pem = &request.spec.request.0;
         let asked = CertificateRequest::parse(pem).map_err(|e| Error::Terminal(format!("unable to parse csr: {e}")))?;
         if let Err(why) = verify(signer, &asked, &usages(request)) {
-            return self.write("status", request, with_condition(request, "Failed", "SignerValidationFailure", &why)).await;
+            return self
+                .write("status", request, with_condition(request, "Failed", "SignerValidationFailure", &why))
+                .await;
         }
         let usage = if signer == KUBELET_SERVING { Usage::Server } else { Usage::Client };
         let signed = self.ca.sign_request(&String::from_utf8_lossy(pem), &[usage], lifetime(request));
@@ -184,7 +187,8 @@ fn lifetime(request: &CertificateSigningRequest) -> Duration {
 fn seconds_left(request: &CertificateSigningRequest) -> i64 {
     let unanswered = if certificate(request).is_some() { HOUR } else { 24 * HOUR };
     let deadlines = [("Denied", HOUR), ("Failed", HOUR), ("Approved", unanswered)].into_iter();
-    let decided = deadlines.filter_map(|(kind, after)| Some((condition(request, kind)?.last_update_time.as_ref()?.0, after)));
+    let decided =
+        deadlines.filter_map(|(kind, after)| Some((condition(request, kind)?.last_update_time.as_ref()?.0, after)));
     let created = request.metadata.creation_timestamp.iter().map(|t| (t.0, 24 * HOUR));
     let pending = request.status.as_ref().is_none_or(|s| s.conditions.iter().flatten().next().is_none());
     let now = jiff::Timestamp::now().as_second();
@@ -206,7 +210,11 @@ fn client(usages: &BTreeSet<&str>) -> Result<(), String> {
     if let Some(odd) = usages.iter().find(|u| !known.contains(u)) {
         return Err(format!("invalid usage for client certificate: {odd}"));
     }
-    if usages.contains("client auth") { Ok(()) } else { Err("missing required usage for client certificate: client auth".into()) }
+    if usages.contains("client auth") {
+        Ok(())
+    } else {
+        Err("missing required usage for client certificate: client auth".into())
+    }
 }
 
 fn kubelet_client(asked: &CertificateRequest, usages: &BTreeSet<&str>) -> Result<(), String> {
@@ -263,8 +271,18 @@ mod tests {
         };
         let (signature, encipherment) = ("digital signature", "key encipherment");
         check(KUBELET_CLIENT, &node, &[signature, "client auth"], Ok(()));
-        check(KUBELET_CLIENT, &node, &["client auth"], Err("usages did not match [client auth digital signature key encipherment]"));
-        check(KUBELET_CLIENT, &CertificateRequest { ip_addresses: 1, ..node.clone() }, &[], Err("IP subjectAltNames are not allowed"));
+        check(
+            KUBELET_CLIENT,
+            &node,
+            &["client auth"],
+            Err("usages did not match [client auth digital signature key encipherment]"),
+        );
+        check(
+            KUBELET_CLIENT,
+            &CertificateRequest { ip_addresses: 1, ..node.clone() },
+            &[],
+            Err("IP subjectAltNames are not allowed"),
+        );
         check(KUBELET_SERVING, &node, &[signature, "server auth"], Err("DNS or IP subjectAltName is required"));
         let serving = CertificateRequest { dns_names: 1, ..node.clone() };
         check(KUBELET_SERVING, &serving, &[signature, encipherment, "server auth"], Ok(()));
@@ -302,7 +320,9 @@ mod tests {
 
     #[test]
     fn lifetimes_are_bounded() {
-        for (asked, want) in [(None, 365 * 24 * 3600), (Some(60), 600), (Some(7200), 7200), (Some(i32::MAX), 365 * 24 * 3600)] {
+        for (asked, want) in
+            [(None, 365 * 24 * 3600), (Some(60), 600), (Some(7200), 7200), (Some(i32::MAX), 365 * 24 * 3600)]
+        {
             let mut request = CertificateSigningRequest::default();
             request.spec.expiration_seconds = asked;
             assert_eq!(lifetime(&request).as_secs(), want, "{asked:?}");

@@ -41,6 +41,7 @@ mod statefulset;
 mod template;
 mod ttl;
 mod ttl_after_finished;
+mod volume_attributes_class;
 
 use context::{Context, Shared};
 use futures::future::BoxFuture;
@@ -117,6 +118,7 @@ fn table() -> Vec<Row> {
         row!("persistentvolume-protection", "pv-protection-controller", protection::run_volumes),
         row!("certificate-controller", "certificate-controller", csr_signing::run),
         row!("cluster-dns", "cluster-dns", cluster_dns::run),
+        row!("volumeattributesclass-protection", "volumeattributesclass-protection-controller", volume_attributes_class::run),
         row!("resourcequota-controller", "resourcequota-controller", resourcequota::run),
     ]
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with images.
 
+use crate::registry;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,18 @@ pub enum Error {
         /// The store.
         path: PathBuf,
     },
+    /// An image could not be pulled.
+    #[error("failed to pull and unpack image {reference:?}")]
+    Pull {
+        /// Normalised.
+        reference: String,
+        /// Why not.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A registry did not give what was asked of it.
+    #[error(transparent)]
+    Registry(registry::Error),
     /// A file could not be read or written.
     #[error("cannot {doing}")]
     Io {
@@ -77,6 +90,16 @@ impl Error {
             cause = error.source();
         }
         text
+    }
+}
+
+impl From<registry::Error> for Error {
+    fn from(error: registry::Error) -> Error {
+        match error {
+            registry::Error::Write { path, source } => Error::io(format!("write {path:?}"))(source),
+            registry::Error::Fetch(inner) if matches!(*inner, registry::Error::Write { .. }) => (*inner).into(),
+            other => Error::Registry(other),
+        }
     }
 }
 

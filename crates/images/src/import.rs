@@ -5,11 +5,12 @@ use crate::error::{Error, Result};
 use crate::manifest::{self, Candidate, LayerSource};
 use crate::reference::Reference;
 use crate::store::{Record, Store};
+use crate::temporary::{Temporary, open_dir};
 use crate::stream::{self, Bounded, Hashing};
 use crate::unpack;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use std::collections::BTreeMap;
+use rustix::fs::{FlockOperation, Mode};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,16 @@ impl Store {
     pub fn import(&self, path: &Path) -> Result<Vec<String>> {
         let run = || self.import_archive(Archive::open(path, &self.dir.join("tmp"))?);
         run().map_err(|e| e.name_full_disk(&self.dir))
+    }
+
+    /// Imports a layout whose blobs may lack what the store has; false if `complete`, asked when nothing
+    /// can be removed any more, says that something else is missing.
+    pub(crate) fn import_layout(&self, path: &Path, complete: impl Fn(&Store) -> bool) -> Result<bool> {
+        let _import = self.lock("import.lock", FlockOperation::LockShared)?;
+        if !complete(self) {
+            return Ok(false);
+        }
+        self.import_archive(Archive::open(path, &self.dir.join("tmp"))?).map(|_| true)
     }
 
     /// As [`Store::import`], from a stream; `name` is used in error texts.
@@ -46,35 +57,17 @@ impl Store {
     }
 }
 
-/// A locked directory in `tmp/` in which layers wait until the whole archive is unpacked.
+/// Where layers wait until the whole archive is unpacked.
 struct Workspace<'a> {
     store: &'a Store,
-    path: PathBuf,
-    handle: OwnedFd,
+    dir: Temporary,
     /// Bytes of the new layers by chainID.
     fresh: BTreeMap<String, u64>,
 }
 
-impl Drop for Workspace<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = ?self.path, %error, "cannot remove the working directory of an import");
-        }
-    }
-}
-
 impl<'a> Workspace<'a> {
     fn new(store: &'a Store) -> Result<Self> {
-        let _lock = store.lock("lock", FlockOperation::LockExclusive)?;
-        let path = store.temporary();
-        let make = || -> std::io::Result<OwnedFd> {
-            fs::create_dir(&path)?;
-            let handle = open_dir(&path)?;
-            rustix::fs::flock(&handle, FlockOperation::LockExclusive)?;
-            Ok(handle)
-        };
-        let handle = make().map_err(Error::io(format!("make {path:?}")))?;
-        Ok(Workspace { store, path, handle, fresh: BTreeMap::new() })
+        Ok(Workspace { store, dir: Temporary::new(store)?, fresh: BTreeMap::new() })
     }
 
     /// Unpacks the layers the store lacks; returns all chainIDs, lowest first.
@@ -93,7 +86,7 @@ impl<'a> Workspace<'a> {
 
     fn unpack(&self, archive: &Archive, layer: &LayerSource, chain: &str, below: &[String]) -> Result<u64> {
         let what = format!("{}, layer {}", archive.name, layer.diff_id);
-        let root = self.path.join(chain).join("fs");
+        let root = self.dir.path.join(chain).join("fs");
         let mut parents = Vec::new();
         for parent in below.iter().rev() {
             let path = self.place(parent).join("fs");
@@ -129,20 +122,20 @@ impl<'a> Workspace<'a> {
     }
 
     fn place(&self, chain: &str) -> PathBuf {
-        if self.fresh.contains_key(chain) { self.path.join(chain) } else { self.store.layer(chain) }
+        if self.fresh.contains_key(chain) { self.dir.path.join(chain) } else { self.store.layer(chain) }
     }
 
     /// Makes everything durable, then visible, under the store's lock.
     fn commit(mut self, images: Vec<(Candidate, Vec<String>)>) -> Result<Vec<String>> {
         for (chain, size) in &self.fresh {
-            let path = self.path.join(chain).join("size");
+            let path = self.dir.path.join(chain).join("size");
             fs::write(&path, size.to_string()).map_err(Error::io(format!("write {path:?}")))?;
         }
-        rustix::fs::syncfs(&self.handle)
+        rustix::fs::syncfs(&self.dir.handle)
             .map_err(|e| Error::io(format!("write {:?} to the disk", self.store.dir))(e.into()))?;
         let _lock = self.store.lock("lock", FlockOperation::LockExclusive)?;
         for chain in std::mem::take(&mut self.fresh).into_keys() {
-            let (from, to) = (self.path.join(&chain), self.store.layer(&chain));
+            let (from, to) = (self.dir.path.join(&chain), self.store.layer(&chain));
             // Another process may have unpacked the same layer meanwhile.
             if !to.exists() {
                 fs::rename(&from, &to).map_err(Error::io(format!("rename {from:?} to {to:?}")))?;
@@ -155,8 +148,9 @@ impl<'a> Workspace<'a> {
             if let Some((digest, bytes)) = &image.manifest {
                 self.store.write(&self.store.blob(digest), bytes, true)?;
             }
+            let tags = tags(&image)?;
             for record in index.images.values_mut() {
-                record.names.retain(|name| !image.names.contains(name));
+                record.names.retain(|name| !tags.contains(name));
             }
             let size = layers.iter().map(|layer| layer_size(&self.store.layer(layer))).sum::<u64>()
                 + image.config.len() as u64;
@@ -172,16 +166,20 @@ impl<'a> Workspace<'a> {
     }
 }
 
+/// The names of an image without digests, as the index has them.
+fn tags(image: &Candidate) -> Result<BTreeSet<String>> {
+    let parsed = image.names.iter().map(|name| Ok(Reference::parse(name)?.tagged()));
+    Ok(parsed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
 fn name_image(record: &mut Record, image: Candidate, layers: Vec<String>, size: u64) -> Result<()> {
     (record.layers, record.size) = (layers, size);
-    if let Some((digest, _)) = &image.manifest {
-        for name in &image.names {
-            record.digests.insert(format!("{}@{digest}", Reference::parse(name)?.repository()));
-        }
-    }
+    let manifest = image.manifest.as_ref().map(|(digest, _)| digest);
     for name in &image.names {
         let reference = Reference::parse(name)?;
-        record.digests.extend(reference.digest.as_ref().map(|digest| format!("{}@{digest}", reference.repository())));
+        // What the name was resolved to, an index perhaps, tells more than the manifest it led to.
+        let digest = reference.digest.as_ref().or(manifest);
+        record.digests.extend(digest.map(|digest| format!("{}@{digest}", reference.repository())));
         record.names.extend(reference.tagged());
     }
     record.manifest = image.manifest.map(|(digest, _)| digest).or(record.manifest.take());
@@ -193,7 +191,7 @@ fn layer_size(path: &Path) -> u64 {
 }
 
 /// OCI's chainID: what a layer is on top of what it was made for.
-fn chain_id(below: Option<&String>, diff_id: &str) -> String {
+pub(crate) fn chain_id(below: Option<&String>, diff_id: &str) -> String {
     match below {
         None => diff_id.trim_start_matches("sha256:").to_owned(),
         Some(below) => stream::digest(format!("sha256:{below} {diff_id}").as_bytes())[7..].to_owned(),
@@ -205,9 +203,4 @@ fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> std::io::Result<()> {
     let found = rustix::fs::fstat(from)?;
     rustix::fs::fchown(to, Some(Uid::from_raw(found.st_uid)), Some(Gid::from_raw(found.st_gid)))?;
     Ok(rustix::fs::fchmod(to, Mode::from_raw_mode(found.st_mode & 0o7777))?)
-}
-
-fn open_dir(path: &Path) -> std::io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }

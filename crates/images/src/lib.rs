@@ -1,9 +1,11 @@
-//! Images of the node: import, content store and unpacked layers.
+//! Images of the node: pull, import, content store and unpacked layers.
 //!
 //! Flow of an import: archive or directory ([`archive`]) → manifests and configurations, digests
 //! checked ([`manifest`]) → each layer decompressed, checked against its diffID and unpacked below
 //! a directory handle ([`unpack`]) into `tmp/` → renamed into `layers/<chainID>` and named in
 //! `index.json` under the store's lock ([`Store`]).
+//!
+//! A pull ([`registry`]) writes an OCI layout into `tmp/` and imports that.
 //!
 //! Layout of a store:
 //! ```text
@@ -19,7 +21,7 @@
 //! `layers/` is complete and synced; several processes may share a store (file locks); nothing an
 //! archive says can reach outside the directory its layer is unpacked to.
 //!
-//! Absent: compressed layers (dropped once unpacked), registries, images of other platforms.
+//! Absent: compressed layers (dropped once unpacked), pushing, images of other platforms.
 
 mod archive;
 mod config;
@@ -27,12 +29,15 @@ mod error;
 mod import;
 mod manifest;
 mod reference;
+mod registry;
 mod service;
 mod store;
 mod stream;
+mod temporary;
 mod unpack;
 
 pub use config::{ImageConfig, ImageInfo};
 pub use error::{Error, Result};
 pub use reference::Reference;
-pub use store::Store;
+pub use registry::{Error as RegistryError, PullEvent};
+pub use store::{Options, Store};

@@ -44,8 +44,11 @@ struct DockerManifest {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
-    digest: String,
+pub(crate) struct Descriptor {
+    pub digest: String,
+    /// Bytes; every manifest of a registry says so.
+    #[serde(default)]
+    pub size: Option<u64>,
     #[serde(default)]
     media_type: String,
     #[serde(default)]
@@ -55,17 +58,17 @@ struct Descriptor {
 }
 
 #[derive(Deserialize, PartialEq, Eq)]
-struct Platform {
+pub(crate) struct Platform {
     architecture: String,
     os: String,
 }
 
 /// An OCI manifest or index; which one the fields say.
 #[derive(Deserialize)]
-struct Document {
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
+pub(crate) struct Document {
+    pub config: Option<Descriptor>,
+    pub layers: Option<Vec<Descriptor>>,
+    pub manifests: Option<Vec<Descriptor>>,
 }
 
 /// Reads what an archive holds.
@@ -126,7 +129,7 @@ fn layout(archive: &Archive, bytes: &[u8]) -> Result<Vec<Candidate>> {
     let mut images: Vec<Candidate> = Vec::new();
     // Several entries without names are the platforms of one image (buildkit's `type=oci`).
     let one_image = manifests.len() > 1 && manifests.iter().all(|m| name_of(m).is_none() && m.platform.is_some());
-    let roots = if one_image { vec![pick(archive, manifests)?] } else { manifests };
+    let roots = if one_image { vec![pick(&archive.name, manifests)?] } else { manifests };
     for descriptor in roots {
         if is_attestation(&descriptor) {
             continue;
@@ -149,7 +152,7 @@ fn oci_image(archive: &Archive, descriptor: Descriptor, depth: usize) -> Result<
         if depth == 0 {
             return Err(Error::archive(&archive.name, "indexes are nested too deep"));
         }
-        return oci_image(archive, pick(archive, manifests)?, depth - 1);
+        return oci_image(archive, pick(&archive.name, manifests)?, depth - 1);
     }
     let config = document.config.ok_or_else(|| {
         Error::archive(&archive.name, format!("{} is neither an image manifest nor an index", descriptor.digest))
@@ -177,7 +180,7 @@ fn oci_image(archive: &Archive, descriptor: Descriptor, depth: usize) -> Result<
 }
 
 /// Chooses the entry of this machine's platform.
-fn pick(archive: &Archive, manifests: Vec<Descriptor>) -> Result<Descriptor> {
+pub(crate) fn pick(name: &str, manifests: Vec<Descriptor>) -> Result<Descriptor> {
     let (os, architecture) = host_platform();
     let mut offered = BTreeSet::new();
     let mut unnamed = Vec::new();
@@ -198,7 +201,7 @@ fn pick(archive: &Archive, manifests: Vec<Descriptor>) -> Result<Descriptor> {
     }
     let offered: Vec<_> = offered.into_iter().collect();
     let text = format!("has no image for {os}/{architecture}, only for {}", offered.join(", "));
-    Err(Error::archive(&archive.name, text))
+    Err(Error::archive(name, text))
 }
 
 fn is_attestation(descriptor: &Descriptor) -> bool {

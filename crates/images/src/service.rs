@@ -1,7 +1,7 @@
 //! `cri::ImageService` on the store.
 
 use crate::error::Error;
-use crate::reference::Reference;
+use crate::registry::PullEvent;
 use crate::store::{Record, Store};
 use async_trait::async_trait;
 use cri::{AuthConfig, Image, ImageService};
@@ -11,6 +11,7 @@ impl From<Error> for cri::Error {
         match &error {
             Error::InvalidName { .. } => cri::Error::Image { reason: "InvalidImageName", message: error.to_string() },
             Error::NotFound(name) => cri::Error::NotFound(format!("image {name:?}")),
+            Error::Pull { .. } => cri::Error::Image { reason: "ErrImagePull", message: error.chain() },
             _ => cri::Error::Internal(error.chain()),
         }
     }
@@ -36,13 +37,16 @@ impl ImageService for Store {
         .await
     }
 
-    async fn pull_image(&self, image: &str, _auth: Option<AuthConfig>) -> cri::Result<String> {
-        let reference = Reference::parse(image)?;
-        let message = format!(
-            "failed to pull image {image:?}: {reference} is not on this node, and pulling from registries is not supported yet: \
-             load it with `sagong image load <archive>` (docker save or OCI layout)"
-        );
-        Err(cri::Error::Image { reason: "ErrImagePull", message })
+    async fn pull_image(&self, image: &str, auth: Option<AuthConfig>) -> cri::Result<String> {
+        let on_event = |event| match event {
+            PullEvent::Resolved { digest } => tracing::debug!(image, digest, "resolved an image"),
+            PullEvent::Layer { digest, done, total } if done == total => {
+                tracing::debug!(image, digest, total, "fetched a layer");
+            }
+            PullEvent::Layer { .. } => {}
+            PullEvent::Unpacking => tracing::debug!(image, "unpacking an image"),
+        };
+        Ok(self.pull(image, auth, &on_event).await?)
     }
 
     async fn remove_image(&self, image: &str) -> cri::Result<()> {

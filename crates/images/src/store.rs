@@ -3,6 +3,7 @@
 use crate::config::{ConfigBlob, ImageInfo};
 use crate::error::{Error, Result};
 use crate::reference::{Reference, is_digest, is_hex};
+use crate::registry::Registry;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) dir: PathBuf,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// How a store reaches registries.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of `<host>/hosts.toml` files as containerd has them; need not exist.
+    pub certs_dir: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { certs_dir: "/etc/sagong/certs.d".into() }
+    }
 }
 
 /// `index.json`.
@@ -67,7 +82,12 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 impl Store {
     /// Opens a store, making it if need be, and removes what dead processes left in `tmp/`.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Arc<Store>> {
-        let store = Store { dir: dir.into() };
+        Store::open_with(dir, Options::default())
+    }
+
+    /// As [`Store::open`], with options.
+    pub fn open_with(dir: impl Into<PathBuf>, options: Options) -> Result<Arc<Store>> {
+        let store = Store { dir: dir.into(), registry: Registry::new(options.certs_dir) };
         for name in ["blobs/sha256", "layers", "holds", "tmp"] {
             let path = store.dir.join(name);
             fs::create_dir_all(&path).map_err(Error::io(format!("make {path:?}")))?;

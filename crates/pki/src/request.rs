@@ -35,7 +35,9 @@ impl CertificateRequest {
         let subject = &request.certification_request_info.subject;
         let texts = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let mut out = Self {
-            common_name: texts(subject.iter_common_name().filter_map(|n| n.as_str().ok()).collect()).pop().unwrap_or_default(),
+            common_name: texts(subject.iter_common_name().filter_map(|n| n.as_str().ok()).collect())
+                .pop()
+                .unwrap_or_default(),
             organizations: texts(subject.iter_organization().filter_map(|n| n.as_str().ok()).collect()),
             ..Self::default()
         };
@@ -72,7 +74,10 @@ mod tests {
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
         let pem = params.serialize_request(&key).expect("request").pem().expect("pem");
         let request = CertificateRequest::parse(pem.as_bytes()).expect("parse");
-        assert_eq!((request.common_name.as_str(), request.organizations), ("system:node:n", vec!["system:nodes".to_owned()]));
+        assert_eq!(
+            (request.common_name.as_str(), request.organizations),
+            ("system:node:n", vec!["system:nodes".to_owned()])
+        );
         assert_eq!((request.dns_names, request.ip_addresses, request.emails, request.uris), (1, 1, 0, 0));
         assert!(CertificateRequest::parse(b"junk").is_err());
     }

@@ -15,7 +15,7 @@ const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDelet
 /// Every error of a new object of a built-in kind: its metadata's, then its strategy's.
 pub fn validate_create(strategy: &dyn Strategy, ctx: &Ctx<'_>, obj: &Object, namespaced: bool) -> Vec<Cause> {
     let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
-    let mut out = validate_object_meta(obj, namespaced, &rule, true);
+    let mut out = validate_object_meta(obj, namespaced, &rule, strategy.is_built_in());
     out.extend(strategy.validate(ctx, obj));
     if out.is_empty() {
         // the generic code's own check, for kinds whose names are free
@@ -45,7 +45,7 @@ fn update_metadata(strategy: &dyn Strategy, new: &Object, old: &Object) -> Vec<C
     out.extend(validate_object_meta_update(new, old, false));
     let checks = strategy.metadata_on_update();
     if checks != MetadataChecks::Create {
-        out.extend(validate_object_meta_update(new, old, true));
+        out.extend(validate_object_meta_update(new, old, strategy.is_built_in()));
     }
     if checks != MetadataChecks::Update {
         let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);

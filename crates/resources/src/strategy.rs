@@ -94,6 +94,11 @@ pub trait Strategy: Sync + Send {
         MetadataChecks::Update
     }
 
+    /// Whether it is a built-in kind, whose finalizers must be standard or fully qualified.
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
     /// Errors of a name (`prefix`: of a generateName), texts without the path. Default: DNS-1123 subdomain.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         crate::names::dns1123_subdomain(name, prefix)

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-const FIXED: &str = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
+const FIXED: &str =
+    "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
 
 /// The plugin.
 pub struct PersistentVolumeClaimResize;
@@ -24,7 +25,8 @@ impl Plugin for PersistentVolumeClaimResize {
             return Err(a.forbidden("Only bound persistent volume claims can be expanded"));
         }
         let class = class(new);
-        let found = (!class.is_empty() && class == self::class(old)).then(|| server.lives().storage_classes.get("", class));
+        let found =
+            (!class.is_empty() && class == self::class(old)).then(|| server.lives().storage_classes.get("", class));
         let expands = found.flatten().is_some_and(|c| c.get("allowVolumeExpansion") == Some(&Value::Bool(true)));
         if expands { Ok(()) } else { Err(a.forbidden(FIXED)) }
     }
@@ -48,10 +50,14 @@ mod tests {
 
     #[test]
     fn sizes_and_classes_are_read() {
-        let claim = json!({"metadata": {}, "spec": {"storageClassName": "a", "resources": {"requests": {"storage": "1Gi"}}}});
+        let claim =
+            json!({"metadata": {}, "spec": {"storageClassName": "a", "resources": {"requests": {"storage": "1Gi"}}}});
         assert!(size(&claim) > size(&json!({"spec": {}})));
         assert_eq!(class(&claim), "a");
-        assert_eq!(class(&json!({"metadata": {"annotations": {BETA_CLASS: "b"}}, "spec": {"storageClassName": "a"}})), "b");
+        assert_eq!(
+            class(&json!({"metadata": {"annotations": {BETA_CLASS: "b"}}, "spec": {"storageClassName": "a"}})),
+            "b"
+        );
         assert_eq!(class(&json!({})), "");
     }
 }

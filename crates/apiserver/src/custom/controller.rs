@@ -324,3 +324,41 @@ async fn remove_instances(server: &Weak<ApiServer>, name: &str) -> Result<(), St
     }
     Err(Status::internal("the watch of the instances ended"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crd(name: &str, kind: &str) -> Object {
+        json!({"metadata": {"name": name}, "spec": {"group": "g", "names": {"plural": name, "kind": kind}}, "status": {}})
+    }
+
+    fn conditions(crd: &Object) -> Vec<String> {
+        let list = crd.at("status").list("conditions").iter();
+        list.map(|c| format!("{}={} {}", c.text("type"), c.text("status"), c.text("reason"))).collect()
+    }
+
+    #[test]
+    fn names_decide_what_is_established() {
+        let mut first = crd("as", "A");
+        settle(&mut first, &BTreeMap::new());
+        assert_eq!(conditions(&first), ["NamesAccepted=True NoConflicts", "Established=True InitialNamesAccepted"]);
+        let all = BTreeMap::from([("as".to_owned(), first)]);
+        let mut second = crd("bs", "A");
+        settle(&mut second, &all);
+        assert_eq!(conditions(&second), ["NamesAccepted=False KindConflict", "Established=False NotAccepted"]);
+        settle(&mut second, &BTreeMap::new());
+        assert_eq!(conditions(&second), ["NamesAccepted=True NoConflicts", "Established=True InitialNamesAccepted"]);
+    }
+
+    #[test]
+    fn conditions_keep_their_time() {
+        let mut object = crd("as", "A");
+        set_condition(&mut object, "X", true, "R", "m");
+        object["status"]["conditions"][0]["lastTransitionTime"] = "t".into();
+        set_condition(&mut object, "X", true, "R2", "m2");
+        assert_eq!(object.pointer("/status/conditions/0/lastTransitionTime"), Some(&json!("t")));
+        set_condition(&mut object, "X", false, "R", "m");
+        assert_ne!(object.pointer("/status/conditions/0/lastTransitionTime"), Some(&json!("t")));
+    }
+}

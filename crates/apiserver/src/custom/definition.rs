@@ -273,3 +273,59 @@ fn store_spec(crd: &Object) -> StoreSpec {
         kind: spec.at("names").text("kind").into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use merge::{Facts, ListType, Shape};
+    use serde_json::json;
+
+    fn widget() -> Definition {
+        let version = json!({"name": "v1", "served": true, "storage": true, "selectableFields": [{"jsonPath": ".spec.n"}],
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+                "n": {"type": "integer", "default": 1},
+                "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+                "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                    "items": {"type": "object", "properties": {"k": {"type": "string"}}}}}}}}}});
+        let crd = json!({"metadata": {"name": "ws.g"}, "spec": {"group": "g", "names": {"kind": "W"}},
+            "status": {"storedVersions": ["v1"]}});
+        definition(&crd, &version)
+    }
+
+    #[test]
+    fn bodies_are_cleaned() {
+        let check = |mut object: Value, want: Result<Vec<&str>, &str>| {
+            let got = widget().clean(&mut object);
+            let want = want.map(|l| l.into_iter().map(str::to_owned).collect::<Vec<_>>()).map_err(str::to_owned);
+            assert_eq!(got, want);
+        };
+        check(json!({"metadata": {"name": "a"}, "spec": {"n": 1}}), Ok(vec![]));
+        check(json!({"metadata": {"zz": 1}, "spec": {"x": 1}}), Ok(vec![
+            "unknown field \"spec.x\"",
+            "unknown field \"metadata.zz\"",
+        ]));
+        check(
+            json!({"metadata": {"name": true}}),
+            Err("json: cannot unmarshal bool into Go struct field ObjectMeta.name of type string"),
+        );
+    }
+
+    #[test]
+    fn nodes_are_facts() {
+        let widget = widget();
+        let spec = widget.field(ROOT, "spec").expect("spec");
+        assert_eq!(spec.shape, Shape::Struct);
+        let list = widget.field(&spec.schema, "list").expect("list");
+        assert_eq!((list.shape, list.list_type, list.list_map_keys), (Shape::List, ListType::Map, vec!["k".into()]));
+        assert_eq!(widget.field(&spec.schema, "set").map(|f| f.list_type), Some(ListType::Set));
+        assert_eq!(widget.field(&spec.schema, "nope"), None);
+        assert!(widget.field(ROOT, "metadata").is_some_and(|f| f.schema == OBJECT_META));
+    }
+
+    #[test]
+    fn fields_are_selected() {
+        let widget = widget();
+        assert_eq!(field_values(&widget.selectable, &json!({"spec": {"n": 5}})), [("spec.n", "5".to_owned())]);
+        assert_eq!(field_values(&widget.selectable, &json!({})), [("spec.n", String::new())]);
+    }
+}

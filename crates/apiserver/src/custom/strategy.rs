@@ -59,6 +59,10 @@ impl Strategy for Custom {
         false
     }
 
+    fn is_built_in(&self) -> bool {
+        false
+    }
+
     fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
         field_values(&self.0.selectable, obj)
     }
@@ -139,4 +143,23 @@ fn wrong(value: &Value, wanted: &str) -> String {
         Value::Object(_) => (value.to_string(), "map[string]interface {}"),
     };
     format!("{text} is of the type {kind}, expected {wanted}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_are_read() {
+        let path: Vec<String> = ["spec", "replicas"].map(str::to_owned).into();
+        for (object, want) in [
+            (json!({}), Ok(0)),
+            (json!({"spec": {}}), Ok(0)),
+            (json!({"spec": {"replicas": 3}}), Ok(3)),
+            (json!({"spec": "x"}), Err("x is of the type string, expected map[string]interface{}".to_owned())),
+            (json!({"spec": {"replicas": true}}), Err("true is of the type bool, expected int64".to_owned())),
+        ] {
+            assert_eq!(number(&object, &path), want);
+        }
+    }
 }

@@ -39,7 +39,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         items.push(serde_json::from_slice::<serde_json::Value>(&item).map_err(Status::internal)?);
     }
     let list = json!({"kind": resource.list_kind(), "apiVersion": resource.api_version(),
-        "metadata": super::list::metadata(&result), "items": items});
+        "metadata": super::list::metadata_of(resource, &result), "items": items});
     answer::value(request, 200, media, &list)
 }
 

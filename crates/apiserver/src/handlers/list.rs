@@ -47,6 +47,15 @@ pub fn metadata(result: &ListResult) -> Value {
     Value::Object(map)
 }
 
+/// The metadata of a list of objects; those of custom resources always name a token.
+pub fn metadata_of(resource: &Resource, result: &ListResult) -> Value {
+    let mut metadata = metadata(result);
+    if resource.custom.is_some() && metadata.get("continue").is_none() {
+        metadata["continue"] = "".into();
+    }
+    metadata
+}
+
 /// How many items are encoded before other requests get a turn.
 const TURN: usize = 256;
 
@@ -66,11 +75,7 @@ fn concatenate(resource: &Resource, result: &ListResult) -> Result<Vec<u8>, Stat
     let size: usize = result.items.iter().map(|s| s.json.len() + 1).sum();
     let mut out = Vec::with_capacity(size + 256);
     let (kind, version) = (resource.list_kind(), resource.api_version());
-    let mut metadata = metadata(result);
-    if resource.custom.is_some() && metadata.get("continue").is_none() {
-        // Go writes the lists of custom resources so.
-        metadata["continue"] = "".into();
-    }
+    let metadata = metadata_of(resource, result);
     let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":["#);
     out.extend_from_slice(head.as_bytes());
     for (at, stored) in result.items.iter().enumerate() {

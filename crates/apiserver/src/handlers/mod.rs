@@ -31,7 +31,6 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use resources::Ctx;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A request on its way through a handler.
 pub struct Request {
@@ -50,8 +49,6 @@ pub struct Request {
     body: Mutex<Option<Body>>,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
-    /// Whether objects have no protobuf form (custom resources).
-    only_text: AtomicBool,
 }
 
 impl Request {
@@ -74,7 +71,6 @@ impl Request {
             body: Mutex::new(Some(body)),
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
-            only_text: AtomicBool::new(false),
         }
     }
 
@@ -158,9 +154,9 @@ async fn dispatch(server: &ApiServer, request: &Request) -> Result<Response<Body
     if let Some(answer) = review::handle(server, request).await? {
         return Ok(answer);
     }
-    let resource =
-        server.registry().get(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;
-    request.only_text.store(resource.custom.is_some(), Ordering::Relaxed);
+    let Some(resource) = server.registry().get(&info.group, &info.version, &info.resource) else {
+        return crate::discovery::nothing(&info.group);
+    };
     check_scope(&resource, request)?;
     if !info.subresource.is_empty() {
         return subresources::handle(server, request, &resource).await;

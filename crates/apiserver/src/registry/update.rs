@@ -134,7 +134,8 @@ fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &
             ("networking.k8s.io", "ingresses") => "ingress",
             (_, resource) => resource,
         };
-        let key = [prefix, namespace, change.name].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
+        let group = if resource.custom.is_some() { resource.group.as_str() } else { "" };
+        let key = [group, prefix, namespace, change.name].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
         return Err(conflict(&format!(
             "StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: \
              Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"

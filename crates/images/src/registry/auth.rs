@@ -87,30 +87,7 @@ impl Authorizer {
     /// Gets a token (distribution's token and oauth2 specifications).
     async fn fetch(&self, client: &Client, challenge: &Challenge) -> Result<String> {
         let realm = challenge.parameter("realm").unwrap_or_default();
-        let uri: Uri = realm.parse().map_err(|e| Error::protocol(realm, format!("is no token server: {e}")))?;
-        if self.secure && uri.scheme_str() != Some("https") {
-            return Err(Error::protocol(realm, "is a token server without https for a registry with https, which is refused"));
-        }
-        let mut fields = form_urlencoded::Serializer::new(String::new());
-        if let Some(service) = challenge.parameter("service") {
-            fields.append_pair("service", service);
-        }
-        fields.append_pair("scope", challenge.parameter("scope").unwrap_or(&self.scope));
-        let mut headers = HeaderMap::new();
-        let (method, uri, body) = if self.auth.identity_token.is_empty() {
-            if !self.auth.username.is_empty() && !self.auth.password.is_empty() {
-                fields.append_pair("account", &self.auth.username);
-                headers.insert(AUTHORIZATION, self.basic()?);
-            }
-            let joint = if realm.contains('?') { '&' } else { '?' };
-            let full = format!("{realm}{joint}{}", fields.finish());
-            (Method::GET, full.parse().map_err(|e| Error::protocol(&full, e))?, Bytes::new())
-        } else {
-            fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sagong");
-            fields.append_pair("refresh_token", &self.auth.identity_token);
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-            (Method::POST, uri, fields.finish().into())
-        };
+        let (method, uri, headers, body) = self.question(realm, challenge)?;
         let anonymous = headers.is_empty();
         let answer = accept(client.send(method, uri, headers, body).await?, || realm.to_owned()).await;
         let mut answer = answer.map_err(|error| match error {
@@ -125,6 +102,34 @@ impl Authorizer {
         let token: Token = serde_json::from_slice(&bytes).map_err(|e| broken(&e.to_string()))?;
         let token = if token.token.is_empty() { token.access_token } else { token.token };
         if token.is_empty() { Err(broken("the token server did not include a token in the response")) } else { Ok(token) }
+    }
+
+    /// The request to the token server.
+    fn question(&self, realm: &str, challenge: &Challenge) -> Result<(Method, Uri, HeaderMap, Bytes)> {
+        let uri: Uri = realm.parse().map_err(|e| Error::protocol(realm, format!("is no token server: {e}")))?;
+        if self.secure && uri.scheme_str() != Some("https") {
+            return Err(Error::protocol(realm, "is a token server without https for a registry with https, which is refused"));
+        }
+        let mut fields = form_urlencoded::Serializer::new(String::new());
+        if let Some(service) = challenge.parameter("service") {
+            fields.append_pair("service", service);
+        }
+        fields.append_pair("scope", challenge.parameter("scope").unwrap_or(&self.scope));
+        let mut headers = HeaderMap::new();
+        if self.auth.identity_token.is_empty() {
+            if !self.auth.username.is_empty() && !self.auth.password.is_empty() {
+                fields.append_pair("account", &self.auth.username);
+                headers.insert(AUTHORIZATION, self.basic()?);
+            }
+            let joint = if realm.contains('?') { '&' } else { '?' };
+            let full = format!("{realm}{joint}{}", fields.finish());
+            Ok((Method::GET, full.parse().map_err(|e| Error::protocol(&full, e))?, headers, Bytes::new()))
+        } else {
+            fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sagong");
+            fields.append_pair("refresh_token", &self.auth.identity_token);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+            Ok((Method::POST, uri, headers, fields.finish().into()))
+        }
     }
 }
 

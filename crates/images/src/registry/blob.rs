@@ -1,7 +1,7 @@
 //! A blob into a file: hashed on the way, continued after a broken connection.
 
 use super::client::Answer;
-use super::endpoint::{Endpoint, attempts, pause};
+use super::endpoint::{Endpoint, Failures, attempts, pause};
 use super::error::{Error, Result};
 use crate::stream::hex;
 use http::header::{CONTENT_RANGE, RANGE};
@@ -20,17 +20,16 @@ pub(crate) async fn download(
     on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
     let mut partial = Partial::new(digest, size, path).await?;
-    let mut worst: Option<Error> = None;
+    let mut failures = Failures::default();
     for (at, endpoint) in endpoints.iter().enumerate() {
         let attempts = attempts(at + 1 == endpoints.len());
         match partial.fill(endpoint, attempts, on_bytes).await {
             Ok(()) => return Ok(()),
             Err(error @ Error::Write { .. }) => return Err(error),
-            Err(error) if worst.as_ref().is_none_or(|known| known.rank() < error.rank()) => worst = Some(error),
-            Err(_) => {}
+            Err(error) => failures.push(endpoint, error),
         }
     }
-    Err(worst.unwrap_or_else(|| Error::NotFound(digest.to_owned())))
+    Err(failures.worst(digest))
 }
 
 /// The file and what is in it so far.

@@ -85,6 +85,23 @@ impl Endpoint {
     }
 }
 
+/// What hosts answered who did not serve; the answer that got furthest is the one to report.
+#[derive(Default)]
+pub(crate) struct Failures(Option<Error>);
+
+impl Failures {
+    pub fn push(&mut self, endpoint: &Endpoint, error: Error) {
+        tracing::debug!(host = endpoint.host.base, %error, "a host did not serve an image");
+        if self.0.as_ref().is_none_or(|known| known.rank() < error.rank()) {
+            self.0 = Some(error);
+        }
+    }
+
+    pub fn worst(self, what: &str) -> Error {
+        self.0.unwrap_or_else(|| Error::protocol(what, "no host of hosts.toml has the capability to serve it"))
+    }
+}
+
 /// How often a request to a host is made: mirrors are not waited for when there is another host to ask.
 pub(crate) fn attempts(is_last: bool) -> u32 {
     if is_last { ATTEMPTS } else { 1 }

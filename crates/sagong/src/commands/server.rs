@@ -22,9 +22,9 @@ pub struct Server {
     /// Addresses of services
     #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
     service_cidr: String,
-    /// Addresses of pods
-    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
-    cluster_cidr: String,
+    /// Addresses of pods [default: 10.244.0.0/16; with --agent=false none, and nodes get no range]
+    #[arg(long, value_name = "CIDR")]
+    cluster_cidr: Option<String>,
     /// Runs a node beside the control plane
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     agent: bool,
@@ -87,16 +87,18 @@ impl Server {
             Some(address) => address,
             None => server::default_address()?,
         };
+        let default_cidr = if self.agent { "10.244.0.0/16" } else { "" };
+        let cluster_cidr = self.cluster_cidr.unwrap_or_else(|| default_cidr.to_owned());
         let options = server::Options {
             bind: (self.bind_address, self.port).into(),
             advertise,
             service_cidr: self.service_cidr,
-            cluster_cidr: self.cluster_cidr.clone(),
+            cluster_cidr: cluster_cidr.clone(),
             agent: self.agent,
             disabled: self.disable,
             write_kubeconfig: self.write_kubeconfig,
             cluster_name: self.cluster_name,
-            node: self.node.options(&self.data_dir, self.cluster_cidr),
+            node: self.node.options(&self.data_dir, cluster_cidr),
             data_dir: self.data_dir,
             ready: server::Ready { file: self.ready_file, socket: std::env::var_os(cluster::notify::VARIABLE).map(PathBuf::from) },
         };

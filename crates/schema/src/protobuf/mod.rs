@@ -35,11 +35,6 @@ pub fn message(schema: &str, obj: &Value) -> Result<Vec<u8>, String> {
     Ok(raw.finish())
 }
 
-/// Whether objects of a schema have a protobuf form.
-pub fn has_protobuf(schema: &str) -> bool {
-    !schema.is_empty() && find(schema, "", "").is_ok()
-}
-
 fn type_of(obj: &Value) -> (&str, &str) {
     let text = |key: &str| obj.get(key).and_then(Value::as_str).unwrap_or_default();
     (text("apiVersion"), text("kind"))

@@ -89,7 +89,8 @@ pub fn capabilities(view: &View<'_>) -> Option<Finding> {
 
 /// `hostNamespaces`
 pub fn host_namespaces(view: &View<'_>) -> Option<Finding> {
-    let set = ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|f| view.spec.get(f) == Some(&Value::Bool(true)));
+    let set =
+        ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|f| view.spec.get(f) == Some(&Value::Bool(true)));
     let set: Vec<_> = set.map(|f| format!("{f}=true")).collect();
     if set.is_empty() { None } else { Finding::new("host namespaces", set.join(", ")) }
 }
@@ -116,7 +117,10 @@ pub fn host_ports(view: &View<'_>) -> Option<Finding> {
         return None;
     }
     let list = values.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    Finding::new("hostPort", format!("{} {} {} {list}", containers(&bad), uses(bad.len()), plural("hostPort", values.len())))
+    Finding::new(
+        "hostPort",
+        format!("{} {} {} {list}", containers(&bad), uses(bad.len()), plural("hostPort", values.len())),
+    )
 }
 
 /// `uses` or `use`, for so many.

@@ -99,35 +99,71 @@ mod tests {
         let table = [
             (container(json!({})), ""),
             (json!({"hostNetwork": true, "hostIPC": true}), "host namespaces (hostNetwork=true, hostIPC=true)"),
-            (container(json!({"privileged": true})), "privileged (container \"c\" must not set securityContext.privileged=true)"),
-            (container(json!({"capabilities": {"add": ["SYS_TIME", "CHOWN", "BPF"]}})),
-                "non-default capabilities (container \"c\" must not include \"BPF\", \"SYS_TIME\" in securityContext.capabilities.add)"),
-            (json!({"volumes": [{"name": "a", "hostPath": {}}, {"name": "b", "hostPath": {}}]}), "hostPath volumes (volumes \"a\", \"b\")"),
-            (json!({"containers": [{"name": "c", "ports": [{"hostPort": 80}, {"hostPort": 443}, {"containerPort": 1}]}]}),
-                "hostPort (container \"c\" uses hostPorts 443, 80)"),
-            (json!({"containers": [{"name": "c", "livenessProbe": {"httpGet": {"host": "h"}}, "lifecycle": {"preStop": {"tcpSocket": {"host": "g"}}}}]}),
-                "probe or lifecycle host (container \"c\" uses probe or lifecycle hosts \"g\", \"h\")"),
-            (container(json!({"procMount": "Unmasked"})), "procMount (container \"c\" must not set securityContext.procMount to \"Unmasked\")"),
-            (container(json!({"seLinuxOptions": {"type": "x", "user": "u"}})),
-                "seLinuxOptions (container \"c\" set forbidden securityContext.seLinuxOptions: type \"x\"; user may not be set)"),
-            (json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}, "containers": []}),
-                "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")"),
-            (json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_rmem"}, {"name": "a"}, {"name": "b"}]}}), "forbidden sysctls (a, b)"),
-            (json!({"securityContext": {"windowsOptions": {"hostProcess": true}}, "containers": [{"name": "c", "securityContext": {"windowsOptions": {"hostProcess": true}}}]}),
-                "hostProcess (pod and container \"c\" must not set securityContext.windowsOptions.hostProcess=true)"),
-            (json!({"annotations": {"container.apparmor.security.beta.kubernetes.io/c": "unconfined"}}),
-                "forbidden AppArmor profile (annotation must not set AppArmor profile type to \"container.apparmor.security.beta.kubernetes.io/c=\"unconfined\"\")"),
+            (
+                container(json!({"privileged": true})),
+                "privileged (container \"c\" must not set securityContext.privileged=true)",
+            ),
+            (
+                container(json!({"capabilities": {"add": ["SYS_TIME", "CHOWN", "BPF"]}})),
+                "non-default capabilities (container \"c\" must not include \"BPF\", \"SYS_TIME\" in securityContext.capabilities.add)",
+            ),
+            (
+                json!({"volumes": [{"name": "a", "hostPath": {}}, {"name": "b", "hostPath": {}}]}),
+                "hostPath volumes (volumes \"a\", \"b\")",
+            ),
+            (
+                json!({"containers": [{"name": "c", "ports": [{"hostPort": 80}, {"hostPort": 443}, {"containerPort": 1}]}]}),
+                "hostPort (container \"c\" uses hostPorts 443, 80)",
+            ),
+            (
+                json!({"containers": [{"name": "c", "livenessProbe": {"httpGet": {"host": "h"}}, "lifecycle": {"preStop": {"tcpSocket": {"host": "g"}}}}]}),
+                "probe or lifecycle host (container \"c\" uses probe or lifecycle hosts \"g\", \"h\")",
+            ),
+            (
+                container(json!({"procMount": "Unmasked"})),
+                "procMount (container \"c\" must not set securityContext.procMount to \"Unmasked\")",
+            ),
+            (
+                container(json!({"seLinuxOptions": {"type": "x", "user": "u"}})),
+                "seLinuxOptions (container \"c\" set forbidden securityContext.seLinuxOptions: type \"x\"; user may not be set)",
+            ),
+            (
+                json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}, "containers": []}),
+                "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")",
+            ),
+            (
+                json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_rmem"}, {"name": "a"}, {"name": "b"}]}}),
+                "forbidden sysctls (a, b)",
+            ),
+            (
+                json!({"securityContext": {"windowsOptions": {"hostProcess": true}}, "containers": [{"name": "c", "securityContext": {"windowsOptions": {"hostProcess": true}}}]}),
+                "hostProcess (pod and container \"c\" must not set securityContext.windowsOptions.hostProcess=true)",
+            ),
+            (
+                json!({"annotations": {"container.apparmor.security.beta.kubernetes.io/c": "unconfined"}}),
+                "forbidden AppArmor profile (annotation must not set AppArmor profile type to \"container.apparmor.security.beta.kubernetes.io/c=\"unconfined\"\")",
+            ),
         ];
         for (spec, want) in table {
             check(Level::Baseline, None, spec, want);
         }
-        let unmasked = json!({"hostUsers": false, "containers": [{"name": "c", "securityContext": {"procMount": "Unmasked"}}]});
+        let unmasked =
+            json!({"hostUsers": false, "containers": [{"name": "c", "securityContext": {"procMount": "Unmasked"}}]});
         check(Level::Baseline, None, unmasked.clone(), "");
-        check(Level::Baseline, Some(34), unmasked, "procMount (container \"c\" must not set securityContext.procMount to \"Unmasked\")");
+        check(
+            Level::Baseline,
+            Some(34),
+            unmasked,
+            "procMount (container \"c\" must not set securityContext.procMount to \"Unmasked\")",
+        );
         check(Level::Baseline, Some(33), json!({"containers": [{"livenessProbe": {"httpGet": {"host": "h"}}}]}), "");
         let annotated = json!({"annotations": {"seccomp.security.alpha.kubernetes.io/pod": "unconfined"}});
-        check(Level::Baseline, Some(18), annotated.clone(),
-            "seccompProfile (forbidden annotation seccomp.security.alpha.kubernetes.io/pod=\"unconfined\")");
+        check(
+            Level::Baseline,
+            Some(18),
+            annotated.clone(),
+            "seccompProfile (forbidden annotation seccomp.security.alpha.kubernetes.io/pod=\"unconfined\")",
+        );
         check(Level::Baseline, None, annotated, "");
         check(Level::Privileged, None, json!({"hostPID": true}), "");
     }
@@ -142,21 +178,50 @@ mod tests {
             container(context)
         };
         check(Level::Restricted, None, container(fine.clone()), "");
-        check(Level::Restricted, None, with("allowPrivilegeEscalation", Value::Null),
-            "allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false)");
-        check(Level::Restricted, None, with("capabilities", json!({"add": ["CHOWN", "NET_BIND_SERVICE"]})),
+        check(
+            Level::Restricted,
+            None,
+            with("allowPrivilegeEscalation", Value::Null),
+            "allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false)",
+        );
+        check(
+            Level::Restricted,
+            None,
+            with("capabilities", json!({"add": ["CHOWN", "NET_BIND_SERVICE"]})),
             "unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]; \
-             container \"c\" must not include \"CHOWN\" in securityContext.capabilities.add)");
-        check(Level::Restricted, None, with("runAsNonRoot", json!(false)),
-            "runAsNonRoot != true (container \"c\" must not set securityContext.runAsNonRoot=false)");
-        check(Level::Restricted, None, with("runAsNonRoot", Value::Null),
-            "runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true)");
-        check(Level::Restricted, None, with("runAsUser", json!(0)), "runAsUser=0 (container \"c\" must not set runAsUser=0)");
+             container \"c\" must not include \"CHOWN\" in securityContext.capabilities.add)",
+        );
+        check(
+            Level::Restricted,
+            None,
+            with("runAsNonRoot", json!(false)),
+            "runAsNonRoot != true (container \"c\" must not set securityContext.runAsNonRoot=false)",
+        );
+        check(
+            Level::Restricted,
+            None,
+            with("runAsNonRoot", Value::Null),
+            "runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true)",
+        );
+        check(
+            Level::Restricted,
+            None,
+            with("runAsUser", json!(0)),
+            "runAsUser=0 (container \"c\" must not set runAsUser=0)",
+        );
         check(Level::Restricted, Some(22), with("runAsUser", json!(0)), "");
-        check(Level::Restricted, None, with("seccompProfile", Value::Null),
-            "seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")");
-        check(Level::Restricted, None, json!({"volumes": [{"name": "v", "hostPath": {}}, {"name": "w", "odd": {}}, {"name": "s", "secret": {}}]}),
-            "restricted volume types (volumes \"v\", \"w\" use restricted volume types \"hostPath\", \"unknown\")");
+        check(
+            Level::Restricted,
+            None,
+            with("seccompProfile", Value::Null),
+            "seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")",
+        );
+        check(
+            Level::Restricted,
+            None,
+            json!({"volumes": [{"name": "v", "hostPath": {}}, {"name": "w", "odd": {}}, {"name": "s", "secret": {}}]}),
+            "restricted volume types (volumes \"v\", \"w\" use restricted volume types \"hostPath\", \"unknown\")",
+        );
         let mut windows = container(json!({"runAsNonRoot": true}));
         windows["os"] = json!({"name": "windows"});
         check(Level::Restricted, None, windows, "");

@@ -174,7 +174,9 @@ fn is_significant(pod: &Object, old: &Object) -> bool {
     };
     let known = list(old, "ephemeralContainers");
     let is_known = |c: &Value| known.iter().any(|o| o["name"] == c["name"] && o.get("image") == c.get("image"));
-    !same_images("containers") || !same_images("initContainers") || !list(pod, "ephemeralContainers").iter().all(is_known)
+    !same_images("containers")
+        || !same_images("initContainers")
+        || !list(pod, "ephemeralContainers").iter().all(is_known)
 }
 
 #[cfg(test)]
@@ -192,7 +194,8 @@ mod tests {
         check(a.clone(), a.clone(), false);
         check(json!({"containers": [{"name": "a", "image": "j"}]}), a.clone(), true);
         check(json!({"containers": [{"name": "a", "image": "i", "tty": true}]}), a.clone(), false);
-        let e = json!({"containers": [{"name": "a", "image": "i"}], "ephemeralContainers": [{"name": "e", "image": "i"}]});
+        let e =
+            json!({"containers": [{"name": "a", "image": "i"}], "ephemeralContainers": [{"name": "e", "image": "i"}]});
         check(e.clone(), a, true);
         check(e.clone(), e, false);
     }

@@ -141,13 +141,17 @@ mod tests {
             json!({"pod-security.kubernetes.io/enforce": "nope"}),
             "restricted:latest",
             "privileged:latest",
-            &["metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"nope\": must be one of privileged, baseline, restricted"],
+            &[
+                "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"nope\": must be one of privileged, baseline, restricted",
+            ],
         );
         check(
             json!({"pod-security.kubernetes.io/warn-version": "v1.01"}),
             "privileged:latest",
             "privileged:latest",
-            &["metadata.labels[pod-security.kubernetes.io/warn-version]: Invalid value: \"v1.01\": must be \"latest\" or \"v1.x\""],
+            &[
+                "metadata.labels[pod-security.kubernetes.io/warn-version]: Invalid value: \"v1.01\": must be \"latest\" or \"v1.x\"",
+            ],
         );
     }
 }

@@ -189,10 +189,17 @@ mod tests {
             json!({"requests.cpu": "1", "limits.memory": "1Gi", "pods": "9"}),
             json!({"requests.cpu": "600m", "limits.memory": "1Mi", "pods": "1"}),
             json!({"requests.cpu": "600m", "limits.memory": "2Gi", "pods": "1"}),
-            Err("exceeded quota: q, requested: limits.memory=2Gi,requests.cpu=600m, used: limits.memory=1Mi,requests.cpu=600m, \
-                 limited: limits.memory=1Gi,requests.cpu=1"),
+            Err(
+                "exceeded quota: q, requested: limits.memory=2Gi,requests.cpu=600m, used: limits.memory=1Mi,requests.cpu=600m, \
+                 limited: limits.memory=1Gi,requests.cpu=1",
+            ),
         );
-        check(json!({"pods": "1"}), json!({}), json!({"pods": "1"}), Err("status unknown for quota: q, resources: pods"));
+        check(
+            json!({"pods": "1"}),
+            json!({}),
+            json!({"pods": "1"}),
+            Err("status unknown for quota: q, resources: pods"),
+        );
     }
 
     #[test]
@@ -204,7 +211,8 @@ mod tests {
 
     #[test]
     fn only_increases_are_charged() {
-        let (now, before) = (json!({"services": "1", "services.nodeports": "3"}), json!({"services": "1", "services.nodeports": "1"}));
+        let (now, before) =
+            (json!({"services": "1", "services.nodeports": "3"}), json!({"services": "1", "services.nodeports": "1"}));
         let more = increase(&amounts(Some(&now)), &amounts(Some(&before)));
         assert_eq!(more, amounts(Some(&json!({"services.nodeports": "2"}))));
     }

@@ -99,15 +99,21 @@ mod tests {
     #[test]
     fn scopes_cover_pods() {
         let check = |spec: Value, pod: Value, want: bool| {
-            assert_eq!(cover(&json!({"spec": spec.clone()}), &Kind::Pods, &json!({"spec": pod.clone()})), want, "{spec} {pod}");
+            assert_eq!(
+                cover(&json!({"spec": spec.clone()}), &Kind::Pods, &json!({"spec": pod.clone()})),
+                want,
+                "{spec} {pod}"
+            );
         };
-        let selector = |operator: &str, values: &[&str]| {
-            json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": values}]}})
-        };
+        let selector = |operator: &str, values: &[&str]| json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": values}]}});
         check(json!({}), json!({}), true);
         check(json!({"scopes": ["Terminating"]}), json!({"activeDeadlineSeconds": 5}), true);
         check(json!({"scopes": ["NotTerminating", "BestEffort"]}), json!({}), true);
-        check(json!({"scopes": ["BestEffort"]}), json!({"containers": [{"resources": {"requests": {"cpu": "1"}}}]}), false);
+        check(
+            json!({"scopes": ["BestEffort"]}),
+            json!({"containers": [{"resources": {"requests": {"cpu": "1"}}}]}),
+            false,
+        );
         check(selector("In", &["a"]), json!({"priorityClassName": "a"}), true);
         check(selector("In", &["a"]), json!({}), false);
         check(selector("NotIn", &["a"]), json!({}), true);

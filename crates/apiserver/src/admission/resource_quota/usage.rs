@@ -54,7 +54,8 @@ impl Kind {
             ("", "persistentvolumeclaims", "") => (create || update).then_some(Self::Claims),
             ("", "persistentvolumeclaims", "status") => {
                 let changed = |field| old.and_then(|o| o.pointer(field)) != new.pointer(field);
-                let counts = changed("/status/allocatedResources") || changed("/status/currentVolumeAttributesClassName");
+                let counts =
+                    changed("/status/allocatedResources") || changed("/status/currentVolumeAttributesClassName");
                 (update && counts).then_some(Self::Claims)
             }
             ("" | "events.k8s.io", "events", _) => None,
@@ -116,9 +117,9 @@ impl Kind {
                 }
             }
         }
-        let texts = missing.into_iter().map(|(resource, names)| {
-            format!("{resource} for: {}", names.into_iter().collect::<Vec<_>>().join(","))
-        });
+        let texts = missing
+            .into_iter()
+            .map(|(resource, names)| format!("{resource} for: {}", names.into_iter().collect::<Vec<_>>().join(",")));
         Some(texts.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
     }
 }
@@ -190,8 +191,12 @@ fn service_usage(service: &Object) -> Amounts {
         _ => 0,
     };
     let balancers = i64::from(kind == "LoadBalancer");
-    let table =
-        [("count/services", 1), ("services", 1), ("services.nodeports", node_ports), ("services.loadbalancers", balancers)];
+    let table = [
+        ("count/services", 1),
+        ("services", 1),
+        ("services.nodeports", node_ports),
+        ("services.loadbalancers", balancers),
+    ];
     table.into_iter().map(|(name, count)| (name.to_owned(), units(count))).collect()
 }
 
@@ -244,7 +249,11 @@ mod tests {
             json!({"count/persistentvolumeclaims": "1", "persistentvolumeclaims": "1", "requests.storage": "2Gi",
                 "g.storageclass.storage.k8s.io/persistentvolumeclaims": "1", "g.storageclass.storage.k8s.io/requests.storage": "2Gi"}),
         );
-        check(&Kind::Count("count/secrets".into(), Some("secrets")), json!({}), json!({"count/secrets": "1", "secrets": "1"}));
+        check(
+            &Kind::Count("count/secrets".into(), Some("secrets")),
+            json!({}),
+            json!({"count/secrets": "1", "secrets": "1"}),
+        );
     }
 
     #[test]
@@ -270,8 +279,10 @@ mod tests {
         };
         check(json!({"spec": {"containers": [{"name": "c"}]}}), Some("limits.memory for: c; requests.cpu for: c"));
         let said = json!({"requests": {"cpu": "1"}, "limits": {"memory": "1"}});
-        check(json!({"spec": {"containers": [{"name": "c", "resources": said}], "initContainers": [{"name": "b", "resources": {"requests": {"cpu": "1"}}}]}}),
-            Some("limits.memory for: b"));
+        check(
+            json!({"spec": {"containers": [{"name": "c", "resources": said}], "initContainers": [{"name": "b", "resources": {"requests": {"cpu": "1"}}}]}}),
+            Some("limits.memory for: b"),
+        );
         check(json!({"spec": {"resources": {"requests": {"cpu": "1"}}, "containers": [{"name": "c"}]}}), None);
     }
 }

@@ -29,6 +29,9 @@ use api::{Cause, Object};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+/// On a pod that a kubelet runs from a file, to show it.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// Pods.
 pub struct Pod;
 
@@ -143,6 +146,10 @@ impl Strategy for Pod {
 /// Errors of metadata and spec that create and update share.
 fn whole(errors: &mut Errors, obj: &Object) {
     let (spec, path) = (obj.at("spec"), Path::root("spec"));
+    if let Some(mirrored) = api::meta::annotation(obj, MIRROR).filter(|_| spec.text("nodeName").is_empty()) {
+        let annotations = Path::root("metadata.annotations");
+        errors.invalid(&annotations.key(MIRROR), mirrored, "must set spec.nodeName if mirror pod annotation is set");
+    }
     pod_spec(errors, spec, obj.at("metadata"), true, &path);
     if spec.text("serviceAccountName").is_empty() {
         let volumes = path.field("volumes");
