@@ -37,6 +37,7 @@ mod resourcequota;
 mod root_ca;
 mod service_endpoints;
 mod serviceaccount;
+mod serviceaccount_token;
 mod statefulset;
 mod template;
 mod ttl;
@@ -60,6 +61,8 @@ pub struct Config {
     pub root_ca: String,
     /// Signs certificate requests that are approved for the signers of `kubernetes.io`; `None`: nobody does.
     pub signing_ca: Option<Arc<pki::Ca>>,
+    /// Signs the tokens that are kept in secrets; `None`: such secrets are not filled.
+    pub token_key: Option<Arc<pki::ServiceAccountKey>>,
     /// Address of the cluster's DNS Service; `None`: there is no cluster DNS.
     pub cluster_dns: Option<IpAddr>,
     /// Finished pods above this number are deleted, oldest first.
@@ -69,7 +72,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (cluster_cidr, root_ca) = Default::default();
-        Self { cluster_cidr, node_cidr_mask_size: 24, root_ca, signing_ca: None, cluster_dns: None, terminated_pod_gc_threshold: 12_500 }
+        Self { cluster_cidr, node_cidr_mask_size: 24, root_ca, signing_ca: None, token_key: None, cluster_dns: None, terminated_pod_gc_threshold: 12_500 }
     }
 }
 
@@ -91,6 +94,7 @@ fn table() -> Vec<Row> {
     vec![
         row!("namespace-controller", "namespace-controller", namespace::run),
         row!("service-account-controller", "service-account-controller", serviceaccount::run),
+        row!("serviceaccount-token-controller", "service-account-token-controller", serviceaccount_token::run),
         row!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::run),
         row!("deployment-controller", "deployment-controller", deployment::run),
         row!("replicaset-controller", "replicaset-controller", replicaset::run::<api::k8s::apps::v1::ReplicaSet>),

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::manifest::{self, Candidate, LayerSource};
 use crate::reference::Reference;
 use crate::store::{Record, Store};
-use crate::temporary::{Temporary, open_dir};
 use crate::stream::{self, Bounded, Hashing};
+use crate::temporary::{Temporary, open_dir};
 use crate::unpack;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode};
@@ -30,12 +30,14 @@ impl Store {
 
     /// Imports a layout whose blobs may lack what the store has; false if `complete`, asked when nothing
     /// can be removed any more, says that something else is missing.
-    pub(crate) fn import_layout(&self, path: &Path, complete: impl Fn(&Store) -> bool) -> Result<bool> {
+    pub(crate) fn import_layout(&self, name: &str, path: &Path, complete: impl Fn(&Store) -> bool) -> Result<bool> {
         let _import = self.lock("import.lock", FlockOperation::LockShared)?;
         if !complete(self) {
             return Ok(false);
         }
-        self.import_archive(Archive::open(path, &self.dir.join("tmp"))?).map(|_| true)
+        let mut archive = Archive::open(path, &self.dir.join("tmp"))?;
+        archive.name = name.to_owned();
+        self.import_archive(archive).map(|_| true)
     }
 
     /// As [`Store::import`], from a stream; `name` is used in error texts.

@@ -81,6 +81,12 @@ pub struct ServiceAccountKey {
     key_id: String,
 }
 
+impl std::fmt::Debug for ServiceAccountKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceAccountKey").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
 impl ServiceAccountKey {
     /// `sa.key` of a directory, made when missing.
     pub fn load_or_create(dir: &Path) -> Result<Self, Error> {

@@ -72,6 +72,11 @@ impl Strategy for CustomResourceDefinition {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
+        let (spec, name) = (obj.at("spec"), api::meta::name(obj));
+        let want = format!("{}.{}", spec.at("names").text("plural"), spec.text("group"));
+        if !name.is_empty() && name != want {
+            errors.invalid(&Path::root("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
+        }
         definition(&mut errors, obj);
         let stored = obj.at("status").at("storedVersions");
         let path = Path::root("status.storedVersions");
@@ -115,12 +120,8 @@ impl Strategy for CustomResourceDefinition {
 }
 
 fn definition(errors: &mut Errors, obj: &Object) {
-    let (spec, name) = (obj.at("spec"), api::meta::name(obj));
+    let spec = obj.at("spec");
     let (group, parts) = (spec.text("group"), spec.at("names"));
-    let want = format!("{}.{group}", parts.text("plural"));
-    if !name.is_empty() && name != want {
-        errors.invalid(&Path::root("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
-    }
     let path = SPEC.field("group");
     if group.is_empty() {
         errors.required(&path, "");

@@ -12,12 +12,8 @@ use serde_json::Value;
 /// Leases.
 pub struct Lease;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("Holder").describe("holderIdentity contains the identity of the holder of a current lease. If Coordinated Leader Election is used, the holder identity must be equal to the elected LeaseCandidate.metadata.name field."),
-    AGE,
-
-];
+const COLUMNS: &[Column] =
+    &[NAME, Column::string("Holder").field("io.k8s.api.coordination.v1.LeaseSpec", "holderIdentity"), AGE];
 
 impl Strategy for Lease {
     fn default(&self, obj: &mut Object) {

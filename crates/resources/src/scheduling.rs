@@ -19,11 +19,11 @@ pub const SYSTEM: [(&str, i64); 2] =
     [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::integer("Value").describe("value represents the integer value of this priority class. This is the actual priority that pods receive when they have the name of this class in their pod spec."),
-    Column { kind: "boolean", ..Column::string("Global-Default") }.describe("globalDefault specifies whether this PriorityClass should be considered as the default priority for pods that do not have any priority class. Only one PriorityClass can be marked as `globalDefault`. However, if more than one PriorityClasses exists with their `globalDefault` field set to true, the smallest value of such global default PriorityClasses will be used as the default priority."),
+    Column::integer("Value").field("io.k8s.api.scheduling.v1.PriorityClass", "value"),
+    Column { kind: "boolean", ..Column::string("Global-Default") }
+        .field("io.k8s.api.scheduling.v1.PriorityClass", "globalDefault"),
     AGE,
-    Column::string("PreemptionPolicy").describe("preemptionPolicy is the Policy for preempting pods with lower priority. One of Never, PreemptLowerPriority. Defaults to PreemptLowerPriority if unset."),
-
+    Column::string("PreemptionPolicy").field("io.k8s.api.scheduling.v1.PriorityClass", "preemptionPolicy"),
 ];
 
 impl Strategy for PriorityClass {

@@ -192,8 +192,8 @@ pub struct Scale {
 
 const DEFAULT_COLUMNS: &[Column] = &[
     NAME,
-    Column { kind: "date", ..Column::string("Created At") }.describe("CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"),
-
+    Column { kind: "date", ..Column::string("Created At") }
+        .field("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "creationTimestamp"),
 ];
 
 /// Removes the status.

@@ -21,6 +21,7 @@ mod wire;
 
 pub use decode::{Canonical, Decoded, complete, decode, decode_slice};
 pub use duplicates::duplicate_fields;
+pub use openapi::description;
 pub use openapi::{openapi_v2, openapi_v2_hash, openapi_v2_protobuf, openapi_v3, openapi_v3_hash, openapi_v3_index};
 pub use protobuf::{Envelope, ListMessage, from_protobuf, message, to_protobuf, watch_event_protobuf};
 pub use resources::{ResourceFact, resource, resources, schema_name};

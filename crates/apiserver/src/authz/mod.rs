@@ -3,6 +3,7 @@
 //! Order: `system:masters` → Node → RBAC. The first that allows decides; their reasons are shown together
 //! when none does.
 
+pub mod escalation;
 pub mod node;
 pub mod rbac;
 mod rules;

@@ -33,7 +33,9 @@ fn cells(custom: &Definition, object: &Object, now: Timestamp) -> Value {
 fn cell(kind: &str, value: &Value, now: Timestamp) -> Value {
     match (kind, value) {
         (_, Value::Null) => Value::Null,
-        ("integer", Value::Number(n)) => n.as_i64().map_or_else(|| json!(n.as_f64().unwrap_or(0.0) as i64), Value::from),
+        ("integer", Value::Number(n)) => {
+            n.as_i64().map_or_else(|| json!(n.as_f64().unwrap_or(0.0) as i64), Value::from)
+        }
         ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) | ("string", Value::String(_)) => value.clone(),
         ("string", other) => other.to_string().into(),
         ("date", Value::String(text)) => age(text, now),

@@ -140,7 +140,8 @@ impl State {
     fn serve(&mut self, server: &ApiServer, crd: &Object) {
         let name = meta::name(crd);
         let status = crd.at("status");
-        let shape = json!([crd.at("spec"), status.at("storedVersions"), status.at("acceptedNames"), meta::is_deleting(crd)]);
+        let shape =
+            json!([crd.at("spec"), status.at("storedVersions"), status.at("acceptedNames"), meta::is_deleting(crd)]);
         if self.served.get(name) == Some(&shape) {
             return;
         }
@@ -235,10 +236,10 @@ async fn write_status(store: &ObjectStore, wanted: &Object) -> Result<(), Status
     store.guaranteed_update("", meta::name(wanted), &Preconditions::default(), change, false).await.map(drop)
 }
 
-/// What a deletion makes of a definition first: its instances go before it does.
-pub fn mark_as_terminating(resource: &Resource, object: &mut Object) {
+/// What a first deletion makes of a definition, alone: its instances go before it does. False: it is none, or marked.
+pub fn mark_as_terminating(resource: &Resource, object: &mut Object, now: Timestamp) -> bool {
     if resource.group != GROUP || resource.resource != RESOURCE || meta::is_deleting(object) {
-        return;
+        return false;
     }
     let mut finalizers: Vec<Value> = meta::finalizers(object).into_iter().map(Value::from).collect();
     if !finalizers.contains(&FINALIZER.into()) {
@@ -247,6 +248,8 @@ pub fn mark_as_terminating(resource: &Resource, object: &mut Object) {
     meta::set(object, "finalizers", finalizers);
     let why = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
     set_condition(object, "Terminating", true, "InstanceDeletionPending", why);
+    meta::set(object, "deletionTimestamp", system::time(now));
+    true
 }
 
 /// Removes the instances of a deleted definition, and then its finalizer.

@@ -20,9 +20,8 @@ async fn custom_body(request: &Request, resource: &Resource, custom: &Definition
     let format = Format::of_content_type(&request.headers).ok_or_else(media::unsupported)?;
     let bytes = request.read_body().await?;
     let (version, kind) = (&resource.version, &resource.kind);
-    let failed = |why: &str| {
-        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
-    };
+    let failed =
+        |why: &str| Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"));
     let mut object = match format {
         Format::Json => parse(&bytes).map_err(|why| failed(&why))?,
         Format::Yaml => decode::yaml(&bytes, kind)?,

@@ -208,11 +208,11 @@ fn definition(crd: &Object, version: &Value) -> Definition {
 
 fn column(column: &Value) -> PrinterColumn {
     let shown = serde_json::json!({"name": column.text("name"), "type": column.text("type"),
-        "format": column.text("format"), "priority": column.int("priority").unwrap_or(0),
-        "description": match column.text("description") {
-            "" => format!("Custom resource definition column (in JSONPath format): {}", column.text("jsonPath")),
-            text => text.to_owned(),
-        }});
+    "format": column.text("format"), "priority": column.int("priority").unwrap_or(0),
+    "description": match column.text("description") {
+        "" => format!("Custom resource definition column (in JSONPath format): {}", column.text("jsonPath")),
+        text => text.to_owned(),
+    }});
     PrinterColumn { shown, kind: column.text("type").into(), path: JsonPath::parse(column.text("jsonPath")) }
 }
 
@@ -300,10 +300,10 @@ mod tests {
             assert_eq!(got, want);
         };
         check(json!({"metadata": {"name": "a"}, "spec": {"n": 1}}), Ok(vec![]));
-        check(json!({"metadata": {"zz": 1}, "spec": {"x": 1}}), Ok(vec![
-            "unknown field \"spec.x\"",
-            "unknown field \"metadata.zz\"",
-        ]));
+        check(
+            json!({"metadata": {"zz": 1}, "spec": {"x": 1}}),
+            Ok(vec!["unknown field \"spec.x\"", "unknown field \"metadata.zz\""]),
+        );
         check(
             json!({"metadata": {"name": true}}),
             Err("json: cannot unmarshal bool into Go struct field ObjectMeta.name of type string"),

@@ -26,7 +26,8 @@ pub fn add_to_index(registry: &Registry, index: &mut Value) {
 pub fn document(registry: &Registry, path: &str) -> Option<Value> {
     let (group, version) = parts(path)?;
     let all = registry.all().into_iter().filter(|r| r.group == group && r.version == version);
-    let mut found: Vec<(Arc<Resource>, Arc<Definition>)> = all.filter_map(|r| r.custom.clone().map(|c| (r, c))).collect();
+    let mut found: Vec<(Arc<Resource>, Arc<Definition>)> =
+        all.filter_map(|r| r.custom.clone().map(|c| (r, c))).collect();
     found.sort_by(|(a, _), (b, _)| a.resource.cmp(&b.resource));
     if found.is_empty() {
         return None;

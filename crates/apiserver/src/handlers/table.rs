@@ -4,6 +4,7 @@ use super::Request;
 use super::list;
 use crate::registry::Resource;
 use crate::store::{ListResult, Stored};
+use api::table::Column;
 use api::{Object, Status};
 use serde_json::{Value, json};
 
@@ -36,15 +37,28 @@ pub fn table(request: &Request, resource: &Resource, objects: &[Object], meta: M
         return Err(crate::registry::decode::invalid_options("TableOptions", &[cause]));
     }
     if let Some(custom) = &resource.custom {
-        let (columns, cells) = crate::custom::table(resource, custom, objects, request.now);
+        let (mut columns, cells) = crate::custom::table(resource, custom, objects, request.now);
+        // The name is every custom resource's; the age stands in where the definition has no columns.
+        let own = if custom.columns.is_empty() { 2 } else { 1 };
+        describe(columns.iter_mut().take(own), resource.strategy.columns());
         let rows = objects.iter().zip(cells).map(|(o, cells)| json!({"cells": cells, "object": shown(o, include)}));
         return Ok(json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta.0,
             "columnDefinitions": columns, "rows": rows.collect::<Vec<_>>()}));
     }
     let rows: Vec<_> = objects.iter().map(|object| row(request, resource, object, include)).collect();
-    let columns: Vec<_> = resource.strategy.columns().iter().map(|c| c.to_object()).collect();
+    let mut columns: Vec<_> = resource.strategy.columns().iter().map(Column::to_object).collect();
+    describe(columns.iter_mut(), resource.strategy.columns());
     Ok(json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta.0,
         "columnDefinitions": columns, "rows": rows}))
+}
+
+/// Gives the definitions of columns the descriptions of the fields they show.
+fn describe<'a>(definitions: impl Iterator<Item = &'a mut Value>, columns: &[Column]) {
+    for (definition, column) in definitions.zip(columns) {
+        if let Some((schema, field)) = column.field {
+            definition["description"] = schema::description(schema, field).unwrap_or_default().into();
+        }
+    }
 }
 
 fn row(request: &Request, resource: &Resource, object: &Object, include: &str) -> Value {

@@ -3,6 +3,7 @@
 use super::{Resource, meta as system};
 use crate::admission::{self, Attributes, Operation};
 use crate::allocators;
+use crate::authz;
 use crate::handlers::Request;
 use crate::server::ApiServer;
 use crate::store::Stored;
@@ -63,6 +64,7 @@ pub async fn create_tracked(
         dry_run: options.dry_run,
     };
     admission::admit(server, &attributes, &mut object).await?;
+    authz::escalation::check(server, request, resource, namespace, &object, None).await?;
     request.warn_all(system::dedup_owners(&mut object, true).into_iter().collect());
     let base = meta::string(&object, "generateName").to_owned();
     let generated = meta::name(&object).is_empty() && !base.is_empty();

@@ -24,6 +24,8 @@ pub fn canonical_quantity(text: &str) -> Option<String> {
 
 /// Where Go's scheme is named in errors.
 const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+/// That of custom resource definitions.
+const EXTENSIONS_SCHEME: &str = "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55";
 
 /// A kind that a body may be of.
 pub struct Expected<'a> {
@@ -144,7 +146,8 @@ fn check_kind((api_version, kind): &(String, String), expected: &Expected<'_>) -
         ));
     }
     let version = api::GroupVersion::new(&group, &version);
-    Err(format!("no kind {kind:?} is registered for version \"{version}\" in scheme {SCHEME:?}"))
+    let scheme = if want.group == "apiextensions.k8s.io" { EXTENSIONS_SCHEME } else { SCHEME };
+    Err(format!("no kind {kind:?} is registered for version \"{version}\" in scheme {scheme:?}"))
 }
 
 /// Parses YAML into a JSON value.

@@ -102,7 +102,9 @@ fn check(resource: &Resource, object: &Object, options: &DeleteOptions) -> Resul
 
 /// What becomes of the present object.
 fn change(resource: &Resource, mut object: Object, options: &DeleteOptions, now: Timestamp) -> Update {
-    crate::custom::mark_as_terminating(resource, &mut object);
+    if crate::custom::mark_as_terminating(resource, &mut object, now) {
+        return Update::Write(finished(object));
+    }
     let requested = options.grace_period.map(|g| if g < 0 { 1 } else { g });
     let grace = match graceful(resource, &mut object, requested, now) {
         Grace::Pending => return Update::Keep,

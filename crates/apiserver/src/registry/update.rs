@@ -4,6 +4,7 @@ use super::create::{WriteOptions, create, create_tracked, invalid};
 use super::{Resource, meta as system};
 use crate::admission::{self, Attributes, Operation};
 use crate::allocators;
+use crate::authz;
 use crate::handlers::Request;
 use crate::server::ApiServer;
 use crate::store::{Preconditions, Stored, Update, Updated};
@@ -195,6 +196,7 @@ async fn write(
         track(request, resource, &way, &mut new, old, options);
     }
     admission::admit(server, attributes, &mut new).await?;
+    authz::escalation::check(server, request, resource, change.namespace, &new, Some(old)).await?;
     request.warn_all(system::dedup_owners(&mut new, true).into_iter().collect());
     let ctx = request.strategy_ctx(options.dry_run);
     system::keep_system_fields(&mut new, old);
@@ -309,6 +311,14 @@ fn track(request: &Request, resource: &Resource, way: &Way<'_>, new: &mut Object
         schema: resource.schema,
     };
     merge::update_managed_fields(&write, &mut shown, resource.facts());
-    let managed = shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
+    let mut managed = shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
+    if options.subresource == "scale" {
+        // As upstream's handler of scales: its entries have no time.
+        for entry in managed.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            if entry.get("subresource").and_then(Value::as_str) == Some("scale") {
+                entry.remove("time");
+            }
+        }
+    }
     meta::set(new, "managedFields", managed);
 }

@@ -49,18 +49,15 @@ impl Authorizer {
     }
 
     /// Makes a new header after a 401; false if there is nothing better than what was `used`.
-    pub async fn renew(
-        &self,
-        client: &Client,
-        used: Option<&HeaderValue>,
-        challenges: &[Challenge],
-    ) -> Result<bool> {
+    pub async fn renew(&self, client: &Client, used: Option<&HeaderValue>, challenges: &[Challenge]) -> Result<bool> {
         let mut header = self.header.lock().await;
         if header.as_ref() != used {
             return Ok(true);
         }
         if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-            if let (Some(_), Some(error)) = (used, challenge.parameter("error").filter(|error| *error != "invalid_token")) {
+            if let (Some(_), Some(error)) =
+                (used, challenge.parameter("error").filter(|error| *error != "invalid_token"))
+            {
                 return Err(Error::Denied(format!("server message: {error}: authorization failed")));
             }
             let fresh = sensitive("Bearer", &self.fetch(client, challenge).await?)?;
@@ -101,14 +98,21 @@ impl Authorizer {
         let broken = |reason: &str| Error::protocol(realm, format!("failed to authorize: {reason}"));
         let token: Token = serde_json::from_slice(&bytes).map_err(|e| broken(&e.to_string()))?;
         let token = if token.token.is_empty() { token.access_token } else { token.token };
-        if token.is_empty() { Err(broken("the token server did not include a token in the response")) } else { Ok(token) }
+        if token.is_empty() {
+            Err(broken("the token server did not include a token in the response"))
+        } else {
+            Ok(token)
+        }
     }
 
     /// The request to the token server.
     fn question(&self, realm: &str, challenge: &Challenge) -> Result<(Method, Uri, HeaderMap, Bytes)> {
         let uri: Uri = realm.parse().map_err(|e| Error::protocol(realm, format!("is no token server: {e}")))?;
         if self.secure && uri.scheme_str() != Some("https") {
-            return Err(Error::protocol(realm, "is a token server without https for a registry with https, which is refused"));
+            return Err(Error::protocol(
+                realm,
+                "is a token server without https for a registry with https, which is refused",
+            ));
         }
         let mut fields = form_urlencoded::Serializer::new(String::new());
         if let Some(service) = challenge.parameter("service") {
@@ -135,7 +139,8 @@ impl Authorizer {
 
 fn sensitive(scheme: &str, secret: &str) -> Result<HeaderValue> {
     let value = HeaderValue::try_from(format!("{scheme} {secret}"));
-    let mut value = value.map_err(|_| Error::Denied("authorization failed: the credentials are no header value".to_owned()))?;
+    let mut value =
+        value.map_err(|_| Error::Denied("authorization failed: the credentials are no header value".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }

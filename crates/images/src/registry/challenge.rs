@@ -96,8 +96,14 @@ mod tests {
                 ],
             )],
         );
-        check("BEARER Realm = x , error=insufficient_scope", &[("bearer", &[("realm", "x"), ("error", "insufficient_scope")])]);
-        check(r#"Basic realm="a\"b", Bearer realm="c""#, &[("basic", &[("realm", "a\"b")]), ("bearer", &[("realm", "c")])]);
+        check(
+            "BEARER Realm = x , error=insufficient_scope",
+            &[("bearer", &[("realm", "x"), ("error", "insufficient_scope")])],
+        );
+        check(
+            r#"Basic realm="a\"b", Bearer realm="c""#,
+            &[("basic", &[("realm", "a\"b")]), ("bearer", &[("realm", "c")])],
+        );
         check("Negotiate, Basic realm=x", &[("negotiate", &[]), ("basic", &[("realm", "x")])]);
         check("Bearer realm=\"open", &[("bearer", &[("realm", "open")])]);
         check("Bearer realm=\"end\\", &[("bearer", &[("realm", "end")])]);

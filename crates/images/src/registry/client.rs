@@ -70,7 +70,13 @@ impl Client {
         Err(Error::protocol(&uri, format!("stopped after {REDIRECTS_MAX} redirects")))
     }
 
-    async fn exchange(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Response<Incoming>> {
+    async fn exchange(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Response<Incoming>> {
         let mut request = Request::new(Full::new(body.clone()));
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (method.clone(), uri.clone(), headers.clone());
@@ -196,7 +202,10 @@ async fn connect(uri: Uri, tls: Arc<ClientConfig>) -> io::Result<Socket> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let secure = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let tcp = TcpStream::connect((host.as_str(), port)).await?;
+    let named = |doing: String| move |e: io::Error| io::Error::new(e.kind(), format!("dial tcp: {doing}: {e}"));
+    let addresses = tokio::net::lookup_host((host.as_str(), port)).await.map_err(named(format!("lookup {host}")))?;
+    let addresses: Vec<_> = addresses.collect();
+    let tcp = TcpStream::connect(&addresses[..]).await.map_err(named(format!("connect to {host}:{port}")))?;
     tcp.set_nodelay(true)?;
     if !secure {
         return Ok(Socket(TokioIo::new(Box::new(tcp))));

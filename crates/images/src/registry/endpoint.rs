@@ -14,6 +14,8 @@ use std::time::Duration;
 const ATTEMPTS: u32 = 4;
 const DELAY: Duration = Duration::from_millis(250);
 const DELAY_MAX: Duration = Duration::from_secs(30);
+/// Registries refuse larger manifests too.
+const DOCUMENT_MAX: usize = 4 << 20;
 const DETAIL_MAX: usize = 64 << 10;
 
 /// A host of the registry, or a mirror of it.
@@ -35,11 +37,11 @@ impl Endpoint {
         })
     }
 
-    /// Asks for `manifests/latest` or the like, again after transient failures.
-    pub async fn request(&self, method: Method, what: &str, headers: &HeaderMap, attempts: u32) -> Result<Answer> {
+    /// Asks for `manifests/latest` or the like and reads the answer whole, again after transient failures.
+    pub async fn request(&self, method: Method, what: &str, headers: &HeaderMap, attempts: u32) -> Result<Document> {
         let mut failures = 0;
         loop {
-            match self.attempt(method.clone(), what, headers).await {
+            match self.read(method.clone(), what, headers).await {
                 Err(error) if error.is_transient() && failures + 1 < attempts => {
                     pause(failures, &error).await;
                     failures += 1;
@@ -47,6 +49,12 @@ impl Endpoint {
                 result => return result,
             }
         }
+    }
+
+    async fn read(&self, method: Method, what: &str, headers: &HeaderMap) -> Result<Document> {
+        let mut answer = self.attempt(method, what, headers).await?;
+        let bytes = answer.bytes(DOCUMENT_MAX).await?;
+        Ok(Document { headers: answer.response.headers().clone(), bytes })
     }
 
     /// Asks once.
@@ -83,6 +91,12 @@ impl Endpoint {
         let text = format!("{}/{}/{what}{}", self.host.base, self.repository, query.unwrap_or_default());
         text.parse().map_err(|e| Error::protocol(text, e))
     }
+}
+
+/// A small answer.
+pub(crate) struct Document {
+    pub headers: HeaderMap,
+    pub bytes: Vec<u8>,
 }
 
 /// What hosts answered who did not serve; the answer that got furthest is the one to report.

@@ -45,7 +45,7 @@ pub enum Error {
         retry_after: Option<u64>,
     },
     /// There was no answer, or it broke off.
-    #[error("failed to do request: {method} {url:?}: {reason}")]
+    #[error("failed to do request: {} {url:?}: {reason}", title(method))]
     Request {
         /// Of the request.
         method: Method,
@@ -57,7 +57,9 @@ pub enum Error {
         transient: bool,
     },
     /// What arrived is not what was asked for.
-    #[error("failed commit on ref {expect:?}: unexpected commit digest {actual}, expected {expect}: failed precondition")]
+    #[error(
+        "failed commit on ref {expect:?}: unexpected commit digest {actual}, expected {expect}: failed precondition"
+    )]
     Digest {
         /// Asked for.
         expect: String,
@@ -117,5 +119,48 @@ impl Error {
 
     pub(crate) fn protocol(url: impl ToString, reason: impl ToString) -> Error {
         Error::Protocol { url: url.to_string(), reason: reason.to_string() }
+    }
+}
+
+/// `Head`: how Go writes methods in the errors of its client.
+fn title(method: &Method) -> String {
+    let (first, rest) = method.as_str().split_at(1);
+    format!("{first}{}", rest.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16) -> Error {
+        let status = StatusCode::from_u16(code).unwrap();
+        Error::Status { method: Method::GET, url: "u".into(), status, detail: String::new(), retry_after: None }
+    }
+
+    fn request(transient: bool) -> Error {
+        Error::Request { method: Method::HEAD, url: "u".into(), reason: "r".into(), transient }
+    }
+
+    #[test]
+    fn only_transient_failures_are_tried_again() {
+        for (error, expect) in [
+            (status(503), true),
+            (status(429), true),
+            (status(400), false),
+            (status(501), false),
+            (request(true), true),
+            (request(false), false),
+            (Error::NotFound("x".into()), false),
+            (Error::Denied("x".into()), false),
+            (Error::Digest { expect: "a".into(), actual: "b".into() }, false),
+        ] {
+            assert_eq!(error.is_transient(), expect, "{error}");
+        }
+    }
+
+    #[test]
+    fn speaks_as_containerd_does() {
+        assert_eq!(request(true).to_string(), "failed to do request: Head \"u\": r");
+        assert_eq!(status(500).to_string(), "unexpected status from GET request to u: 500 Internal Server Error");
     }
 }

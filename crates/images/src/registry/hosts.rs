@@ -292,7 +292,10 @@ mod tests {
         put("localhost:7", "ca.crt", "");
         for (domain, expect) in [
             ("a.io:5000", vec!["http://b.io/v2 pull resolve ns=a.io:5000".to_owned()]),
-            ("q.io", vec!["https://mirror/v2 pull resolve ns=q.io".to_owned(), "https://q.io/v2 pull resolve".to_owned()]),
+            (
+                "q.io",
+                vec!["https://mirror/v2 pull resolve ns=q.io".to_owned(), "https://q.io/v2 pull resolve".to_owned()],
+            ),
             (
                 "localhost:7",
                 vec![format!("https://localhost:7/v2 pull resolve ca={}/localhost:7/ca.crt", dir.path().display())],

@@ -22,7 +22,6 @@ use std::time::Duration;
 const PULL_HOURS: u64 = 6;
 /// containerd's default too.
 const DOWNLOADS: usize = 3;
-const MANIFEST_MAX: usize = 4 << 20;
 const CONFIG_MAX: u64 = 8 << 20;
 /// Compressed, all layers together.
 const IMAGE_MAX: u64 = 128 << 30;
@@ -57,7 +56,12 @@ type OnEvent<'a> = &'a (dyn Fn(PullEvent) + Send + Sync);
 
 impl Store {
     /// Pulls an image and returns its id; of a pull that fails, or is dropped, nothing stays.
-    pub async fn pull(&self, image: &str, auth: Option<AuthConfig>, on_event: OnEvent<'_>) -> store_error::Result<String> {
+    pub async fn pull(
+        &self,
+        image: &str,
+        auth: Option<AuthConfig>,
+        on_event: OnEvent<'_>,
+    ) -> store_error::Result<String> {
         let reference = Reference::parse(image)?;
         let failed = |source: store_error::Error| store_error::Error::Pull {
             reference: reference.to_string(),
@@ -75,12 +79,12 @@ impl Store {
 
     async fn run(&self, reference: &Reference, auth: AuthConfig, on_event: OnEvent<'_>) -> store_error::Result<String> {
         let endpoints = endpoints(&self.registry.certs, reference, &auth)?;
-        let (digest, known) = resolve(&endpoints, reference).await.map_err(|source| Error::Resolve {
-            reference: reference.to_string(),
-            source: Box::new(source),
-        })?;
+        let (digest, known) = resolve(&endpoints, reference)
+            .await
+            .map_err(|source| Error::Resolve { reference: reference.to_string(), source: Box::new(source) })?;
         on_event(PullEvent::Resolved { digest: digest.clone() });
-        let layout = Layout { dir: Temporary::new(self)?, endpoints: endpoints.iter().filter(|e| e.host.pull).collect() };
+        let layout =
+            Layout { dir: Temporary::new(self)?, endpoints: endpoints.iter().filter(|e| e.host.pull).collect() };
         let fetched = |source| Error::Fetch(Box::new(source));
         layout.prepare()?;
         let (manifest, document) = layout.manifest(reference, &digest, known).await.map_err(fetched)?;
@@ -88,13 +92,14 @@ impl Store {
         let layers = checked(document.layers.unwrap_or_default(), chains)?;
         layout.name(reference, &digest, &manifest)?;
         let dir = layout.dir;
-        self.fill(dir, &layout.endpoints, layers, on_event).await?;
+        self.fill(reference, dir, &layout.endpoints, layers, on_event).await?;
         Ok(id)
     }
 
     /// Downloads what the store lacks and imports it.
     async fn fill(
         &self,
+        reference: &Reference,
         mut dir: Temporary,
         endpoints: &[&Endpoint],
         layers: Vec<Layer>,
@@ -113,11 +118,11 @@ impl Store {
             }
             drop(downloads);
             on_event(PullEvent::Unpacking);
-            let (store, wanted) = (self.clone(), layers.clone());
+            let (store, wanted, name) = (self.clone(), layers.clone(), reference.to_string());
             let work = move || {
                 // Layers found in the store may be gone by now; under the lock they stay.
                 let complete = |store: &Store| wanted.iter().all(|layer| store.has(layer, &dir.path));
-                let imported = store.import_layout(&dir.path, complete)?;
+                let imported = store.import_layout(&name, &dir.path, complete)?;
                 Ok::<_, store_error::Error>((dir, imported))
             };
             let done = tokio::task::spawn_blocking(work).await;
@@ -183,11 +188,11 @@ async fn look_up(endpoint: &Endpoint, target: &str, attempts: u32) -> Result<(St
     if is_digest(target) {
         return Ok((target.to_owned(), None));
     }
-    let digest = answer.response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+    let digest = answer.headers.get("docker-content-digest").and_then(|value| value.to_str().ok());
     if let Some(digest) = digest.filter(|digest| is_digest(digest)) {
         return Ok((digest.to_owned(), None));
     }
-    let bytes = endpoint.request(Method::GET, &what, &headers, attempts).await?.bytes(MANIFEST_MAX).await?;
+    let bytes = endpoint.request(Method::GET, &what, &headers, attempts).await?.bytes;
     Ok((stream::digest(&bytes), Some(bytes)))
 }
 
@@ -204,7 +209,12 @@ impl Layout<'_> {
     }
 
     /// Follows indexes to the manifest of this machine; returns its digest too.
-    async fn manifest(&self, reference: &Reference, digest: &str, known: Option<Vec<u8>>) -> Result<(String, Document)> {
+    async fn manifest(
+        &self,
+        reference: &Reference,
+        digest: &str,
+        known: Option<Vec<u8>>,
+    ) -> Result<(String, Document)> {
         let (mut digest, mut known) = (digest.to_owned(), known);
         for _ in 0..=INDEX_DEPTH {
             let bytes = match known.take() {
@@ -275,7 +285,7 @@ impl Layout<'_> {
 
 async fn manifest_bytes(endpoint: &Endpoint, digest: &str, attempts: u32) -> Result<Vec<u8>> {
     let what = format!("manifests/{digest}");
-    let bytes = endpoint.request(Method::GET, &what, &accept_manifests(), attempts).await?.bytes(MANIFEST_MAX).await?;
+    let bytes = endpoint.request(Method::GET, &what, &accept_manifests(), attempts).await?.bytes;
     let actual = stream::digest(&bytes);
     if actual == digest { Ok(bytes) } else { Err(Error::Digest { expect: digest.to_owned(), actual }) }
 }

@@ -18,7 +18,9 @@ pub fn sh(script: &str) -> String {
 fn need(program: &str, package: &str) {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap();
-    sh(&format!("command -v {program} || apt-get install -y {package} || {{ apt-get update && apt-get install -y {package}; }}"));
+    sh(&format!(
+        "command -v {program} || apt-get install -y {package} || {{ apt-get update && apt-get install -y {package}; }}"
+    ));
 }
 
 pub fn digest(bytes: &[u8]) -> String {
@@ -79,8 +81,10 @@ impl Registry {
             let line = line.unwrap() + "\n";
             log.lock().unwrap().push_str(&line);
             if line.contains("listening on") {
-                let log = log.clone();
-                std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| *log.lock().unwrap() += &(line + "\n")));
+                let sink = log.clone();
+                std::thread::spawn(move || {
+                    lines.map_while(Result::ok).for_each(|line| *sink.lock().unwrap() += &(line + "\n"))
+                });
                 return Registry { port, child, log };
             }
         }
@@ -127,7 +131,8 @@ fn http(port: u16, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, S
 }
 
 fn push_blob(port: u16, repository: &str, bytes: &[u8]) {
-    let (status, text) = http(port, "POST", &format!("/v2/{repository}/blobs/uploads/"), "application/octet-stream", b"");
+    let (status, text) =
+        http(port, "POST", &format!("/v2/{repository}/blobs/uploads/"), "application/octet-stream", b"");
     assert_eq!(status, 202, "{text}");
     let location = text.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().trim();
     let path = location.split_once("//").map_or(location, |(_, rest)| &rest[rest.find('/').unwrap()..]);
@@ -157,6 +162,9 @@ pub fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
     builder.append_data(&mut header, name, content).unwrap();
     builder.into_inner().unwrap()
 }
@@ -243,4 +251,73 @@ fn pass(mut from: TcpStream, mut to: TcpStream, left: &Mutex<usize>, after: usiz
     }
     let _ = to.shutdown(std::net::Shutdown::Both);
     let _ = from.shutdown(std::net::Shutdown::Both);
+}
+
+/// What a [`gate`] wants to see for a token, and the body of the token request where it is a POST.
+pub enum Wants {
+    Nothing,
+    Basic(&'static str),
+    Refresh(&'static str),
+}
+
+/// Stands before a registry and asks for the bearer token `good`, which it also hands out.
+pub fn gate(to: u16, wants: Wants) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let wants = Arc::new(wants);
+    // Ends with the test's process: nothing is to be cleaned up.
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let wants = wants.clone();
+            std::thread::spawn(move || admit(client, port, to, &wants));
+        }
+    });
+    port
+}
+
+fn admit(mut client: TcpStream, port: u16, to: u16, wants: &Wants) {
+    let mut reader = BufReader::new(client.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let lower = head.to_lowercase();
+    let say = |client: &mut TcpStream, status: &str, header: &str, body: &str| {
+        let length = body.len();
+        write!(client, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{header}\r\n{body}")
+            .unwrap();
+    };
+    if head.contains(" /token") {
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        let body = String::from_utf8(body).unwrap();
+        let granted = match wants {
+            Wants::Nothing => {
+                head.starts_with("GET /token?service=s&scope=repository%3At%3Apull ")
+                    && !lower.contains("authorization:")
+            }
+            Wants::Basic(secret) => head.contains(&format!("Basic {secret}")),
+            Wants::Refresh(token) => head.starts_with("POST") && body.contains(&format!("refresh_token={token}")),
+        };
+        return match granted {
+            true => say(&mut client, "200 OK", "", "{\"access_token\":\"good\"}"),
+            false => say(
+                &mut client,
+                "401 Unauthorized",
+                "",
+                "{\"errors\":[{\"code\":\"UNAUTHORIZED\",\"message\":\"no\"}]}",
+            ),
+        };
+    }
+    if !head.contains("Bearer good") {
+        let error = if lower.contains("bearer") { ",error=\"insufficient_scope\"" } else { "" };
+        let ask = format!("WWW-Authenticate: Bearer realm=\"http://localhost:{port}/token\",service=\"s\"{error}\r\n");
+        return say(&mut client, "401 Unauthorized", &ask, "");
+    }
+    let mut server = TcpStream::connect(("127.0.0.1", to)).unwrap();
+    server.write_all(head.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes()).unwrap();
+    let _ = std::io::copy(&mut server, &mut client);
 }

@@ -2,7 +2,7 @@
 
 mod bed;
 
-use bed::{Kind, Registry, free_port, push_image, push_manifest};
+use bed::{Kind, Registry, Wants, free_port, push_image, push_manifest};
 use cri::{AuthConfig, ImageService};
 use images::{Options, PullEvent, Store};
 use std::path::Path;
@@ -77,8 +77,12 @@ async fn by_tag_and_by_digest() {
     assert_eq!(whole, 2, "{events:?}");
     // Again: nothing is fetched that is there.
     let fetched = AtomicBool::new(false);
-    let note = |event| fetched.fetch_or(matches!(event, PullEvent::Layer { .. }), Ordering::Relaxed);
-    let again = bed.store.pull(&format!("{image}:1"), None, &|event| drop(note(event))).await.unwrap();
+    let note = |event| {
+        if matches!(event, PullEvent::Layer { .. }) {
+            fetched.store(true, Ordering::Relaxed);
+        }
+    };
+    let again = bed.store.pull(&format!("{image}:1"), None, &note).await.unwrap();
     assert!(again == id && !fetched.load(Ordering::Relaxed));
     bed.store.remove(&id).unwrap();
     assert_eq!(bed.store.pull_image(&format!("{image}@{manifest}"), None).await.unwrap(), id);
@@ -189,7 +193,7 @@ async fn a_killed_registry() {
         }
     };
     let error = bed.store.pull(&image, None, &kill).await.unwrap_err().chain();
-    assert!(running.lock().unwrap().is_none() && error.contains("failed to do request: GET"), "{error}");
+    assert!(running.lock().unwrap().is_none() && error.contains("failed to do request: Get"), "{error}");
     assert_eq!(left(bed.path()), 0);
     assert!(bed.store.image(&image).is_err());
     // Killed and started again: the same pull gets through.
@@ -230,9 +234,14 @@ async fn mirrors() {
     let message = bed.fails("x:2", None).await;
     assert!(message.ends_with("docker.io/library/x:2: not found"), "{message}");
     // A mirror without `resolve` is not asked what a tag means.
-    bed.hosts("q.io", &format!("server = \"http://127.0.0.1:{down}\"\n[host.\"http://127.0.0.1:{port}\"]\ncapabilities = [\"pull\"]\n"));
+    bed.hosts(
+        "q.io",
+        &format!(
+            "server = \"http://127.0.0.1:{down}\"\n[host.\"http://127.0.0.1:{port}\"]\ncapabilities = [\"pull\"]\n"
+        ),
+    );
     let message = bed.fails("q.io/library/x:1", None).await;
-    assert!(message.contains("refused"), "{message}");
+    assert!(message.contains("failed to do request: Head") && message.contains("refused"), "{message}");
     bed.store.pull_image(&format!("q.io/library/x@{manifest}"), None).await.unwrap();
 }
 
@@ -249,4 +258,53 @@ async fn altered_bytes_are_refused() {
     std::fs::write(&file, bytes).unwrap();
     let message = bed.fails(&format!("localhost:{}/e:1", registry.port), None).await;
     assert!(message.contains("unexpected commit digest"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bearer_tokens() {
+    let bed = bed();
+    let registry = Registry::start(bed.path(), Kind::Plain, free_port());
+    push_image(registry.port, "t", "1", bed::host_architecture(), 1 << 10);
+    let open = format!("localhost:{}/t:1", bed::gate(registry.port, Wants::Nothing));
+    bed.store.pull_image(&open, None).await.unwrap();
+    // dXNlcjpzZWNyZXQ= is user:secret.
+    let closed = format!("localhost:{}/t:1", bed::gate(registry.port, Wants::Basic("dXNlcjpzZWNyZXQ=")));
+    bed.store.pull_image(&closed, user("secret")).await.unwrap();
+    let anonymous = bed.fails(&closed, None).await;
+    assert!(anonymous.contains("authorization: failed to authorize: failed to fetch anonymous token: "), "{anonymous}");
+    let wrong = bed.fails(&closed, user("wrong")).await;
+    assert!(
+        wrong.contains("failed to fetch oauth token: ") && wrong.ends_with("401 Unauthorized: unauthorized: no"),
+        "{wrong}"
+    );
+    let given = |token: &str| Some(AuthConfig { registry_token: token.into(), ..AuthConfig::default() });
+    bed.store.pull_image(&closed, given("good")).await.unwrap();
+    let scope = bed.fails(&closed, given("bad")).await;
+    assert!(scope.ends_with("authorization: server message: insufficient_scope: authorization failed"), "{scope}");
+    let refresh = format!("localhost:{}/t:1", bed::gate(registry.port, Wants::Refresh("r1")));
+    let identity = Some(AuthConfig { identity_token: "r1".into(), ..AuthConfig::default() });
+    bed.store.pull_image(&refresh, identity).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_pull_leaves_nothing() {
+    let bed = bed();
+    let registry = Registry::start(bed.path(), Kind::Plain, free_port());
+    push_image(registry.port, "d", "1", bed::host_architecture(), 64 << 20);
+    let image = format!("localhost:{}/d:1", registry.port);
+    let begun = tokio::sync::Notify::new();
+    let note = |event| {
+        if matches!(event, PullEvent::Layer { .. }) {
+            begun.notify_one();
+        }
+    };
+    tokio::select! {
+        biased;
+        () = begun.notified() => {}
+        done = bed.store.pull(&image, None, &note) => panic!("{done:?}"),
+    }
+    assert_eq!(left(bed.path()), 0);
+    assert!(bed.store.image(&image).is_err());
+    let (one, two) = tokio::join!(bed.store.pull(&image, None, &|_| ()), bed.store.pull(&image, None, &|_| ()));
+    assert_eq!(one.unwrap(), two.unwrap());
 }

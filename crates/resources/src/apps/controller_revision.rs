@@ -15,7 +15,7 @@ pub struct ControllerRevision;
 const COLUMNS: &[Column] = &[
     NAME,
     Column::string("Controller").describe("Controller of the object"),
-    Column::string("Revision").describe("Revision indicates the revision of the state represented by Data."),
+    Column::string("Revision").field("io.k8s.api.apps.v1.ControllerRevision", "revision"),
     AGE,
 ];
 

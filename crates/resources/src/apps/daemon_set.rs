@@ -16,17 +16,16 @@ pub struct DaemonSet;
 
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::integer("Desired").describe("The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod). More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/"),
-    Column::integer("Current").describe("The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod. More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/"),
-    Column::integer("Ready").describe("numberReady is the number of nodes that should be running the daemon pod and have one or more of the daemon pod running with a Ready Condition."),
-    Column::integer("Up-to-date").describe("The total number of nodes that are running updated daemon pod"),
-    Column::integer("Available").describe("The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available (ready for at least spec.minReadySeconds)"),
-    Column::string("Node Selector").describe("NodeSelector is a selector which must be true for the pod to fit on a node. Selector which must match a node's labels for the pod to be scheduled on that node. More info: https://kubernetes.io/docs/concepts/configuration/assign-pod-node/"),
+    Column::integer("Desired").field("io.k8s.api.apps.v1.DaemonSetStatus", "desiredNumberScheduled"),
+    Column::integer("Current").field("io.k8s.api.apps.v1.DaemonSetStatus", "currentNumberScheduled"),
+    Column::integer("Ready").field("io.k8s.api.apps.v1.DaemonSetStatus", "numberReady"),
+    Column::integer("Up-to-date").field("io.k8s.api.apps.v1.DaemonSetStatus", "updatedNumberScheduled"),
+    Column::integer("Available").field("io.k8s.api.apps.v1.DaemonSetStatus", "numberAvailable"),
+    Column::string("Node Selector").field("io.k8s.api.core.v1.PodSpec", "nodeSelector"),
     AGE,
     Column::string("Containers").wide().describe("Names of each container in the template."),
     Column::string("Images").wide().describe("Images referenced by each container in the template."),
-    Column::string("Selector").wide().describe("A label query over pods that are managed by the daemon set. Must match in order to be controlled. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
-
+    Column::string("Selector").wide().field("io.k8s.api.apps.v1.DaemonSetSpec", "selector"),
 ];
 const COUNTS: [&str; 4] = ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"];
 const GENERATION: &str = "deprecated.daemonset.template.generation";

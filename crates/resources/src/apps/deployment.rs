@@ -17,13 +17,12 @@ pub struct Deployment;
 const COLUMNS: &[Column] = &[
     NAME,
     Column::string("Ready").describe("Number of the pod with ready state"),
-    Column::string("Up-to-date").describe("Total number of non-terminating pods targeted by this deployment that have the desired template spec."),
-    Column::string("Available").describe("Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment."),
+    Column::string("Up-to-date").field("io.k8s.api.apps.v1.DeploymentStatus", "updatedReplicas"),
+    Column::string("Available").field("io.k8s.api.apps.v1.DeploymentStatus", "availableReplicas"),
     AGE,
     Column::string("Containers").wide().describe("Names of each container in the template."),
     Column::string("Images").wide().describe("Images referenced by each container in the template."),
-    Column::string("Selector").wide().describe("Label selector for pods. Existing ReplicaSets whose pods are selected by this will be the ones affected by this deployment. It must match the pod template's labels."),
-
+    Column::string("Selector").wide().field("io.k8s.api.apps.v1.DeploymentSpec", "selector"),
 ];
 
 impl Strategy for Deployment {

@@ -16,14 +16,13 @@ pub struct ReplicaSet;
 
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::integer("Desired").describe("Replicas is the number of desired pods. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset"),
-    Column::integer("Current").describe("Replicas is the most recently observed number of non-terminating pods. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset"),
-    Column::integer("Ready").describe("The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition."),
+    Column::integer("Desired").field("io.k8s.api.apps.v1.ReplicaSetSpec", "replicas"),
+    Column::integer("Current").field("io.k8s.api.apps.v1.ReplicaSetStatus", "replicas"),
+    Column::integer("Ready").field("io.k8s.api.apps.v1.ReplicaSetStatus", "readyReplicas"),
     AGE,
     Column::string("Containers").wide().describe("Names of each container in the template."),
     Column::string("Images").wide().describe("Images referenced by each container in the template."),
-    Column::string("Selector").wide().describe("Selector is a label query over pods that should match the replica count. Label keys and values that must match in order to be controlled by this replica set. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
-
+    Column::string("Selector").wide().field("io.k8s.api.apps.v1.ReplicaSetSpec", "selector"),
 ];
 
 impl Strategy for ReplicaSet {

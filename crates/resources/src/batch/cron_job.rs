@@ -20,16 +20,15 @@ pub struct CronJob;
 const NAME_MAX: usize = 52;
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Schedule").describe("The schedule in Cron format, see https://en.wikipedia.org/wiki/Cron."),
-    Column::string("Timezone").describe("The time zone name for the given schedule, see https://en.wikipedia.org/wiki/List_of_tz_database_time_zones. If not specified, this will default to the time zone of the kube-controller-manager process. The set of valid time zone names and the time zone offset is loaded from the system-wide time zone database by the API server during CronJob validation and the controller manager during execution. If no system-wide time zone database can be found a bundled version of the database is used instead. If the time zone name becomes invalid during the lifetime of a CronJob or due to a change in host configuration, the controller will stop creating new new Jobs and will create a system event with the reason UnknownTimeZone. More information can be found in https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/#time-zones"),
-    Column { kind: "boolean", ..Column::string("Suspend") }.describe("This flag tells the controller to suspend subsequent executions, it does not apply to already started executions.  Defaults to false."),
-    Column::integer("Active").describe("A list of pointers to currently running jobs."),
-    Column::string("Last Schedule").describe("Information when was the last time the job was successfully scheduled."),
+    Column::string("Schedule").field("io.k8s.api.batch.v1.CronJobSpec", "schedule"),
+    Column::string("Timezone").field("io.k8s.api.batch.v1.CronJobSpec", "timeZone"),
+    Column { kind: "boolean", ..Column::string("Suspend") }.field("io.k8s.api.batch.v1.CronJobSpec", "suspend"),
+    Column::integer("Active").field("io.k8s.api.batch.v1.CronJobStatus", "active"),
+    Column::string("Last Schedule").field("io.k8s.api.batch.v1.CronJobStatus", "lastScheduleTime"),
     AGE,
     Column::string("Containers").wide().describe("Names of each container in the template."),
     Column::string("Images").wide().describe("Images referenced by each container in the template."),
-    Column::string("Selector").wide().describe("A label query over pods that should match the pod count. Normally, the system sets this field for you. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
-
+    Column::string("Selector").wide().field("io.k8s.api.batch.v1.JobSpec", "selector"),
 ];
 
 impl Strategy for CronJob {

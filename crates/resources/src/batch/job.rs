@@ -18,13 +18,12 @@ pub struct Job;
 const COLUMNS: &[Column] = &[
     NAME,
     Column::string("Status").describe("Status of the job."),
-    Column::string("Completions").describe("The number of pods which reached phase Succeeded. The value increases monotonically for a given spec. However, it may decrease in reaction to scale down of elastic indexed jobs."),
+    Column::string("Completions").field("io.k8s.api.batch.v1.JobStatus", "succeeded"),
     Column::string("Duration").describe("Time required to complete the job."),
     AGE,
     Column::string("Containers").wide().describe("Names of each container in the template."),
     Column::string("Images").wide().describe("Images referenced by each container in the template."),
-    Column::string("Selector").wide().describe("A label query over pods that should match the pod count. Normally, the system sets this field for you. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
-
+    Column::string("Selector").wide().field("io.k8s.api.batch.v1.JobSpec", "selector"),
 ];
 const UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB: &str = "batch.kubernetes.io/job-name";

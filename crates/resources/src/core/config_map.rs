@@ -14,12 +14,7 @@ pub struct ConfigMap;
 
 /// Bytes of all values together.
 const MAX_SIZE: usize = 1024 * 1024;
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("Data").describe("Data contains the configuration data. Each key must consist of alphanumeric characters, '-', '_' or '.'. Values with non-UTF-8 byte sequences must use the BinaryData field. The keys stored in Data must not overlap with the keys in the BinaryData field, this is enforced during validation process."),
-    AGE,
-
-];
+const COLUMNS: &[Column] = &[NAME, Column::string("Data").field("io.k8s.api.core.v1.ConfigMap", "data"), AGE];
 
 impl Strategy for ConfigMap {
     fn default(&self, obj: &mut Object) {

@@ -12,12 +12,7 @@ use serde_json::Value;
 /// Endpoints.
 pub struct Endpoints;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("Endpoints").describe("The set of all endpoints is the union of all subsets. Addresses are placed into subsets according to the IPs they share. A single address with multiple ports, some of which are ready and some of which are not (because they come from different containers) will result in the address being displayed in different subsets for the different ports. No address will appear in both Addresses and NotReadyAddresses in the same subset. Sets of addresses and ports that comprise a service."),
-    AGE,
-
-];
+const COLUMNS: &[Column] = &[NAME, Column::string("Endpoints").field("io.k8s.api.core.v1.Endpoints", "subsets"), AGE];
 const SHOWN: usize = 3;
 
 impl Strategy for Endpoints {

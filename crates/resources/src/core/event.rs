@@ -16,17 +16,16 @@ pub struct Event;
 pub struct NewEvent;
 
 const COLUMNS: &[Column] = &[
-    Column::string("Last Seen").describe("The time at which the most recent occurrence of this event was recorded."),
-    Column::string("Type").describe("Type of this event (Normal, Warning), new types could be added in the future"),
-    Column::string("Reason").describe("This should be a short, machine understandable string that gives the reason for the transition into the object's current status."),
-    Column::string("Object").describe("The object that this event is about."),
-    Column::string("Subobject").wide().describe("If referring to a piece of an object instead of an entire object, this string should contain a valid JSON/Go field access statement, such as desiredState.manifest.containers[2]. For example, if the object reference is to a container within a pod, this would take on a value like: \"spec.containers{name}\" (where \"name\" refers to the name of the container that triggered the event) or if no container name is specified \"spec.containers[2]\" (container with index 2 in this pod). This syntax is chosen only to have some well-defined way of referencing a part of an object."),
-    Column::string("Source").wide().describe("The component reporting this event. Should be a short machine understandable string."),
-    Column::string("Message").describe("A human-readable description of the status of this operation."),
-    Column::string("First Seen").wide().describe("The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)"),
-    Column::string("Count").wide().describe("The number of times this event has occurred."),
+    Column::string("Last Seen").field("io.k8s.api.core.v1.Event", "lastTimestamp"),
+    Column::string("Type").field("io.k8s.api.core.v1.Event", "type"),
+    Column::string("Reason").field("io.k8s.api.core.v1.Event", "reason"),
+    Column::string("Object").field("io.k8s.api.core.v1.Event", "involvedObject"),
+    Column::string("Subobject").wide().field("io.k8s.api.core.v1.ObjectReference", "fieldPath"),
+    Column::string("Source").wide().field("io.k8s.api.core.v1.Event", "source"),
+    Column::string("Message").field("io.k8s.api.core.v1.Event", "message"),
+    Column::string("First Seen").wide().field("io.k8s.api.core.v1.Event", "firstTimestamp"),
+    Column::string("Count").wide().field("io.k8s.api.core.v1.Event", "count"),
     NAME.wide(),
-
 ];
 
 impl Strategy for Event {

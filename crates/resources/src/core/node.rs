@@ -19,13 +19,12 @@ const COLUMNS: &[Column] = &[
     Column::string("Status").describe("The status of the node"),
     Column::string("Roles").describe("The roles of the node"),
     AGE,
-    Column::string("Version").describe("Kubelet Version reported by the node."),
-    Column::string("Internal-IP").wide().describe("List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP)."),
-    Column::string("External-IP").wide().describe("List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP)."),
-    Column::string("OS-Image").wide().describe("OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy))."),
-    Column::string("Kernel-Version").wide().describe("Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64)."),
-    Column::string("Container-Runtime").wide().describe("ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2)."),
-
+    Column::string("Version").field("io.k8s.api.core.v1.NodeSystemInfo", "kubeletVersion"),
+    Column::string("Internal-IP").wide().field("io.k8s.api.core.v1.NodeStatus", "addresses"),
+    Column::string("External-IP").wide().field("io.k8s.api.core.v1.NodeStatus", "addresses"),
+    Column::string("OS-Image").wide().field("io.k8s.api.core.v1.NodeSystemInfo", "osImage"),
+    Column::string("Kernel-Version").wide().field("io.k8s.api.core.v1.NodeSystemInfo", "kernelVersion"),
+    Column::string("Container-Runtime").wide().field("io.k8s.api.core.v1.NodeSystemInfo", "containerRuntimeVersion"),
 ];
 const ROLE: &str = "node-role.kubernetes.io/";
 const FIXED_CIDR: &str = "node updates may not change podCIDR except from \"\" to valid";

@@ -17,17 +17,16 @@ pub struct PersistentVolume;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Capacity").describe("capacity is the description of the persistent volume's resources and capacity. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#capacity"),
-    Column::string("Access Modes").describe("accessModes contains all ways the volume can be mounted. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes"),
-    Column::string("Reclaim Policy").describe("persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim. Valid options are Retain (default for manually created PersistentVolumes), Delete (default for dynamically provisioned PersistentVolumes), and Recycle (deprecated). Recycle must be supported by the volume plugin underlying this PersistentVolume. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#reclaiming"),
-    Column::string("Status").describe("phase indicates if a volume is available, bound to a claim, or released by a claim. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#phase"),
-    Column::string("Claim").describe("claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim. Expected to be non-nil when bound. claim.VolumeName is the authoritative bind between PV and PVC. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#binding"),
+    Column::string("Capacity").field("io.k8s.api.core.v1.PersistentVolumeSpec", "capacity"),
+    Column::string("Access Modes").field("io.k8s.api.core.v1.PersistentVolumeSpec", "accessModes"),
+    Column::string("Reclaim Policy").field("io.k8s.api.core.v1.PersistentVolumeSpec", "persistentVolumeReclaimPolicy"),
+    Column::string("Status").field("io.k8s.api.core.v1.PersistentVolumeStatus", "phase"),
+    Column::string("Claim").field("io.k8s.api.core.v1.PersistentVolumeSpec", "claimRef"),
     Column::string("StorageClass").describe("StorageClass of the pv"),
     Column::string("VolumeAttributesClass").describe("VolumeAttributesClass of the pv"),
-    Column::string("Reason").describe("reason is a brief CamelCase string that describes any failure and is meant for machine parsing and tidy display in the CLI."),
+    Column::string("Reason").field("io.k8s.api.core.v1.PersistentVolumeStatus", "reason"),
     AGE,
-    Column::string("VolumeMode").wide().describe("volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state. Value of Filesystem is implied when not included in spec."),
-
+    Column::string("VolumeMode").wide().field("io.k8s.api.core.v1.PersistentVolumeSpec", "volumeMode"),
 ];
 const MODES: [(&str, &str); 4] =
     [("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOnce", "RWO"), ("ReadWriteOncePod", "RWOP")];

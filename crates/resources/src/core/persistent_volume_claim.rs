@@ -17,15 +17,14 @@ pub struct PersistentVolumeClaim;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Status").describe("phase represents the current phase of PersistentVolumeClaim."),
-    Column::string("Volume").describe("volumeName is the binding reference to the PersistentVolume backing this claim."),
-    Column::string("Capacity").describe("capacity represents the actual resources of the underlying volume."),
-    Column::string("Access Modes").describe("accessModes contains the actual access modes the volume backing the PVC has. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes-1"),
+    Column::string("Status").field("io.k8s.api.core.v1.PersistentVolumeClaimStatus", "phase"),
+    Column::string("Volume").field("io.k8s.api.core.v1.PersistentVolumeClaimSpec", "volumeName"),
+    Column::string("Capacity").field("io.k8s.api.core.v1.PersistentVolumeClaimStatus", "capacity"),
+    Column::string("Access Modes").field("io.k8s.api.core.v1.PersistentVolumeClaimStatus", "accessModes"),
     Column::string("StorageClass").describe("StorageClass of the pvc"),
     Column::string("VolumeAttributesClass").describe("VolumeAttributesClass of the pvc"),
     AGE,
-    Column::string("VolumeMode").wide().describe("volumeMode defines what type of volume is required by the claim. Value of Filesystem is implied when not included in claim spec."),
-
+    Column::string("VolumeMode").wide().field("io.k8s.api.core.v1.PersistentVolumeClaimSpec", "volumeMode"),
 ];
 
 impl Strategy for PersistentVolumeClaim {

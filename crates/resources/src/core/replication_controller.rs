@@ -15,14 +15,13 @@ pub struct ReplicationController;
 
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::integer("Desired").describe("Replicas is the number of desired replicas. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller"),
-    Column::integer("Current").describe("Replicas is the most recently observed number of replicas. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller"),
-    Column::integer("Ready").describe("The number of ready replicas for this replication controller."),
+    Column::integer("Desired").field("io.k8s.api.core.v1.ReplicationControllerSpec", "replicas"),
+    Column::integer("Current").field("io.k8s.api.core.v1.ReplicationControllerStatus", "replicas"),
+    Column::integer("Ready").field("io.k8s.api.core.v1.ReplicationControllerStatus", "readyReplicas"),
     AGE,
     Column::string("Containers").wide().describe("Names of each container in the template."),
     Column::string("Images").wide().describe("Images referenced by each container in the template."),
-    Column::string("Selector").wide().describe("Selector is a label query over pods that should match the Replicas count. If Selector is empty, it is defaulted to the labels present on the Pod template. Label keys and values that must match in order to be controlled by this replication controller, if empty defaulted to labels on Pod template. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"),
-
+    Column::string("Selector").wide().field("io.k8s.api.core.v1.ReplicationControllerSpec", "selector"),
 ];
 const SPEC: Path<'_> = Path::root("spec");
 

@@ -19,10 +19,9 @@ const MAX_SIZE: usize = 1024 * 1024;
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Type").describe("Used to facilitate programmatic handling of secret data. More info: https://kubernetes.io/docs/concepts/configuration/secret/#secret-types"),
-    Column::string("Data").describe("Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'. The serialized form of the secret data is a base64 encoded string, representing the arbitrary (possibly non-string) data value here. Described in https://tools.ietf.org/html/rfc4648#section-4"),
+    Column::string("Type").field("io.k8s.api.core.v1.Secret", "type"),
+    Column::string("Data").field("io.k8s.api.core.v1.Secret", "data"),
     AGE,
-
 ];
 
 impl Strategy for Secret {

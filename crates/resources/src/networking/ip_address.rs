@@ -11,11 +11,8 @@ use serde_json::Value;
 /// IP addresses.
 pub struct IpAddress;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("ParentRef").describe("ParentRef references the resource that an IPAddress is attached to. An IPAddress must reference a parent object."),
-
-];
+const COLUMNS: &[Column] =
+    &[NAME, Column::string("ParentRef").field("io.k8s.api.networking.v1.IPAddressSpec", "parentRef")];
 
 impl Strategy for IpAddress {
     fn has_status(&self) -> bool {

@@ -13,12 +13,8 @@ use serde_json::{Value, json};
 pub struct NetworkPolicy;
 
 const SPEC: Path<'_> = Path::root("spec");
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("Pod-Selector").describe("podSelector selects the pods to which this NetworkPolicy object applies. The array of rules is applied to any pods selected by this field. An empty selector matches all pods in the policy's namespace. Multiple network policies can select the same set of pods. In this case, the ingress rules for each are combined additively. This field is optional. If it is not specified, it defaults to an empty selector."),
-    AGE,
-
-];
+const COLUMNS: &[Column] =
+    &[NAME, Column::string("Pod-Selector").field("io.k8s.api.networking.v1.NetworkPolicySpec", "podSelector"), AGE];
 
 impl Strategy for NetworkPolicy {
     fn default(&self, obj: &mut Object) {

@@ -12,12 +12,8 @@ use serde_json::{Value, json};
 /// Service CIDRs.
 pub struct ServiceCidr;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("CIDRs").describe("CIDRs defines the IP blocks in CIDR notation (e.g. \"192.168.0.0/24\" or \"2001:db8::/64\") from which to assign service cluster IPs. Max of two CIDRs is allowed, one of each IP family. This field is immutable."),
-    AGE,
-
-];
+const COLUMNS: &[Column] =
+    &[NAME, Column::string("CIDRs").field("io.k8s.api.networking.v1.ServiceCIDRSpec", "cidrs"), AGE];
 
 impl Strategy for ServiceCidr {
     fn default(&self, obj: &mut Object) {

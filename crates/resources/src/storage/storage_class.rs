@@ -14,12 +14,11 @@ pub struct StorageClass;
 
 const COLUMNS: &[Column] = &[
     NAME,
-    Column::string("Provisioner").describe("provisioner indicates the type of the provisioner."),
-    Column::string("ReclaimPolicy").describe("reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class. Defaults to Delete."),
-    Column::string("VolumeBindingMode").describe("volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound.  When unset, VolumeBindingImmediate is used. This field is only honored by servers that enable the VolumeScheduling feature."),
-    Column::string("AllowVolumeExpansion").describe("allowVolumeExpansion shows whether the storage class allow volume expand."),
+    Column::string("Provisioner").field("io.k8s.api.storage.v1.StorageClass", "provisioner"),
+    Column::string("ReclaimPolicy").field("io.k8s.api.storage.v1.StorageClass", "reclaimPolicy"),
+    Column::string("VolumeBindingMode").field("io.k8s.api.storage.v1.StorageClass", "volumeBindingMode"),
+    Column::string("AllowVolumeExpansion").field("io.k8s.api.storage.v1.StorageClass", "allowVolumeExpansion"),
     AGE,
-
 ];
 
 impl Strategy for StorageClass {

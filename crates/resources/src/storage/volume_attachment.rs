@@ -17,12 +17,13 @@ pub struct VolumeAttachment;
 const SPEC: Path<'_> = Path::root("spec");
 const COLUMNS: &[Column] = &[
     NAME,
-    Column { format: "name", ..Column::string("Attacher") }.describe("attacher indicates the name of the volume driver that MUST handle this request. This is the name returned by GetPluginName()."),
-    Column::string("PV").describe("persistentVolumeName represents the name of the persistent volume to attach."),
-    Column::string("Node").describe("nodeName represents the node that the volume should be attached to."),
-    Column { kind: "boolean", ..Column::string("Attached") }.describe("attached indicates the volume is successfully attached. This field must only be set by the entity completing the attach operation, i.e. the external-attacher."),
+    Column { format: "name", ..Column::string("Attacher") }
+        .field("io.k8s.api.storage.v1.VolumeAttachmentSpec", "attacher"),
+    Column::string("PV").field("io.k8s.api.storage.v1.VolumeAttachmentSource", "persistentVolumeName"),
+    Column::string("Node").field("io.k8s.api.storage.v1.VolumeAttachmentSpec", "nodeName"),
+    Column { kind: "boolean", ..Column::string("Attached") }
+        .field("io.k8s.api.storage.v1.VolumeAttachmentStatus", "attached"),
     AGE,
-
 ];
 
 impl Strategy for VolumeAttachment {

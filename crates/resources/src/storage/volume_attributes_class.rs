@@ -14,7 +14,7 @@ pub struct VolumeAttributesClass;
 
 const PROTECTION: &str = "kubernetes.io/vac-protection";
 const COLUMNS: &[Column] =
-    &[NAME, Column::string("DriverName").describe("Name of the CSI driver This field is immutable."), AGE];
+    &[NAME, Column::string("DriverName").field("io.k8s.api.storage.v1.VolumeAttributesClass", "driverName"), AGE];
 
 impl Strategy for VolumeAttributesClass {
     fn has_status(&self) -> bool {

@@ -1,8 +1,7 @@
 //! Checks of the schemas in a custom resource definition: they must be structural.
 
-use super::Schema;
+use super::{Schema, compile};
 use crate::field::{Errors, Fields, Path};
-use regex::Regex;
 use serde_json::Value;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -30,7 +29,7 @@ fn walk(errors: &mut Errors, source: &Value, path: &Path<'_>, place: Place) {
     forbidden(errors, source, path);
     kinds(errors, source, path, place);
     let pattern = source.text("pattern");
-    if let Err(error) = Regex::new(pattern) {
+    if let Err(error) = compile(pattern) {
         let why = format!(
             "must be a valid regular expression, but isn't: error parsing regexp: {}",
             go_regex(pattern, &error)
@@ -86,10 +85,23 @@ fn forbidden(errors: &mut Errors, source: &Value, path: &Path<'_>) {
     if source.has("id") {
         errors.forbidden(&path.field("id"), "id is not supported");
     }
-    if !source.list("x-kubernetes-validations").is_empty() {
-        // Upstream evaluates them; until this server does, accepting them would be a lie.
-        let why = "validation rules in CEL are not supported by this server";
-        errors.forbidden(&path.field("x-kubernetes-validations"), why);
+    rules(errors, source, &path.field("x-kubernetes-validations"));
+}
+
+/// Upstream evaluates rules in CEL; until this server does, accepting them would be a lie.
+fn rules(errors: &mut Errors, source: &Value, path: &Path<'_>) {
+    let reasons = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+    let mut known = true;
+    for (i, rule) in source.list("x-kubernetes-validations").iter().enumerate() {
+        let (item, reason) = (path.index(i), rule.text("reason"));
+        if rule.text("rule").is_empty() {
+            errors.required(&item.field("rule"), "rule is not specified");
+            known = false;
+        }
+        known &= reason.is_empty() || errors.supported(&item.field("reason"), reason, &reasons);
+    }
+    if known && !source.list("x-kubernetes-validations").is_empty() {
+        errors.forbidden(path, "validation rules in CEL are not supported by this server");
     }
 }
 

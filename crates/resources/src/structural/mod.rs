@@ -14,7 +14,7 @@ mod numbers;
 mod prune;
 mod validate;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -180,6 +180,14 @@ impl Schema {
     }
 }
 
+/// How large a compiled pattern may be: Go's repetitions of up to 1000 fit.
+const PATTERN_MAX: usize = 32 << 20;
+
+/// Compiles a pattern.
+fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(pattern).size_limit(PATTERN_MAX).build()
+}
+
 fn kind(name: &str) -> Kind {
     match name {
         "object" => Kind::Object,
@@ -214,7 +222,7 @@ fn bounds(source: &Value) -> Bounds {
         min_items: count("minItems"),
         max_properties: count("maxProperties"),
         min_properties: count("minProperties"),
-        pattern: Some(text("pattern")).filter(|p| !p.is_empty()).and_then(|p| Regex::new(p).ok()),
+        pattern: Some(text("pattern")).filter(|p| !p.is_empty()).and_then(|p| compile(p).ok()),
         format: text("format").to_owned(),
         values: source.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
         required: strings(source.get("required")),

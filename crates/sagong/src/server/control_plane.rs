@@ -63,6 +63,7 @@ impl ControlPlane {
                 cluster_cidr: options.cluster_cidr.clone(),
                 root_ca: self.ca.cert_pem().to_owned(),
                 signing_ca: Some(self.ca.clone()),
+                token_key: Some(self.server.config().sa_key.clone()),
                 cluster_dns: options.enabled(Part::Dns).then_some(self.dns),
                 ..controllers::Config::default()
             };

@@ -8,6 +8,8 @@ mod descriptions;
 mod gnostic;
 mod paths;
 
+pub use descriptions::description;
+
 use crate::resources::resources;
 use crate::types::Schema;
 use components::{Closure, Flavour};
