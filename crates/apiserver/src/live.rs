@@ -53,6 +53,18 @@ impl<T: Send + Sync + 'static> Live<T> {
         range.map(|((_, name), item)| (name.clone(), item.clone())).collect()
     }
 
+    /// Whether some object of a namespace is as wanted; nothing is copied.
+    pub fn any_in_namespace(&self, namespace: &str, wanted: impl Fn(&T) -> bool) -> bool {
+        let start = (namespace.to_owned(), String::new());
+        let items = self.items.read();
+        items.range(start..).take_while(|((ns, _), _)| ns == namespace).any(|(_, item)| wanted(item))
+    }
+
+    /// Whether some object of any namespace is as wanted; nothing is copied.
+    pub fn any(&self, wanted: impl Fn(&T) -> bool) -> bool {
+        self.items.read().values().any(|item| wanted(item))
+    }
+
     /// All objects.
     pub fn all(&self) -> Vec<(Key, Arc<T>)> {
         self.items.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect()

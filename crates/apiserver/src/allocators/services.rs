@@ -6,6 +6,8 @@ use api::{Cause, Object, Status, meta};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
+const PORT_TAKEN: &str = "provided port is already allocated";
+
 /// Everything a service uses.
 pub fn used(allocators: &Allocators, service: &Object) -> Vec<Item> {
     let addresses = cluster_ips(service).into_iter().filter_map(|ip| offset(allocators, &ip)).map(Item::Address);
@@ -33,8 +35,13 @@ fn allocate(allocators: &Allocators, service: &mut Object, old: &Object, dry_run
         ports(allocators, service, old, &mut allocation, &mut causes);
     }
     if dry_run {
-        // A dry run takes nothing from anyone: what is in use is no error, nor is a port out of range.
-        causes.retain(|c| c.field == "spec.clusterIPs" && c.message.contains("not in the valid range") || c.field == "spec.ipFamilyPolicy");
+        // A dry run takes nothing from anyone: an address in use is no error, nor is a port out of range.
+        let kept = |c: &Cause| match c.field.as_str() {
+            "spec.ipFamilyPolicy" => true,
+            "spec.clusterIPs" => c.message.contains("not in the valid range"),
+            _ => c.message.ends_with(PORT_TAKEN),
+        };
+        causes.retain(kept);
     }
     if causes.is_empty() {
         return Ok(allocation);
@@ -204,6 +211,7 @@ fn ports(
 ) {
     let (any, had) = (needs_node_ports(service), node_ports(old));
     let typed = matches!(text(service, "type"), "NodePort" | "LoadBalancer");
+    let is_new = !old.is_object();
     let health = text(service, "type") == "LoadBalancer" && text(service, "externalTrafficPolicy") == "Local";
     // One node port may serve several protocols of one service.
     let mut own: Vec<(u64, u64, String)> = Vec::new();
@@ -221,7 +229,9 @@ fn ports(
             (0, _) if !any => continue,
             (0, Some(shared)) => Ok(shared),
             (0, None) => take_any_port(allocators, allocation),
-            (wanted, _) if had.contains(&wanted) || own.iter().any(|(_, n, _)| *n == wanted) => Ok(wanted),
+            (wanted, _) if had.contains(&wanted) => Ok(wanted),
+            // A new service may name it again for the same port alone; of a changed one, validation judges.
+            (wanted, _) if own.iter().any(|(p, n, _)| *n == wanted && (!is_new || *p == number)) => Ok(wanted),
             (wanted, _) => take_port(allocators, allocation, wanted),
         };
         match node_port {
@@ -271,7 +281,7 @@ fn take_port(allocators: &Allocators, allocation: &mut Allocation, port: u64) ->
 fn port_cause(allocators: &Allocators, path: &str, wanted: u64, refused: Refused) -> Cause {
     let (first, last) = (allocators.node_ports.start(), allocators.node_ports.end());
     let why = match refused {
-        Refused::Taken => "provided port is already allocated".into(),
+        Refused::Taken => PORT_TAKEN.into(),
         Refused::OutOfRange => {
             format!("provided port is not in the valid range. The range of valid ports is {first}-{last}")
         }

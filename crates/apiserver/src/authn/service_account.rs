@@ -9,6 +9,8 @@ use pki::token::Reference;
 use serde_json::Value;
 
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// Seconds by which clocks may differ.
+const LEEWAY: i64 = 60;
 const INVALID: &str = "invalid bearer token";
 const INVALIDATED: &str = "service account token has been invalidated";
 
@@ -21,8 +23,14 @@ pub async fn authenticate(
     let refuse = |why: &str| if why.is_empty() { INVALID.to_owned() } else { format!("[{INVALID}, {why}]") };
     let payload = server.config().sa_key.verify(token).map_err(|_| refuse(""))?;
     if payload.get("iss").and_then(Value::as_str) == Some(LEGACY_ISSUER) {
+        // Such a token names no audience: it is for this server alone.
+        let own = &server.config().api_audiences;
+        let matching: Vec<_> = own.iter().filter(|a| audiences.is_empty() || audiences.contains(a)).cloned().collect();
+        if matching.is_empty() {
+            return Err(refuse(""));
+        }
         let user = legacy(server, &payload, token).await.map_err(|why| refuse(&why))?;
-        return Ok((user, server.config().api_audiences.clone()));
+        return Ok((user, matching));
     }
     let claims: TokenClaims = serde_json::from_value(payload).map_err(|_| refuse(""))?;
     if claims.iss != server.config().issuer {
@@ -48,7 +56,7 @@ fn quoted(list: &[String]) -> String {
 fn check_times(claims: &TokenClaims, now: i64) -> Result<(), &'static str> {
     match () {
         () if claims.exp <= now => Err("service account token has expired"),
-        () if claims.nbf > now + 60 => Err("service account token is not valid yet"),
+        () if claims.nbf > now + LEEWAY => Err("service account token is not valid yet"),
         () => Ok(()),
     }
 }
@@ -84,7 +92,17 @@ async fn check_object(
     if stored.meta.uid != reference.uid {
         return Err(INVALIDATED.into());
     }
-    Ok(())
+    let object = stored.object().map_err(|e| e.message)?;
+    match is_long_deleted(meta::string(&object, "deletionTimestamp"), Timestamp::now()) {
+        true => Err(INVALIDATED.into()),
+        false => Ok(()),
+    }
+}
+
+/// Whether the time from which an object is to be gone has passed for longer than clocks may differ: a
+/// finalizer must not keep its tokens valid.
+fn is_long_deleted(deletion: &str, now: Timestamp) -> bool {
+    deletion.parse::<Timestamp>().is_ok_and(|at| at.as_second() + LEEWAY < now.as_second())
 }
 
 /// The user that claims speak for.
@@ -138,4 +156,19 @@ async fn legacy(server: &ApiServer, payload: &Value, token: &str) -> Result<User
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_end_with_what_they_are_bound_to() {
+        let now: Timestamp = "2026-01-01T00:10:00Z".parse().expect("time");
+        let check = |deletion: &str, want: bool| assert_eq!(is_long_deleted(deletion, now), want, "{deletion}");
+        check("", false);
+        check("2026-01-01T00:10:30Z", false);
+        check("2026-01-01T00:09:30Z", false);
+        check("2026-01-01T00:08:59Z", true);
+    }
 }

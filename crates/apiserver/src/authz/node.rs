@@ -263,12 +263,10 @@ impl Node {
                 claim.is_some_and(|(ns, name)| self.has_pod(node, &ns, |pod| pod.claims.contains(&name)))
             }
             "secrets" => {
+                let secret = (namespace.to_owned(), name.to_owned());
+                let claimed = |(ns, claim): &(String, String)| self.has_pod(node, ns, |pod| pod.claims.contains(claim));
                 self.has_pod(node, namespace, |pod| pod.secrets.contains(name))
-                    || self.volumes.all().into_iter().any(|(_, volume)| {
-                        let claim = volume.claim.as_ref();
-                        volume.secrets.contains(&(namespace.to_owned(), name.to_owned()))
-                            && claim.is_some_and(|(ns, c)| self.has_pod(node, ns, |pod| pod.claims.contains(c)))
-                    })
+                    || self.volumes.any(|v| v.secrets.contains(&secret) && v.claim.as_ref().is_some_and(claimed))
             }
             "configmaps" => self.has_pod(node, namespace, |pod| pod.config_maps.contains(name)),
             "persistentvolumeclaims" => self.has_pod(node, namespace, |pod| pod.claims.contains(name)),
@@ -279,8 +277,7 @@ impl Node {
     }
 
     fn has_pod(&self, node: &str, namespace: &str, refers: impl Fn(&PodRefs) -> bool) -> bool {
-        let pods = self.pods.in_namespace(namespace);
-        pods.iter().any(|(_, pod)| pod.node == node && !pod.mirror && refers(pod))
+        self.pods.any_in_namespace(namespace, |pod| pod.node == node && !pod.mirror && refers(pod))
     }
 }
 

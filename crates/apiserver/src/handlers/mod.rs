@@ -9,6 +9,7 @@ pub mod list;
 pub mod options;
 pub mod patch;
 pub mod review;
+mod review_checks;
 pub mod table;
 pub mod update;
 pub mod watch;

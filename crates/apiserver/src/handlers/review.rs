@@ -1,6 +1,6 @@
 //! Kinds that are only created and never stored: access reviews, token reviews, and `bindings`.
 
-use super::{Request, answer, options};
+use super::{Request, answer, options, review_checks};
 use crate::authn::{self, UserInfo};
 use crate::authz::{self, Attributes};
 use crate::body::Body;
@@ -152,6 +152,10 @@ fn access(server: &ApiServer, request: &Request, review: &mut Object, kind: &str
             causes.push(Cause::invalid("spec.resourceAttributes.namespace", &json!(namespace), why));
         }
     }
+    if present(resource) {
+        causes.extend(review_checks::selectors(resource.unwrap_or(&Value::Null)));
+    }
+    causes.extend(review_checks::metadata(review, kind));
     if !causes.is_empty() {
         // Upstream names no kind here.
         return Err(Status::invalid(AUTHORIZATION, "", "", &causes));

@@ -82,3 +82,34 @@ pub fn partial(object: &Object) -> Value {
     let metadata = object.get("metadata").cloned().unwrap_or_default();
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_of_a_field_has_its_description() {
+        for row in resources::table::ROWS {
+            let columns = row.strategy.columns();
+            let mut definitions: Vec<_> = columns.iter().map(Column::to_object).collect();
+            describe(definitions.iter_mut(), columns);
+            for (definition, column) in definitions.iter().zip(columns) {
+                let described = definition["description"].as_str().is_some_and(|d| !d.is_empty());
+                assert!(described || column.field.is_none(), "{}: {definition}", row.resource);
+            }
+        }
+    }
+
+    #[test]
+    fn a_description_is_that_of_the_field_or_the_columns_own() {
+        let check = |column: Column, expect: &str| {
+            let mut definition = [column.to_object()];
+            describe(definition.iter_mut(), &[column]);
+            assert_eq!(definition[0]["description"], expect);
+        };
+        check(Column::string("A").describe("own"), "own");
+        check(Column::string("A"), "");
+        let name = schema::description("io.k8s.api.core.v1.PodSpec", "nodeName").unwrap_or_default();
+        check(Column::string("Node").field("io.k8s.api.core.v1.PodSpec", "nodeName"), &name);
+    }
+}

@@ -64,14 +64,25 @@ pub async fn delete(
     };
     admission::validate(server, &attributes, None).await?;
     let now = request.now;
-    let change = |_: &Stored, object: Object| {
+    let first = |_: &Stored, object: Object| {
         check(resource, &object, options)?;
         Ok(change(resource, object, options, now))
     };
-    let updated = resource
+    let mut updated = resource
         .store
-        .guaranteed_update(namespace, name, &Preconditions::default(), change, options.dry_run)
+        .guaranteed_update(namespace, name, &Preconditions::default(), first, options.dry_run)
         .await?;
+    if updated.changed && !updated.deleted && !options.dry_run && is_over(&updated.stored)? {
+        // Watchers have seen the end of the grace period, and now see the deletion.
+        let same = Preconditions { uid: Some(updated.stored.meta.uid.clone()), ..Preconditions::default() };
+        let then = |_: &Stored, object: Object| Ok(change(resource, object, options, now));
+        match resource.store.guaranteed_update(namespace, name, &same, then, false).await {
+            Ok(last) => updated = last,
+            // Another writer was faster.
+            Err(status) if status.code == 404 || status.code == 409 => updated.deleted = true,
+            Err(status) => return Err(status),
+        }
+    }
     if updated.deleted && !options.dry_run {
         allocators::on_delete(server, resource, &old);
     }
@@ -114,8 +125,9 @@ fn change(resource: &Resource, mut object: Object, options: &DeleteOptions, now:
     let pending = !finalizers.is_empty() || holds_content(resource, &mut object);
     meta::set(&mut object, "finalizers", finalizers);
     match (grace, pending) {
-        (Grace::Started(seconds), _) if seconds > 0 => Update::Write(finished(object)),
-        (Grace::Started(_), true) => Update::Write(finished(object)),
+        (Grace::Started(seconds), pending) if seconds > 0 || pending || !options.dry_run => {
+            Update::Write(finished(object))
+        }
         (_, true) => {
             mark_as_deleting(&mut object, now);
             if resource.group.is_empty() && resource.resource == "namespaces" {
@@ -126,6 +138,13 @@ fn change(resource: &Resource, mut object: Object, options: &DeleteOptions, now:
         }
         _ => Update::Delete(finished(object)),
     }
+}
+
+/// Whether the grace period of an object that just got one is over at once, and nothing else holds it.
+fn is_over(stored: &Stored) -> Result<bool, Status> {
+    let object = stored.object()?;
+    let grace = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+    Ok(meta::is_deleting(&object) && grace == Some(0) && meta::finalizers(&object).is_empty())
 }
 
 /// A namespace is held by its spec until the namespace controller has emptied it.
