@@ -96,6 +96,36 @@ fn binding(kind: &str, name: &str, role: (&str, &str), user: &str) -> Value {
         "subjects": [{"kind": "User", "name": user, "apiGroup": group}]})
 }
 
+#[tokio::test]
+async fn an_update_that_creates_is_a_create() {
+    let server = ControlPlane::start().await.expect("start");
+    let rules = json!([{"verbs": ["update", "patch"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}]);
+    let object = role("ClusterRole", "updater", rules);
+    assert_eq!(answer(&server.admin(), &Method::POST, &format!("{RBAC}/clusterroles"), Some(&object)).await.0, 201);
+    let object = binding("ClusterRoleBinding", "updater", ("ClusterRole", "updater"), "x");
+    assert_eq!(
+        answer(&server.admin(), &Method::POST, &format!("{RBAC}/clusterrolebindings"), Some(&object)).await.0,
+        201
+    );
+    let x = server.server.client(UserInfo::new("x", &[]));
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let want = "leases.coordination.k8s.io \"l\" is forbidden: User \"x\" cannot create resource \"leases\" in API group \
+                \"coordination.k8s.io\" in the namespace \"default\"";
+    let mut found = (0, String::new());
+    for _ in 0..200 {
+        found = answer(&x, &Method::PUT, path, Some(&lease)).await;
+        if !found.1.contains("cannot update") {
+            break;
+        }
+        // The authorizer's cache is a moment behind the store.
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(found, (403, want.to_owned()));
+    assert_eq!(answer(&server.admin(), &Method::PUT, path, Some(&lease)).await.0, 201);
+    assert_eq!(answer(&x, &Method::PUT, path, Some(&lease)).await.0, 200);
+}
+
 /// A server where `x` may write roles and bindings and get pods.
 async fn with_role_writer() -> ControlPlane {
     let server = ControlPlane::start().await.expect("start");

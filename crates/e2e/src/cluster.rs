@@ -98,9 +98,15 @@ impl Cluster {
 
     /// Applies a manifest given as text.
     pub fn apply(&self, manifest: &str) -> Result<String> {
+        self.apply_with(manifest, &[])
+    }
+
+    /// As [`Cluster::apply`], with more flags.
+    pub fn apply_with(&self, manifest: &str, flags: &[&str]) -> Result<String> {
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), manifest)?;
-        self.kubectl(&["apply", "-f", &file.path().to_string_lossy()])
+        let path = file.path().to_string_lossy();
+        self.kubectl(&[&["apply", "-f", &path], flags].concat())
     }
 
     /// Process ids of the cluster's processes that are the program under test (not those of its containers).

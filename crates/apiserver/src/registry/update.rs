@@ -113,6 +113,9 @@ async fn create_instead(
     if meta::name(&object).is_empty() {
         meta::set(&mut object, "name", change.name);
     }
+    // The request was let through as an update or a patch.
+    let create_it = authz::Attributes { verb: "create", ..authz::Attributes::of(&request.user, &request.info) };
+    authz::check(server, &create_it, None)?;
     let stored = if tracked {
         super::decode::check_namespace(resource, &mut object, change.namespace)?;
         create_tracked(server, request, resource, change.namespace, object, options).await?
