@@ -65,11 +65,6 @@ impl<T: Send + Sync + 'static> Live<T> {
         self.items.read().values().any(|item| wanted(item))
     }
 
-    /// All objects.
-    pub fn all(&self) -> Vec<(Key, Arc<T>)> {
-        self.items.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
-    }
-
     async fn run(&self, store: Arc<ObjectStore>) {
         loop {
             let options = WatchOptions {

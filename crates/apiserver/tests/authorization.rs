@@ -123,7 +123,8 @@ async fn an_update_that_creates_is_a_create() {
     }
     assert_eq!(found, (403, want.to_owned()));
     assert_eq!(answer(&server.admin(), &Method::PUT, path, Some(&lease)).await.0, 201);
-    assert_eq!(answer(&x, &Method::PUT, path, Some(&lease)).await.0, 200);
+    // Now that it exists, an update is let through, and refused for what it lacks.
+    assert_eq!(answer(&x, &Method::PUT, path, Some(&lease)).await.0, 422);
 }
 
 /// A server where `x` may write roles and bindings and get pods.

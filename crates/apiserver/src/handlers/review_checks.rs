@@ -5,8 +5,20 @@ use serde_json::{Map, Value, json};
 
 /// The order in which Kubernetes writes the fields of metadata.
 const FIELDS: &[&str] = &[
-    "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp",
-    "deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations", "ownerReferences", "finalizers",
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
     "managedFields",
 ];
 const ENTRY: &[&str] = &["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
@@ -141,7 +153,8 @@ mod tests {
             let found: Vec<_> = selectors(&attributes).into_iter().map(|c| c.field).collect();
             assert_eq!(found, want, "{attributes}");
         };
-        let of = |key: &str, operator: &str, values: Value| json!([{"key": key, "operator": operator, "values": values}]);
+        let of =
+            |key: &str, operator: &str, values: Value| json!([{"key": key, "operator": operator, "values": values}]);
         check(json!({"fieldSelector": {"rawSelector": "a=b"}}), &[]);
         check(json!({"fieldSelector": {}}), &["spec.resourceAttributes.fieldSelector.requirements"]);
         check(

@@ -42,6 +42,10 @@ impl Strategy for Service {
         }
     }
 
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
         obj["status"] = json!({"loadBalancer": {}});
         change::drop_type_dependent(obj, None);
