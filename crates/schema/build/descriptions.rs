@@ -29,7 +29,7 @@ pub fn packed(schemas: &[Schema]) -> Vec<u8> {
     let mut found = Found::new();
     match source() {
         Some(dir) => walk(&dir, &mut found),
-        None => println!("cargo::warning=k8s-openapi source not found: kubectl explain will have no descriptions"),
+        None => panic!("the source of k8s-openapi, from which field descriptions are taken, is neither in cargo's registry nor where `cargo metadata --offline` says; run `cargo fetch`"),
     }
     let mut lines = String::new();
     for schema in schemas {
@@ -61,8 +61,26 @@ fn push(lines: &mut String, text: &str) {
     lines.push('\n');
 }
 
-/// Directory of the version of the dependency, asked of cargo without touching the network.
+/// Directory of the version of the dependency that is built.
 fn source() -> Option<PathBuf> {
+    downloaded().or_else(resolved)
+}
+
+/// Where cargo unpacks registries: known without asking cargo, which wants every dependency of the workspace
+/// downloaded, those of tests too.
+fn downloaded() -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")))?;
+    let manifest_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
+    let lock = manifest_dir.ancestors().find_map(|dir| fs::read_to_string(dir.join("Cargo.lock")).ok())?;
+    let package = lock.split("[[package]]").find(|p| p.contains("name = \"k8s-openapi\""))?;
+    let version = package.lines().find_map(|line| line.strip_prefix("version = "))?.trim_matches('"');
+    let registries = fs::read_dir(home.join("registry/src")).ok()?.flatten();
+    let mut found = registries.map(|r| r.path().join(format!("k8s-openapi-{version}/src/v1_36")));
+    found.find(|dir| dir.is_dir())
+}
+
+/// Where cargo says it is, for vendored and replaced sources.
+fn resolved() -> Option<PathBuf> {
     let output = Command::new(env::var("CARGO").ok()?)
         .args(["metadata", "--offline", "--format-version", "1", "--filter-platform"])
         .arg(env::var("TARGET").ok()?)
