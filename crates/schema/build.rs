@@ -16,12 +16,13 @@ fn main() {
     let out = env::var("OUT_DIR").expect("set by cargo");
     let out = Path::new(&out);
     let schemas = tables::parse(&read("types.txt"));
-    fs::write(out.join("types.rs"), tables::types(&schemas)).expect("OUT_DIR is writable");
+    fs::write(out.join("types.rs"), tables::types(&schemas) + &tables::enums(&read("enums.txt")))
+        .expect("OUT_DIR is writable");
     fs::write(out.join("resources.rs"), tables::resources(&read("resources.txt"))).expect("OUT_DIR is writable");
     let packed = descriptions::packed(&schemas);
     println!(
         "cargo::rustc-env=SCHEMA_FACTS_HASH={:016x}",
-        hash(&[read("types.txt").as_bytes(), read("resources.txt").as_bytes(), &packed])
+        hash(&[read("types.txt").as_bytes(), read("enums.txt").as_bytes(), read("resources.txt").as_bytes(), &packed])
     );
     fs::write(out.join("descriptions.bin"), packed).expect("OUT_DIR is writable");
 }

@@ -71,6 +71,11 @@ impl Quantity {
         saturate(ceil_div(self.nano, NANO / 1000))
     }
 
+    /// The nearest floating-point number.
+    pub fn as_f64(&self) -> f64 {
+        self.nano as f64 / NANO as f64
+    }
+
     /// The format it was written in.
     pub fn format(&self) -> Format {
         self.format

@@ -1,91 +1,294 @@
-//! The chain: what every request goes through, in one function.
+//! The chain: what every request goes through, in one function ([`admitted`]).
 
-use crate::authn::{self, UserInfo, impersonation};
+use crate::audit::policy::Stage;
+use crate::audit::{Completion, Record};
+use crate::authn::{self, Connection, UserInfo, impersonation};
 use crate::authz::{self, Attributes};
-use crate::body::Body;
+use crate::body::{self, Body};
+use crate::fairness::{self, Admission, Class, Ticket, Watching};
 use crate::handlers::{self, Request, answer};
+use crate::metrics::requests::{self as metrics, Labels, Running};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::server::ApiServer;
-use crate::{discovery, health};
+use crate::tls::Remote;
+use crate::{aggregator, deadline, discovery, health};
 use api::Status;
 use api::selector::FieldSelector;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::Response;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A request that is not long-running is given up after this time.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
-/// Answers a request; `connection` is who it comes from, where that is known already.
+/// Answers a request that comes over a connection.
 pub fn handle(
     server: Arc<ApiServer>,
     request: http::Request<Body>,
-    connection: Option<Arc<UserInfo>>,
+    connection: Connection,
 ) -> BoxFuture<'static, Response<Body>> {
     // Boxed once here: the callers' futures stay small.
     Box::pin(answer(server, request, connection))
 }
 
-async fn answer(
-    server: Arc<ApiServer>,
-    request: http::Request<Body>,
-    connection: Option<Arc<UserInfo>>,
-) -> Response<Body> {
+/// What a request has on its way besides its answer.
+#[derive(Default)]
+struct Way {
+    /// How fairness classified it.
+    class: Option<Class>,
+    /// How long it waited for its turn.
+    waited: Duration,
+    /// Kept until an answer that goes on has ended.
+    guards: Vec<Box<dyn Any + Send>>,
+}
+
+async fn answer(server: Arc<ApiServer>, request: http::Request<Body>, connection: Connection) -> Response<Body> {
+    let began = Instant::now();
+    let mut request = read(request);
+    let long = deadline::is_long_running(&request.info);
+    let mut way = Way::default();
+    let guarded = within_time(&server, &mut request, &connection, &mut way, long);
+    let guarded = AssertUnwindSafe(guarded).catch_unwind().await;
+    let result = guarded.unwrap_or_else(|_| {
+        tracing::error!(path = request.info.path, verb = request.info.verb, "a handler panicked");
+        let why = "This request caused apiserver to panic. Look in the logs for details.";
+        request.audit.note(|state| state.code = 500);
+        server.auditor().process(&request, Stage::Panic);
+        Err(Status::new(500, "InternalError", why))
+    });
+    let mut response = result.unwrap_or_else(|status| {
+        let response = answer::failure(&request, &status);
+        request.audit.note(|state| state.failure = Some(status));
+        response
+    });
+    answer::add_warnings(&mut response, request.take_warnings());
+    add_headers(&mut response, &request, way.class.as_ref());
+    let labels = Labels::of(&server, &request);
+    let size = response.body().size_hint().exact().filter(|_| !long);
+    labels.answered(response.status().as_u16(), size, began.elapsed(), way.waited);
+    finish(&server, request, response, way, (long, labels)).await
+}
+
+fn read(request: http::Request<Body>) -> Request {
     let (mut parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());
     let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
     let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let remote = parts.extensions.remove::<Remote>().map(|remote| remote.0);
+    let uri = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    let record = Record::new(&parts.headers, uri, remote);
     let head = (parts.method, parts.headers, query);
     let mut request = Request::new(head, info, Arc::new(UserInfo::anonymous()), body, upgrade);
+    request.audit = record;
+    request
+}
 
-    let guarded = AssertUnwindSafe(within_time(&server, &mut request, connection)).catch_unwind().await;
-    let result = guarded.unwrap_or_else(|_| {
-        tracing::error!(path = request.info.path, verb = request.info.verb, "a handler panicked");
-        let why = "This request caused apiserver to panic. Look in the logs for details.";
-        Err(Status::new(500, "InternalError", why))
-    });
-    let mut response = result.unwrap_or_else(|status| answer::failure(&request, &status));
-    answer::add_warnings(&mut response, request.take_warnings());
+fn add_headers(response: &mut Response<Body>, request: &Request, class: Option<&Class>) {
+    let mut add = |name: &HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    add(&AUDIT_ID, &request.audit.id);
+    if let Some(class) = class {
+        add(&FLOW_SCHEMA, &class.schema_uid);
+        add(&PRIORITY_LEVEL, &class.level_uid);
+    }
+}
+
+/// Writes the last audit events; what an answer that goes on keeps stays with its body.
+async fn finish(
+    server: &Arc<ApiServer>,
+    request: Request,
+    response: Response<Body>,
+    mut way: Way,
+    (long, labels): (bool, Labels),
+) -> Response<Body> {
+    let code = response.status().as_u16();
+    request.audit.note(|state| state.code = code);
+    let goes_on = long && code < 300;
+    if goes_on {
+        way.guards.push(Box::new(Running::long(labels)));
+        if request.audit.is_audited() {
+            server.auditor().process(&request, Stage::ResponseStarted);
+            way.guards.push(Box::new(Completion::new(server.auditor().clone(), Arc::new(request))));
+        }
+        let guards = way.guards;
+        return response.map(|body| {
+            let kept = move |frame| {
+                let _ = &guards;
+                frame
+            };
+            body.map_frame(kept).boxed_unsync()
+        });
+    }
+    if code == 504 {
+        labels.terminated(code);
+    }
+    if !request.audit.is_audited() {
+        return response;
+    }
+    let response = if request.audit.wants_answer() { kept_answer(&request, response).await } else { response };
+    server.auditor().process(&request, Stage::ResponseComplete);
     response
 }
 
+/// Keeps the body of an answer for the audit log.
+async fn kept_answer(request: &Request, response: Response<Body>) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    // The server's own bodies cannot fail to be read.
+    let bytes = body.collect().await.map(|collected| collected.to_bytes()).unwrap_or_default();
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    request.audit.note(|state| state.answer = Some((bytes.clone(), kind)));
+    Response::from_parts(parts, body::full(bytes))
+}
+
 async fn within_time(
-    server: &ApiServer,
+    server: &Arc<ApiServer>,
     request: &mut Request,
-    connection: Option<Arc<UserInfo>>,
+    connection: &Connection,
+    way: &mut Way,
+    long: bool,
 ) -> Result<Response<Body>, Status> {
-    if is_long_running(&request.info) {
-        return admitted(server, request, connection).await;
+    let limit = server.config().limits.request_timeout;
+    if long {
+        return admitted(server, request, connection, way, deadline::patience(limit)).await;
     }
-    let answered = tokio::time::timeout(TIMEOUT, admitted(server, request, connection)).await;
+    let time = deadline::of(&request.query, limit)?;
+    let patience = deadline::patience(time);
+    let answered = tokio::time::timeout(time, admitted(server, request, connection, way, patience)).await;
     answered.unwrap_or_else(|_| {
         Err(Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded"))
     })
 }
 
-fn is_long_running(info: &RequestInfo) -> bool {
-    info.verb == "watch"
-        || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+/// Authentication → audit → impersonation → fairness → authorization → handler.
+async fn admitted(
+    server: &Arc<ApiServer>,
+    request: &mut Request,
+    connection: &Connection,
+    way: &mut Way,
+    patience: Duration,
+) -> Result<Response<Body>, Status> {
+    request.user = authenticated(server, request, connection).await?;
+    received(server, request)?;
+    let user = impersonation::impersonate(server, request.user.clone(), request).await?;
+    if !Arc::ptr_eq(&user, &request.user) {
+        request.audit.note(|state| state.impersonated = Some(user.clone()));
+        request.user = user;
+    }
+    let seat = match seated(server, request, way, patience).await {
+        Ok(seat) => seat,
+        Err(refused) => return Ok(refused),
+    };
+    authorized(server, request).await?;
+    let response = handled(server, request).await;
+    // A watch has begun; what it goes on to send takes no seat.
+    drop(seat);
+    response
 }
 
-/// Authentication → impersonation → authorization → handler.
-async fn admitted(
+async fn authenticated(
     server: &ApiServer,
-    request: &mut Request,
-    connection: Option<Arc<UserInfo>>,
-) -> Result<Response<Body>, Status> {
-    let user = authn::authenticate(server, connection, &request.headers).await?;
-    let user = impersonation::impersonate(server, user, &request.headers).await?;
-    request.user = user;
+    request: &Request,
+    connection: &Connection,
+) -> Result<Arc<UserInfo>, Status> {
+    let began = Instant::now();
+    let user = authn::authenticate(server, connection, request).await;
+    metrics::authenticated(user.as_ref().ok().map(|user| user.name.as_str()), began.elapsed());
+    user
+}
+
+/// The sender is known: whether the request is audited is decided.
+fn received(server: &ApiServer, request: &Request) -> Result<(), Status> {
+    let verdict = server.auditor().judge(request);
+    request.audit.note(|state| {
+        state.user = Some(request.user.clone());
+        state.verdict = verdict;
+    });
+    if request.audit.is_audited() && !server.auditor().process(request, Stage::RequestReceived) {
+        return Err(Status::internal("failed to store audit event"));
+    }
+    Ok(())
+}
+
+/// A seat, and what counts the request while it has it.
+type Seat = (Option<Ticket>, Option<Running>);
+
+/// Waits for a seat; the error is the answer to a request that gets none. Those that go on for long and are no
+/// watch take none.
+async fn seated(
+    server: &Arc<ApiServer>,
+    request: &Request,
+    way: &mut Way,
+    patience: Duration,
+) -> Result<Seat, Response<Body>> {
+    let info = &request.info;
+    let watch = info.verb == "watch";
+    if deadline::is_long_running(info) && !watch {
+        return Ok((None, None));
+    }
+    let began = Instant::now();
+    let asked = (&request.user, info, &request.query);
+    let admission = server.fairness().admit(asked, || stored(server, info), patience).await;
+    way.waited = began.elapsed();
+    match admission {
+        Admission::Run(class, ticket) => {
+            way.class = Some(class);
+            if watch {
+                let watching: Option<Watching> = server.fairness().watches(info, &request.query);
+                way.guards.push(Box::new(watching));
+            }
+            Ok((Some(ticket), Some(Running::short(request))))
+        }
+        Admission::Refuse(class, seconds) => {
+            way.class = Some(class);
+            let mut response = answer::text(429, "Too many requests, please try again later.\n");
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            Err(response)
+        }
+    }
+}
+
+/// What is stored of the resource of a list or watch.
+fn stored(server: &ApiServer, info: &RequestInfo) -> Option<fairness::Stats> {
+    let lists = matches!(info.verb.as_str(), "list" | "watch");
+    let resource = lists.then(|| server.registry().get(&info.group, &info.version, &info.resource))??;
+    resource.store.stats()
+}
+
+async fn authorized(server: &ApiServer, request: &Request) -> Result<(), Status> {
     let node = selected_node(request);
-    authz::check(server, &Attributes::of(&request.user, &request.info), node.as_deref())?;
+    let attributes = Attributes::of(&request.user, &request.info);
+    let decision = authz::decision(server, &attributes, node.as_deref()).await;
+    let allowed = decision.allowed;
+    metrics::authorized(allowed);
+    if request.audit.is_audited() {
+        request.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
+        request.annotate("authorization.k8s.io/reason", decision.reason.clone());
+    }
+    if allowed { Ok(()) } else { Err(authz::forbidden(&attributes, &decision.reason)) }
+}
+
+async fn handled(server: &Arc<ApiServer>, request: &Request) -> Result<Response<Body>, Status> {
+    if let Some(answer) = aggregator::handle(server, request).await? {
+        return Ok(answer);
+    }
     if request.info.is_resource && !request.info.resource.is_empty() {
         return handlers::handle(server, request).await;
+    }
+    if let Some(dump) = fairness::handle_dump(server, request) {
+        return Ok(dump);
     }
     match health::handle(server, request).await? {
         Some(answer) => Ok(answer),

@@ -1,6 +1,7 @@
 //! Discovery: `/api`, `/apis`, groups, versions and their resources; OpenAPI documents; token issuer documents.
 
 use crate::body::Body;
+use crate::aggregator;
 use crate::custom::discovery as custom;
 use crate::handlers::{Request, answer};
 use crate::media::{self, Format};
@@ -29,7 +30,9 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Bo
         ["apis"] => json!({"kind": "APIGroupList", "apiVersion": "v1",
             "groups": groups(server).iter().filter(|(name, _)| !name.is_empty()).map(|(g, v)| group(g, v)).collect::<Vec<_>>()}),
         ["apis", name] => {
-            let versions = groups(server).remove(*name).ok_or_else(Status::no_such_path)?;
+            let groups = groups(server);
+            let found = groups.into_iter().find(|(group, _)| group == name).filter(|_| !name.is_empty());
+            let (_, versions) = found.ok_or_else(Status::no_such_path)?;
             let mut group = group(name, &versions);
             group["kind"] = "APIGroup".into();
             group["apiVersion"] = "v1".into();
@@ -40,7 +43,7 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Bo
             Err(_) if request.method == Method::GET => return nothing(group),
             list => list?,
         },
-        ["openapi", ..] => return openapi(server, request, &parts),
+        ["openapi", ..] => return openapi(server, request, &parts).await,
         [".well-known", "openid-configuration"] => {
             let mut document = openid(server);
             document["jwks_uri"] = format!("https://{}/openid/v1/jwks", host(server)).into();
@@ -71,7 +74,7 @@ fn host(server: &ApiServer) -> String {
 
 fn openid(server: &ApiServer) -> Value {
     json!({"issuer": server.config().issuer, "response_types_supported": ["id_token"],
-        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"]})
+        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": server.config().sa_key.algorithms()})
 }
 
 fn json_only(request: &Request, document: &Value, name: &'static str) -> Result<Response<Body>, Status> {
@@ -106,8 +109,8 @@ fn api_versions(server: &ApiServer) -> Value {
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host(server)}]})
 }
 
-/// The groups with their versions, the preferred one first.
-fn groups(server: &ApiServer) -> BTreeMap<String, Vec<String>> {
+/// The groups with their versions, the preferred ones first.
+fn groups(server: &ApiServer) -> Vec<(String, Vec<String>)> {
     let mut groups = BTreeMap::<String, Vec<String>>::new();
     for fact in schema::resources() {
         let versions = groups.entry(fact.group.into()).or_default();
@@ -115,14 +118,12 @@ fn groups(server: &ApiServer) -> BTreeMap<String, Vec<String>> {
             versions.push(fact.version.into());
         }
     }
-    // Among versions of one kind (all are stable here), the higher is preferred.
-    groups.values_mut().for_each(|versions| versions.sort_by(|a, b| b.cmp(a)));
     for (group, versions) in custom::groups(server.registry()) {
         let known = groups.entry(group).or_default();
         let new: Vec<_> = versions.into_iter().filter(|v| !known.contains(v)).collect();
         known.extend(new);
     }
-    groups
+    aggregator::discovery::ordered(server, groups)
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
@@ -191,6 +192,9 @@ fn aggregated_list(server: &ApiServer, include: impl Fn(&str) -> bool) -> Value 
 }
 
 fn aggregated_version(server: &ApiServer, group: &str, version: &str) -> Value {
+    if let Some(remote) = aggregator::discovery::version(server, group, version) {
+        return remote;
+    }
     let mut resources: Vec<Value> = Vec::new();
     for fact in facts(group, version) {
         if fact.subresource.is_empty() {
@@ -232,26 +236,32 @@ fn response_kind(fact: &ResourceFact) -> Value {
     json!({"group": group, "version": version, "kind": fact.kind})
 }
 
-fn openapi(server: &ApiServer, request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> {
+async fn openapi(server: &ApiServer, request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> {
     get_only(request)?;
     let accept = request.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     match parts {
         ["openapi", "v2"] if accept.contains(OPENAPI_PROTOBUF) => {
-            let tag = format!("{}P", schema::openapi_v2_hash());
-            Ok(tagged(request, &tag, || schema::openapi_v2_protobuf().into(), OPENAPI_PROTOBUF_TYPE))
+            let document = crate::custom::openapi::Version2::new(server.registry());
+            let tag = format!("{}P", document.hash());
+            Ok(tagged(request, &tag, || document.protobuf().into(), OPENAPI_PROTOBUF_TYPE))
         }
         ["openapi", "v2"] => {
-            Ok(tagged(request, &schema::openapi_v2_hash(), || schema::openapi_v2().into(), "application/json"))
+            let document = crate::custom::openapi::Version2::new(server.registry());
+            Ok(tagged(request, &document.hash(), || document.json().into(), "application/json"))
         }
         ["openapi", "v3"] => {
             let mut index = schema::openapi_v3_index();
             crate::custom::openapi::add_to_index(server.registry(), &mut index);
+            aggregator::openapi::add_to_index(server, &mut index);
             with_etag(request, &index, "application/json")
         }
         ["openapi", "v3", rest @ ..] => {
             let path = rest.join("/");
-            if let Some(document) = crate::custom::openapi::document(server.registry(), &path) {
-                return with_etag(request, &document, "application/json");
+            if let Some(answer) = aggregator::openapi::v3(server, request, &path).await {
+                return answer;
+            }
+            if let Some((tag, document)) = crate::custom::openapi::document(server.registry(), &path) {
+                return Ok(tagged(request, &tag, || document.into(), "application/json"));
             }
             let tag = schema::openapi_v3_hash(&path).ok_or_else(Status::no_such_path)?;
             let make = || schema::openapi_v3(&path).unwrap_or_default().into();

@@ -1,37 +1,92 @@
-//! `/healthz`, `/livez`, `/readyz`, `/version`, `/metrics`.
+//! `/healthz`, `/livez`, `/readyz` with their checks, `/version`, `/metrics`.
 
 use crate::body::Body;
 use crate::handlers::{Request, answer};
+use crate::metrics::{self, Family};
 use crate::server::ApiServer;
 use api::Status;
-use http::{Method, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Response};
 use serde_json::json;
 use std::fmt::Write;
 
 /// The version that is served; build metadata says who serves it.
 pub const GIT_VERSION: &str = "v1.36.0+sagong";
 
+/// Where a check counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Everywhere,
+    /// A server that fails it should get no requests, but need not be started anew.
+    Ready,
+}
+
 struct Check {
     name: &'static str,
-    ready_only: bool,
+    counts: Where,
     passes: fn(&ApiServer) -> bool,
 }
 
+const fn check(name: &'static str, passes: fn(&ApiServer) -> bool) -> Check {
+    Check { name, counts: Where::Everywhere, passes }
+}
+
+const fn ready(name: &'static str, passes: fn(&ApiServer) -> bool) -> Check {
+    Check { name, counts: Where::Ready, passes }
+}
+
 const CHECKS: &[Check] = &[
-    Check { name: "ping", ready_only: false, passes: |_| true },
-    Check { name: "log", ready_only: false, passes: |_| true },
-    Check { name: "etcd", ready_only: false, passes: |_| true },
-    Check { name: "etcd-readiness", ready_only: true, passes: |_| true },
-    Check { name: "informer-sync", ready_only: true, passes: ApiServer::is_ready },
-    Check { name: "poststarthook/rbac/bootstrap-roles", ready_only: false, passes: ApiServer::is_ready },
-    Check {
-        name: "poststarthook/scheduling/bootstrap-system-priority-classes",
-        ready_only: false,
-        passes: ApiServer::is_ready,
-    },
-    Check { name: "poststarthook/start-system-namespaces-controller", ready_only: false, passes: ApiServer::is_ready },
-    Check { name: "shutdown", ready_only: true, passes: |server| !server.stopping().is_cancelled() },
+    check("ping", |_| true),
+    check("log", |_| true),
+    check("etcd", stores),
+    ready("etcd-readiness", stores),
+    ready("informer-sync", ApiServer::has_begun),
+    check("poststarthook/start-apiserver-admission-initializer", ApiServer::has_begun),
+    check("poststarthook/generic-apiserver-start-informers", ApiServer::has_begun),
+    check("poststarthook/priority-and-fairness-config-consumer", ApiServer::has_begun),
+    check("poststarthook/priority-and-fairness-filter", ApiServer::has_begun),
+    check("poststarthook/storage-object-count-tracker-hook", ApiServer::has_begun),
+    check("poststarthook/start-apiextensions-informers", ApiServer::has_begun),
+    check("poststarthook/start-apiextensions-controllers", ApiServer::has_begun),
+    check("poststarthook/crd-informer-synced", ApiServer::has_begun),
+    check("poststarthook/start-system-namespaces-controller", ApiServer::has_begun),
+    check("poststarthook/start-cluster-authentication-info-controller", ApiServer::has_begun),
+    check("poststarthook/start-legacy-token-tracking-controller", ApiServer::has_begun),
+    check("poststarthook/start-service-ip-repair-controllers", ApiServer::has_begun),
+    check("poststarthook/rbac/bootstrap-roles", ApiServer::has_begun),
+    check("poststarthook/scheduling/bootstrap-system-priority-classes", ApiServer::has_begun),
+    check("poststarthook/priority-and-fairness-config-producer", ApiServer::has_begun),
+    check("poststarthook/bootstrap-controller", ApiServer::has_begun),
+    check("poststarthook/start-kubernetes-service-cidr-controller", ApiServer::has_begun),
+    check("poststarthook/start-kube-aggregator-informers", ApiServer::has_begun),
+    check("poststarthook/apiservice-status-local-available-controller", ApiServer::has_begun),
+    check("poststarthook/apiservice-status-remote-available-controller", ApiServer::has_begun),
+    check("poststarthook/apiservice-registration-controller", ApiServer::has_begun),
+    check("poststarthook/apiservice-discovery-controller", ApiServer::has_begun),
+    check("poststarthook/kube-apiserver-autoregister-controller", ApiServer::has_begun),
+    check("autoregister-completion", crate::aggregator::complete),
+    check("poststarthook/apiservice-openapi-controller", ApiServer::has_begun),
+    check("poststarthook/apiservice-openapiv3-controller", ApiServer::has_begun),
+    ready("shutdown", |server| !server.stopping().is_cancelled()),
 ];
+
+/// The state of each check.
+pub static RESULT: Family =
+    Family::gauge("kubernetes_healthcheck", "This metric records the result of a single healthcheck.", &["name", "type"]);
+
+/// Notes the state of each check in [`RESULT`].
+pub fn observe(server: &ApiServer) {
+    for check in CHECKS {
+        let passes = if (check.passes)(server) { 1.0 } else { 0.0 };
+        let kinds: &[&str] =
+            if check.counts == Where::Ready { &["readyz"] } else { &["healthz", "livez", "readyz"] };
+        kinds.iter().for_each(|kind| RESULT.set(&[check.name, kind], passes));
+    }
+}
+
+fn stores(server: &ApiServer) -> bool {
+    server.config().kv.is_healthy()
+}
 
 /// Answers requests for health, version and metrics; `None` for all others.
 pub async fn handle(server: &ApiServer, request: &Request) -> Result<Option<Response<Body>>, Status> {
@@ -40,17 +95,27 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Option<Resp
     let Some(root) = known.into_iter().find(|k| path == *k || path.starts_with(&format!("{k}/"))) else {
         return Ok(None);
     };
-    if request.method != Method::GET {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
     }
-    match root {
-        "/version" => answer::plain(request, 200, &version()).map(Some),
-        "/metrics" => Ok(Some(metrics(server).await)),
-        root => health(server, request, root, path[root.len()..].trim_start_matches('/')).map(Some),
+    match (root, path) {
+        ("/version", "/version") => answer::plain(request, 200, &version()).map(Some),
+        ("/metrics", "/metrics") => Ok(Some(exposition(metrics::text(server).await))),
+        ("/metrics", "/metrics/slis") => Ok(Some(exposition(metrics::slis(server)))),
+        ("/version" | "/metrics", _) => Ok(None),
+        (root, path) => health(server, request, root, path[root.len()..].trim_start_matches('/')).map(Some),
     }
 }
 
-fn version() -> serde_json::Value {
+fn exposition(text: String) -> Response<Body> {
+    let mut response = answer::text(200, text);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// What `/version` says.
+pub fn version() -> serde_json::Value {
     json!({"major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "35", "gitVersion": GIT_VERSION,
         "gitCommit": option_env!("SAGONG_COMMIT").unwrap_or("unknown"), "gitTreeState": "clean",
@@ -67,23 +132,32 @@ fn arch() -> &'static str {
 }
 
 fn health(server: &ApiServer, request: &Request, root: &str, only: &str) -> Result<Response<Body>, Status> {
-    let excluded = request.query.all("exclude");
-    let checks = CHECKS.iter().filter(|c| root == "/readyz" || !c.ready_only);
-    let checks: Vec<_> = checks.filter(|c| only.is_empty() || c.name == only).collect();
-    if checks.is_empty() {
-        return Err(Status::no_such_path());
+    let checks = || CHECKS.iter().filter(|c| root == "/readyz" || c.counts == Where::Everywhere);
+    if !only.is_empty() {
+        let check = checks().find(|c| c.name == only).ok_or_else(Status::no_such_path)?;
+        return Ok(match (check.passes)(server) {
+            true => answer::text(200, "ok"),
+            false => answer::text(500, "internal server error: not finished\n"),
+        });
     }
+    let excluded = request.query.all("exclude");
     let (mut text, mut failed) = (String::new(), false);
-    for check in checks {
+    for check in checks() {
+        let name = check.name;
         let line = match () {
-            () if excluded.contains(&check.name) => format!("[+]{} excluded: ok", check.name),
-            () if (check.passes)(server) => format!("[+]{} ok", check.name),
+            () if excluded.contains(&name) => format!("[+]{name} excluded: ok"),
+            () if (check.passes)(server) => format!("[+]{name} ok"),
             () => {
                 failed = true;
-                format!("[-]{} failed: reason withheld", check.name)
+                format!("[-]{name} failed: reason withheld")
             }
         };
         let _ = writeln!(text, "{line}");
+    }
+    let mut unknown: Vec<_> = excluded.iter().filter(|e| checks().all(|c| c.name != **e)).map(|e| format!("{e:?}")).collect();
+    if !unknown.is_empty() {
+        unknown.sort();
+        let _ = writeln!(text, "warn: some health checks cannot be excluded: no matches for {}", unknown.join(","));
     }
     let name = root.trim_start_matches('/');
     if failed {
@@ -91,21 +165,4 @@ fn health(server: &ApiServer, request: &Request, root: &str, only: &str) -> Resu
     }
     let verbose = request.query.has("verbose");
     Ok(answer::text(200, if verbose { format!("{text}{name} check passed\n") } else { "ok".into() }))
-}
-
-/// How many objects there are of each kind, in Prometheus' text form.
-async fn metrics(server: &ApiServer) -> Response<Body> {
-    let mut text = String::from(
-        "# HELP apiserver_resource_objects Number of stored objects at the time of last check split by kind.\n\
-         # TYPE apiserver_resource_objects gauge\n",
-    );
-    let mut rows = server.registry().all();
-    rows.sort_by(|a, b| (&a.group, &a.resource).cmp(&(&b.group, &b.resource)));
-    for row in rows.iter().filter(|r| r.convert.is_none()) {
-        let Ok(count) = row.store.count().await else { continue };
-        let (group, resource) = (&row.group, &row.resource);
-        let _ = writeln!(text, "apiserver_resource_objects{{group={group:?},resource={resource:?}}} {count}");
-    }
-    let _ = writeln!(text, "# TYPE kubernetes_build_info gauge\nkubernetes_build_info{{git_version={GIT_VERSION:?}}} 1");
-    answer::text(200, text)
 }

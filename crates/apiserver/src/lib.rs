@@ -13,18 +13,25 @@
 //! Deliberately absent: reconciling (controllers do it), knowledge of single kinds (strategies have it), flags.
 
 pub mod admission;
+mod aggregator;
 pub mod allocators;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 mod body;
 pub mod bootstrap;
+mod cache;
 mod chain;
 pub mod custom;
+mod deadline;
 mod discovery;
+pub mod encryption;
+mod fairness;
 mod handlers;
 mod health;
 mod live;
 mod media;
+mod metrics;
 mod query;
 pub mod registry;
 mod request_info;
@@ -32,6 +39,7 @@ mod server;
 pub mod store;
 mod subresources;
 mod tls;
+pub mod webhook;
 
 pub use authn::UserInfo;
-pub use server::{ApiServer, Config, Error};
+pub use server::{ApiServer, Config, Error, Limits};

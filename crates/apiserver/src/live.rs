@@ -20,13 +20,14 @@ type Parse<T> = fn(&Stored) -> Option<T>;
 pub struct Live<T> {
     items: RwLock<BTreeMap<Key, Arc<T>>>,
     synced: watch::Sender<bool>,
+    version: watch::Sender<u64>,
     parse: Parse<T>,
 }
 
 impl<T: Send + Sync + 'static> Live<T> {
     /// Starts a cache of a store; it ends with the token.
     pub fn start(store: Arc<ObjectStore>, parse: Parse<T>, token: CancellationToken) -> Arc<Self> {
-        let live = Arc::new(Self { items: RwLock::default(), synced: watch::Sender::new(false), parse });
+        let live = Arc::new(Self { items: RwLock::default(), synced: watch::Sender::new(false), version: watch::Sender::new(0), parse });
         let task = live.clone();
         tokio::spawn(async move {
             token.run_until_cancelled(task.run(store)).await;
@@ -40,6 +41,11 @@ impl<T: Send + Sync + 'static> Live<T> {
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
+    /// Tells of every change; the number itself means nothing.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
     /// One object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
         self.items.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
@@ -51,6 +57,11 @@ impl<T: Send + Sync + 'static> Live<T> {
         let items = self.items.read();
         let range = items.range(start..).take_while(|((ns, _), _)| ns == namespace);
         range.map(|((_, name), item)| (name.clone(), item.clone())).collect()
+    }
+
+    /// All objects, by namespace and name.
+    pub fn values(&self) -> Vec<Arc<T>> {
+        self.items.read().values().cloned().collect()
     }
 
     /// Whether some object of a namespace is as wanted; nothing is copied.
@@ -78,6 +89,9 @@ impl<T: Send + Sync + 'static> Live<T> {
                     while let Some(event) = watch.next().await {
                         if !self.apply(event, &mut fresh) {
                             break;
+                        }
+                        if fresh.is_none() {
+                            self.version.send_modify(|version| *version += 1);
                         }
                     }
                 }

@@ -166,6 +166,14 @@ pub fn unsupported() -> Status {
     Status::new(415, "UnsupportedMediaType", message)
 }
 
+/// An object in protobuf as JSON, for the audit log; `None` where its kind is not known.
+pub fn protobuf_to_json(bytes: &[u8]) -> Option<serde_json::Value> {
+    let envelope = schema::Envelope::open(bytes).ok()?;
+    let version = api::GroupVersion::parse(&envelope.api_version)?;
+    let name = schema::schema_name(&version.group, &version.version, &envelope.kind)?;
+    envelope.object(name).ok()
+}
+
 /// Whether a client accepts `application/json;as=<kind>;g=<group>;v=<version>` before plain JSON.
 pub fn wants(headers: &HeaderMap, kind: &str, group: &str, version: &str) -> bool {
     let found = ranges(headers).into_iter().find(|r| match r.get("as") {

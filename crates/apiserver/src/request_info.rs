@@ -27,6 +27,10 @@ pub struct RequestInfo {
     pub subresource: String,
     /// Name, or empty.
     pub name: String,
+    /// `fieldSelector` of a request for many objects, as sent.
+    pub field_selector: String,
+    /// `labelSelector` of a request for many objects, as sent.
+    pub label_selector: String,
     /// What follows the subresource (the path to proxy to).
     pub rest: Vec<String>,
 }
@@ -107,6 +111,10 @@ impl RequestInfo {
         }
         if old_watch {
             self.verb = "watch".into();
+        }
+        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") {
+            self.field_selector = query.get("fieldSelector").to_owned();
+            self.label_selector = query.get("labelSelector").to_owned();
         }
         // A list of one name may be allowed where a list of all is not.
         if self.name.is_empty()

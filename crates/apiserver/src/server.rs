@@ -1,12 +1,17 @@
 //! The server: its configuration, its parts, and the ways to reach it.
 
+use crate::aggregator::Aggregator;
 use crate::allocators::Allocators;
-use crate::authn::UserInfo;
-use crate::authz::{node::Node, rbac::Rbac};
+use crate::audit::{self, Auditor};
+use crate::authn::{self, Authn, Connection, UserInfo};
+use crate::authz::{Authorizers, node::Node, rbac::Rbac};
 use crate::body::Body;
+use crate::encryption::{self, Encryption};
+use crate::fairness::{self, Fairness};
 use crate::live::Live;
 use crate::registry::Registry;
 use crate::store::{Dispatcher, ObjectStore, Stored};
+use crate::webhook::{self, Webhooks};
 use crate::{admission, authz, bootstrap, chain, tls};
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -15,8 +20,9 @@ use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -45,6 +51,42 @@ pub struct Config {
     pub advertise_address: IpAddr,
     /// At which port.
     pub advertise_port: u16,
+    /// How requests are authenticated.
+    pub authentication: authn::Settings,
+    /// How requests are authorized.
+    pub authorization: authz::Settings,
+    /// Who the server is to the servers of aggregated APIs (`front-proxy-client`).
+    pub proxy_client: Option<Identity>,
+    /// How much is done at once, and for how long.
+    pub limits: Limits,
+    /// What is written to the audit log.
+    pub audit: audit::Settings,
+    /// What is sealed in the store; none: nothing is.
+    pub encryption: Option<Encryption>,
+}
+
+/// How much is done at once, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Requests at once (upstream's two limits, for reads and writes, together).
+    pub requests: u64,
+    /// Time for a request that is not long-running.
+    pub request_timeout: Duration,
+    /// Watches without a timeout last from this to twice as long.
+    pub min_watch: Duration,
+    /// Share of requests whose HTTP/2 connection is asked to go elsewhere.
+    pub goaway_chance: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests: 600,
+            request_timeout: crate::deadline::DEFAULT,
+            min_watch: Duration::from_secs(1800),
+            goaway_chance: 0.0,
+        }
+    }
 }
 
 impl Config {
@@ -69,6 +111,12 @@ impl Config {
             node_ports: 30000..=32767,
             advertise_address: advertise.0,
             advertise_port: advertise.1,
+            authentication: authn::Settings::default(),
+            authorization: authz::Settings::default(),
+            proxy_client: None,
+            limits: Limits::default(),
+            audit: audit::Settings::default(),
+            encryption: None,
         })
     }
 }
@@ -87,62 +135,99 @@ pub enum Error {
     Bootstrap(#[from] api::Status),
 }
 
-/// The authorizers.
-pub struct Authorizers {
-    /// Kubelets.
-    pub node: Node,
-    /// Everyone.
-    pub rbac: Rbac,
-}
-
 /// The API server.
 pub struct ApiServer {
     config: Config,
     registry: Registry,
+    authn: Authn,
     authorizers: Authorizers,
     lives: admission::Lives,
+    webhooks: Webhooks,
+    aggregator: Aggregator,
+    fairness: Arc<Fairness>,
+    auditor: Arc<Auditor>,
     allocators: Allocators,
     kubelet_tls: Arc<rustls::ClientConfig>,
     ready: AtomicBool,
     stopping: CancellationToken,
+    itself: OnceLock<Weak<Self>>,
 }
 
 impl ApiServer {
     /// Builds a server; within a tokio runtime. [`ApiServer::bootstrap`] makes it ready.
     pub fn new(config: Config) -> Result<Arc<Self>, Error> {
-        let dispatcher = Dispatcher::new(config.kv.clone());
+        let dispatcher = Dispatcher::encrypted(config.kv.clone(), config.encryption.clone().unwrap_or_default());
         let registry = Registry::new(&dispatcher);
         let stopping = CancellationToken::new();
         let mut kubelet_tls = pki::tls::client_config(&[config.ca.cert_pem()], Some(&config.kubelet_client))?;
         kubelet_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let server = Self {
-            authorizers: authorizers(&registry, &stopping)?,
+            authn: Authn::new(&config)?,
+            authorizers: authorizers(&registry, &stopping, &config.authorization)?,
             lives: admission::Lives::start(&registry, &stopping)?,
+            webhooks: Webhooks::new(Arc::new(webhook::Resolver::start(&registry, &stopping)?)),
+            fairness: Fairness::new(config.limits.requests),
+            auditor: Arc::new(Auditor::new(&config.audit).map_err(Error::Config)?),
+            aggregator: Aggregator::new(&registry, &stopping)?,
             allocators: Allocators::new(&config).map_err(Error::Config)?,
             kubelet_tls: Arc::new(kubelet_tls),
             ready: AtomicBool::new(false),
+            itself: OnceLock::new(),
             config,
             registry,
             stopping,
         };
-        Ok(Arc::new(server))
+        let server = Arc::new(server);
+        // Set once, here.
+        let _ = server.itself.set(Arc::downgrade(&server));
+        server.auditor.start(&server);
+        Ok(server)
     }
 
     /// Makes what every cluster has, and then reports ready.
     pub async fn bootstrap(self: &Arc<Self>) -> Result<(), Error> {
+        if let Some(encryption) = &self.config.encryption {
+            let checked = encryption::check(&*self.config.kv, &self.registry, encryption).await;
+            checked.map_err(|error| Error::Config(error.to_string()))?;
+        }
         self.allocators.load(self).await?;
-        bootstrap::run(self).await?;
+        tokio::try_join!(bootstrap::run(self), fairness::controller::ensure(self))?;
         self.authorizers.rbac.synced().await;
         self.authorizers.node.synced().await;
         self.lives.synced().await;
+        self.webhooks.resolver().synced().await;
         crate::custom::controller::start(self).await;
+        admission::policy_status::start(self);
+        Aggregator::start(self);
+        Authn::follow(self);
+        Authorizers::follow(self);
+        self.follow_fairness().await?;
         self.ready.store(true, Ordering::Release);
+        if let Some(encryption) = self.config.encryption.clone() {
+            tokio::spawn(rewrite(Arc::downgrade(self), encryption));
+        }
+        Ok(())
+    }
+
+    async fn follow_fairness(self: &Arc<Self>) -> Result<(), Error> {
+        use fairness::controller::{Objects, run};
+        let objects = Objects::start(&self.registry, &self.stopping)?;
+        objects.schemas.synced().await;
+        objects.levels.synced().await;
+        objects.apply(&self.fairness);
+        let (weak, stopping) = (Arc::downgrade(self), self.stopping.clone());
+        tokio::spawn(async move { stopping.run_until_cancelled_owned(run(weak, objects)).await });
         Ok(())
     }
 
     /// Whether the server answers as it should.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) && !self.stopping.is_cancelled()
+    }
+
+    /// Whether the server has done what it does once, before it is ready.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// The service that answers one identity's requests from memory.
@@ -162,7 +247,7 @@ impl ApiServer {
             let (server, user) = (server.clone(), user.clone());
             async move {
                 let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
-                Ok::<_, Infallible>(chain::handle(server, request, Some(user)).await)
+                Ok::<_, Infallible>(chain::handle(server, request, Connection::Memory(user)).await)
             }
         })
     }
@@ -198,12 +283,37 @@ impl ApiServer {
         self.registry.any_version(group, resource).map(|r| r.store.clone())
     }
 
+    pub(crate) fn authn(&self) -> &Authn {
+        &self.authn
+    }
+
     pub(crate) fn authorizers(&self) -> &Authorizers {
         &self.authorizers
     }
 
     pub(crate) fn lives(&self) -> &admission::Lives {
         &self.lives
+    }
+
+    /// What can outlive a request and does not keep the server.
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        self.itself.get().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
+    }
+
+    pub(crate) fn fairness(&self) -> &Arc<Fairness> {
+        &self.fairness
+    }
+
+    pub(crate) fn auditor(&self) -> &Arc<Auditor> {
+        &self.auditor
+    }
+
+    pub(crate) fn aggregator(&self) -> &Aggregator {
+        &self.aggregator
     }
 
     pub(crate) fn allocators(&self) -> &Allocators {
@@ -225,6 +335,16 @@ impl Drop for ApiServer {
     }
 }
 
+/// Seals anew what an old key has sealed, beside the requests.
+async fn rewrite(server: Weak<ApiServer>, encryption: Encryption) {
+    let Some(server) = server.upgrade() else { return };
+    match encryption::rewrite(&*server.config.kv, &server.registry, &encryption).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "stored objects were encrypted with the newest key"),
+        Err(error) => tracing::error!(%error, "cannot encrypt stored objects with the newest key; the next start tries again"),
+    }
+}
+
 /// Starts a live cache of a resource.
 pub(crate) fn live<T: Send + Sync + 'static>(
     registry: &Registry,
@@ -237,22 +357,25 @@ pub(crate) fn live<T: Send + Sync + 'static>(
     Ok(Live::start(row.store.clone(), parse, token.clone()))
 }
 
-fn authorizers(registry: &Registry, token: &CancellationToken) -> Result<Authorizers, Error> {
+fn authorizers(
+    registry: &Registry,
+    token: &CancellationToken,
+    settings: &authz::Settings,
+) -> Result<Authorizers, Error> {
     use authz::{node, rbac};
     const RBAC: &str = "rbac.authorization.k8s.io";
-    Ok(Authorizers {
-        node: Node {
-            pods: live(registry, token, ("", "pods"), node::parse_pod)?,
-            volumes: live(registry, token, ("", "persistentvolumes"), node::parse_volume)?,
-            attachments: live(registry, token, ("storage.k8s.io", "volumeattachments"), node::parse_node_name)?,
-            slices: live(registry, token, ("resource.k8s.io", "resourceslices"), node::parse_node_name)?,
-            rules: bootstrap::rbac::node_rules(),
-        },
-        rbac: Rbac {
-            cluster_roles: live(registry, token, (RBAC, "clusterroles"), rbac::parse_role)?,
-            cluster_role_bindings: live(registry, token, (RBAC, "clusterrolebindings"), rbac::parse_binding)?,
-            roles: live(registry, token, (RBAC, "roles"), rbac::parse_role)?,
-            role_bindings: live(registry, token, (RBAC, "rolebindings"), rbac::parse_binding)?,
-        },
-    })
+    let node = Node {
+        pods: live(registry, token, ("", "pods"), node::parse_pod)?,
+        volumes: live(registry, token, ("", "persistentvolumes"), node::parse_volume)?,
+        attachments: live(registry, token, ("storage.k8s.io", "volumeattachments"), node::parse_node_name)?,
+        slices: live(registry, token, ("resource.k8s.io", "resourceslices"), node::parse_node_name)?,
+        rules: bootstrap::rbac::node_rules(),
+    };
+    let rbac = Rbac {
+        cluster_roles: live(registry, token, (RBAC, "clusterroles"), rbac::parse_role)?,
+        cluster_role_bindings: live(registry, token, (RBAC, "clusterrolebindings"), rbac::parse_binding)?,
+        roles: live(registry, token, (RBAC, "roles"), rbac::parse_role)?,
+        role_bindings: live(registry, token, (RBAC, "rolebindings"), rbac::parse_binding)?,
+    };
+    Authorizers::new(node, rbac, settings).map_err(Error::Config)
 }

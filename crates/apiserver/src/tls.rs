@@ -1,8 +1,10 @@
 //! Connections: TLS, HTTP/1.1 and HTTP/2, upgrades.
 
-use crate::authn::{UserInfo, certificate};
+use crate::authn::Connection;
 use crate::chain;
+use crate::metrics::requests::HANDSHAKE_ERRORS;
 use crate::server::ApiServer;
+use http::Version;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -10,11 +12,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,15 +27,19 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(5);
 const MAX_STREAMS: u32 = 1000;
 
+/// The address a request came from, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote(pub IpAddr);
+
 /// Accepts until the token is cancelled.
 pub async fn serve(server: Arc<ApiServer>, listener: TcpListener, tls: Arc<ServerConfig>, token: CancellationToken) {
     let acceptor = TlsAcceptor::from(tls);
     let tasks = TaskTracker::new();
     while let Some(accepted) = token.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, remote)) => {
                 let (server, acceptor, token) = (server.clone(), acceptor.clone(), token.clone());
-                tasks.spawn(async move { connection(server, acceptor, stream, token).await });
+                tasks.spawn(async move { connection(server, acceptor, (stream, remote.ip()), token).await });
             }
             Err(error) => {
                 // Out of file descriptors: waiting is all that helps.
@@ -47,20 +54,38 @@ pub async fn serve(server: Arc<ApiServer>, listener: TcpListener, tls: Arc<Serve
     }
 }
 
-async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpStream, token: CancellationToken) {
+async fn connection(
+    server: Arc<ApiServer>,
+    acceptor: TlsAcceptor,
+    (stream, remote): (TcpStream, IpAddr),
+    token: CancellationToken,
+) {
     // Watch events are small and should not wait for more.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!("TLS handshake timed out"),
+        Ok(Err(error)) => {
+            HANDSHAKE_ERRORS.inc(&[]);
+            return tracing::debug!(%error, "TLS handshake failed");
+        }
+        Err(_) => {
+            HANDSHAKE_ERRORS.inc(&[]);
+            return tracing::debug!("TLS handshake timed out");
+        }
     };
-    let user = peer(&stream).map(Arc::new);
+    let peer = Connection::tls(&server, stream.get_ref().1.peer_certificates().unwrap_or(&[]));
+    let chance = server.config().limits.goaway_chance;
+    let go_away = Arc::new(Notify::new());
+    let asked_to_go = go_away.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let (server, user) = (server.clone(), user.clone());
+        let (server, peer) = (server.clone(), peer.clone());
+        if chance > 0.0 && request.version() == Version::HTTP_2 && rand::random_bool(chance.min(1.0)) {
+            go_away.notify_one();
+        }
         async move {
-            let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
-            Ok::<_, Infallible>(chain::handle(server, request, user).await)
+            let mut request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
+            request.extensions_mut().insert(Remote(remote));
+            Ok::<_, Infallible>(chain::handle(server, request, peer).await)
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -79,14 +104,13 @@ async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpSt
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        // The client opens another connection, which a load balancer may lead elsewhere; this one ends when it is idle.
+        () = asked_to_go.notified() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }
-}
-
-/// The user of the client certificate, which the handshake has verified.
-fn peer(stream: &TlsStream<TcpStream>) -> Option<UserInfo> {
-    let certificates = stream.get_ref().1.peer_certificates()?;
-    certificate::user(certificates.first()?)
 }

@@ -2,7 +2,6 @@
 
 use crate::context::Context;
 use crate::ownership::{self, Claimant, claim, is_already_exists, is_not_found};
-use crate::template;
 use api::k8s::apps::v1::ControllerRevision;
 use api::k8s::core::v1::PodTemplateSpec;
 use api::machinery::apis::meta::v1::ObjectMeta;
@@ -51,6 +50,9 @@ pub(crate) struct New<'a> {
     pub labels: BTreeMap<String, String>,
     /// Label that carries the hash.
     pub hash_label: &'a str,
+    /// The hash, of the template and the data made of it.
+    pub hash: fn(&PodTemplateSpec, &Value, Option<i32>) -> String,
+    /// How often the hash was taken by something else.
     pub collisions: Option<i32>,
 }
 
@@ -76,7 +78,7 @@ where
         }
         return Ok((found, known));
     }
-    let hash = template::hash(&wanted, new.collisions.filter(|n| *n != 0));
+    let hash = (new.hash)(new.template, &wanted, new.collisions);
     let mut labels = new.labels;
     labels.insert(new.hash_label.into(), hash.clone());
     let metadata = ObjectMeta {

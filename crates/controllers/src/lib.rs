@@ -5,9 +5,9 @@
 //! the client of its own service account, so RBAC says what it may do.
 //!
 //! Invariants: reconciling is idempotent and starts from the informers' present state; nothing runs on a
-//! timer except what the API defines by time (deadlines, schedules, leases).
+//! timer except what the API defines by time (deadlines, schedules, leases, autoscaling metrics).
 //!
-//! Deliberately absent: cloud, attach/detach and autoscaling controllers; periodic resync.
+//! Deliberately absent: cloud and attach/detach controllers; periodic resync.
 
 mod cluster_dns;
 mod clusterrole_aggregation;
@@ -30,6 +30,7 @@ mod node_lifecycle;
 mod ownership;
 mod pod_control;
 mod pod_gc;
+mod podautoscaler;
 mod pods;
 mod protection;
 mod replicaset;
@@ -124,6 +125,7 @@ fn table() -> Vec<Row> {
         row!("cluster-dns", "cluster-dns", cluster_dns::run),
         row!("volumeattributesclass-protection", "volumeattributesclass-protection-controller", volume_attributes_class::run),
         row!("resourcequota-controller", "resourcequota-controller", resourcequota::run),
+        row!("horizontal-pod-autoscaler", "horizontal-pod-autoscaler", podautoscaler::run),
     ]
 }
 

@@ -1,7 +1,8 @@
 //! ResourceQuotas: how much of each quota a namespace uses.
 //!
 //! Admission raises usage as objects are made; this controller counts afresh when a quota changes or an
-//! object goes away.
+//! object goes away. A count may miss an object that was charged and is not stored yet, and its write then takes
+//! the charge away: what appears soon after a count is counted again, and so is what admission gives back.
 
 use crate::context::{Context, synced};
 use crate::discovery;
@@ -16,6 +17,10 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A request that admission charged has stored its object, or given up, within this time.
+const REQUEST: Duration = Duration::from_secs(60);
 
 /// Resources that count objects under a short name, and what they count.
 const COUNTED: [(&str, &str); 7] = [
@@ -38,7 +43,36 @@ struct Quotas {
     claims: Informer<PersistentVolumeClaim>,
     /// Informers of resources that some quota counts, by `resource.group`.
     counted: Mutex<HashMap<String, Informer<Metadata>>>,
+    /// When a count of a quota was last written.
+    written: Written,
     queue: WorkQueue<Key>,
+}
+
+type Written = Arc<Mutex<HashMap<Key, Instant>>>;
+
+/// Counts those quotas of a namespace again that were counted while something new may have been on its way.
+fn count_soon_after(quotas: &Informer<ResourceQuota>, written: &Written, queue: &WorkQueue<Key>) -> impl Fn(Option<&str>) + use<> {
+    let (quotas, written, queue) = (quotas.clone(), written.clone(), queue.clone());
+    move |namespace| {
+        if written.lock().is_empty() {
+            return;
+        }
+        for quota in quotas.list_in(namespace.unwrap_or("")) {
+            let key = Key::of(quota.as_ref());
+            let is_recent = written.lock().get(&key).is_some_and(|at| at.elapsed() < REQUEST);
+            if is_recent {
+                queue.add(key);
+            }
+        }
+    }
+}
+
+/// Whether some amount is less than before.
+fn gives_back(old: &ResourceQuota, new: &ResourceQuota) -> bool {
+    let amount = |q: &ApiQuantity| Quantity::parse(&q.0).ok();
+    let used = |quota: &ResourceQuota| quota.status.as_ref().and_then(|s| s.used.clone()).unwrap_or_default();
+    let (old, new) = (used(old), used(new));
+    new.iter().any(|(name, now)| old.get(name).is_some_and(|before| amount(now) < amount(before)))
 }
 
 pub(crate) async fn run(ctx: Context) {
@@ -49,14 +83,17 @@ pub(crate) async fn run(ctx: Context) {
         services: ctx.informer(),
         claims: ctx.informer(),
         counted: Mutex::default(),
+        written: Written::default(),
         queue: queue.clone(),
         ctx: ctx.clone(),
     };
-    let enqueue = queue.clone();
+    let (enqueue, written) = (queue.clone(), this.written.clone());
     this.quotas.on_event(move |event| match event {
-        // Our own (and admission's) status writes need no count.
+        Event::Deleted(quota) => drop(written.lock().remove(&Key::of(quota.as_ref()))),
+        // Our own (and admission's) status writes need no count, unless something was given back.
         Event::Updated { old, new }
             if old.spec == new.spec
+                && !gives_back(old, new)
                 && hard(new) == new.status.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default() => {}
         _ => enqueue.add(Key::of(event.object().as_ref())),
     });
@@ -66,25 +103,30 @@ pub(crate) async fn run(ctx: Context) {
             quotas.list_in(namespace.unwrap_or("")).iter().for_each(|q| queue.add(Key::of(q.as_ref())))
         }
     };
+    let created = || count_soon_after(&this.quotas, &this.written, &queue);
+    let (pod_created, service_created, claim_created) = (created(), created(), created());
     let (by_pod, by_service, by_claim) = (replenish(&this.quotas), replenish(&this.quotas), replenish(&this.quotas));
     this.pods.on_event(move |event| {
         let freed = match event {
             Event::Deleted(_) => true,
             Event::Updated { old, new } => pods::is_terminal(new) && !pods::is_terminal(old),
-            Event::Added(_) => false,
+            Event::Added(pod) => {
+                pod_created(pod.metadata.namespace.as_deref());
+                false
+            }
         };
         if freed {
             by_pod(event.object().metadata.namespace.as_deref());
         }
     });
     this.services.on_event(move |event| match event {
-        Event::Added(_) => {}
+        Event::Added(service) => service_created(service.metadata.namespace.as_deref()),
         _ => by_service(event.object().metadata.namespace.as_deref()),
     });
-    this.claims.on_event(move |event| {
-        if matches!(event, Event::Deleted(_)) {
-            by_claim(event.object().metadata.namespace.as_deref());
-        }
+    this.claims.on_event(move |event| match event {
+        Event::Added(claim) => claim_created(claim.metadata.namespace.as_deref()),
+        Event::Deleted(claim) => by_claim(claim.metadata.namespace.as_deref()),
+        Event::Updated { .. } => {}
     });
     synced!(this.quotas, this.pods, this.services, this.claims);
     Controller::new("resourcequota", queue, this).run(ctx.shutdown()).await;
@@ -111,6 +153,8 @@ impl Reconcile for Quotas {
             return Ok(Requeue::Done);
         }
         let wanted = ResourceQuota { status: Some(status), ..ResourceQuota::clone(&quota) };
+        // Before the write: what comes between must not be missed.
+        self.written.lock().insert(key.clone(), Instant::now());
         self.ctx
             .api::<ResourceQuota>(&key.namespace)
             .replace_status(&key.name, &PostParams::default(), &wanted)
@@ -206,10 +250,13 @@ impl Quotas {
         };
         let informer = self.ctx.factory().metadata(&served.resource);
         let (quotas, queue) = (self.quotas.clone(), self.queue.clone());
+        let created = count_soon_after(&self.quotas, &self.written, &self.queue);
         informer.on_event(move |event| {
-            if matches!(event, Event::Deleted(_)) {
-                let namespace = event.object().metadata.namespace.clone().unwrap_or_default();
-                quotas.list_in(&namespace).iter().for_each(|q| queue.add(Key::of(q.as_ref())));
+            let namespace = event.object().metadata.namespace.clone().unwrap_or_default();
+            match event {
+                Event::Added(_) => created(Some(&namespace)),
+                Event::Deleted(_) => quotas.list_in(&namespace).iter().for_each(|q| queue.add(Key::of(q.as_ref()))),
+                Event::Updated { .. } => {}
             }
         });
         informer.synced().await;

@@ -51,9 +51,42 @@ pub struct Compare {
 pub enum Op {
     /// Writes a value.
     Put(Arc<str>, Bytes),
+    /// Writes a value that is made when its revision is known.
+    Stamp(Arc<str>, Stamp),
     /// Removes a key; nothing when it is absent.
     Delete(Arc<str>),
 }
+
+/// Makes a value out of the revision that writes it. It is called at most once for each attempt to commit, on the
+/// engine's thread, and must be quick.
+#[derive(Clone)]
+pub struct Stamp(Arc<dyn Fn(Revision) -> Bytes + Send + Sync>);
+
+impl Stamp {
+    /// A stamp.
+    pub fn new(make: impl Fn(Revision) -> Bytes + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+
+    /// The value at a revision.
+    pub fn at(&self, revision: Revision) -> Bytes {
+        (self.0)(revision)
+    }
+}
+
+impl std::fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stamp")
+    }
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Stamp {}
 
 /// What must survive power loss before a commit is reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,6 +201,10 @@ pub trait Kv: Send + Sync + 'static {
     async fn revision(&self) -> Result<Revision, Error>;
     /// Watches keys that start with `prefix`, from `after + 1` on.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, Error>;
+    /// Whether writes are taken at present.
+    fn is_healthy(&self) -> bool {
+        true
+    }
     /// Forgets history before `revision`; the newest state of every key stays.
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
 }

@@ -2,7 +2,7 @@
 //!
 //! Each case gets a store of its own, empty, from `open`.
 
-use crate::{Compare, Durability, Error, KeyValue, Kv, Op, Range, Revision, Txn, TxnOutcome, WatchBatch, WatchStream};
+use crate::{Compare, Durability, Error, KeyValue, Kv, Op, Range, Revision, Stamp, Txn, TxnOutcome, WatchBatch, WatchStream};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub async fn run(open: impl Fn() -> Arc<dyn Kv>) {
     relaxed_transactions_keep_order(open()).await;
     slow_watchers_are_told(open()).await;
     concurrent_writers_conflict(open()).await;
+    stamps_know_their_revision(open()).await;
 }
 
 async fn revisions_count_transactions(kv: Arc<dyn Kv>) {
@@ -33,6 +34,20 @@ async fn revisions_count_transactions(kv: Arc<dyn Kv>) {
     assert_eq!(delete(&kv, "a").await, 3, "nothing to delete takes no revision");
     assert_eq!(commit(&kv, vec![Op::Put("c".into(), "1".into()), Op::Delete("b".into())]).await, 4);
     assert_eq!(revision(&kv).await, 4);
+}
+
+async fn stamps_know_their_revision(kv: Arc<dyn Kv>) {
+    put(&kv, "a", "1").await;
+    let stamp = Stamp::new(|revision| format!("at {revision}").into());
+    let at = commit(&kv, vec![Op::Stamp("b".into(), stamp.clone()), Op::Stamp("c".into(), stamp.clone())]).await;
+    for key in ["b", "c"] {
+        let value = get(&kv, key, 0).await.map(|kv| kv.value);
+        assert_eq!(value.as_deref(), Some(format!("at {at}").as_bytes()), "{key}");
+    }
+    let compares = vec![Compare { key: "b".into(), mod_revision: 0 }];
+    let never = Stamp::new(|_| panic!("a transaction that fails has no revision"));
+    let outcome = transact(&kv, compares, vec![Op::Stamp("b".into(), never)]).await;
+    assert!(matches!(outcome, TxnOutcome::Conflict(_)));
 }
 
 async fn compares_guard_transactions(kv: Arc<dyn Kv>) {

@@ -89,6 +89,11 @@ pub trait Facts {
         &[]
     }
 
+    /// Whether a struct of the schema is owned as a whole, as an element of a list or map.
+    fn is_atomic(&self, _schema: &str) -> bool {
+        false
+    }
+
     /// Default of a list-map key (`protocol` is `TCP`), used when an element lacks it.
     fn key_default(&self, _schema: &str, _key: &str) -> Option<serde_json::Value> {
         None

@@ -3,16 +3,17 @@
 //! A data directory holds one [`Ca`] for clients and servers, one for the front proxy, and one
 //! [`ServiceAccountKey`]. The CA issues an [`Identity`] (certificate and key) to each component; the
 //! functions of [`tls`] turn identities into rustls configurations; [`token`] signs and verifies the
-//! bound tokens of service accounts.
+//! bound tokens of service accounts; [`jwt`] verifies the tokens of other issuers.
 //!
-//! Invariants: private keys are ECDSA P-256 and never leave the files of mode 0600 they are written to
+//! Invariants: private keys that are made here are ECDSA P-256 and never leave the files of mode 0600 they are written to
 //! atomically; every rustls configuration names its provider, so no process-wide default is needed.
 //!
-//! Deliberately absent: revocation, RSA keys of our own, clocks other than the system's.
+//! Deliberately absent: revocation, the making of RSA keys (given ones sign tokens), clocks other than the system's.
 
 mod ca;
 mod error;
 mod files;
+pub mod jwt;
 mod request;
 pub mod tls;
 pub mod token;

@@ -198,20 +198,12 @@ impl Strategy for CertificateSigningRequest {
     }
 }
 
-/// `certificatesigningrequests/approval`: only the conditions change, and only those of approval and denial.
+/// `certificatesigningrequests/approval`: only the conditions change.
 struct Approval;
 
 impl Strategy for Approval {
     fn prepare_for_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        let mut list: Vec<Value> = old
-            .at("status")
-            .list("conditions")
-            .iter()
-            .filter(|c| !DECISIONS.contains(&c.text("type")))
-            .cloned()
-            .collect();
-        let decisions = new.at("status").list("conditions").iter().filter(|c| DECISIONS.contains(&c.text("type")));
-        list.extend(decisions.cloned());
+        let list = new.at("status").list("conditions").to_vec();
         copy_field(new, old, "spec");
         let certificate = old.at("status").at("certificate").clone();
         new["status"] = json!({});

@@ -5,7 +5,7 @@ use api::Object;
 use serde_json::{Value, json};
 
 /// `events.k8s.io/v1` ⇄ the stored core form.
-pub static CONVERSION: Conversion = Conversion { stored: "v1", to_stored, from_stored };
+pub static CONVERSION: Conversion = Conversion { stored: "v1", to_stored, from_stored, stored_field };
 
 /// Served names and stored names.
 const NAMES: [(&str, &str); 8] = [
@@ -18,6 +18,14 @@ const NAMES: [(&str, &str); 8] = [
     ("deprecatedCount", "count"),
     ("apiVersion", "apiVersion"),
 ];
+
+fn stored_field(served: &str) -> Option<String> {
+    match served {
+        "reason" | "type" | "metadata.name" | "metadata.namespace" => Some(served.to_owned()),
+        "reportingController" => Some("reportingComponent".to_owned()),
+        _ => served.strip_prefix("regarding.").map(|field| format!("involvedObject.{field}")),
+    }
+}
 
 fn to_stored(obj: &mut Object) {
     rename(obj, "v1", |(served, stored)| (served, stored));

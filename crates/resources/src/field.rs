@@ -160,6 +160,10 @@ impl Errors {
         let message = format!("Invalid value: {printed}: {detail}");
         self.0.push(Cause { kind: CauseType::FieldValueInvalid, field: path.to_string(), message });
     }
+    /// `Invalid value` with a struct printed as Go prints its internal type.
+    pub fn invalid_struct(&mut self, path: &Path<'_>, schema: &str, value: &Value, detail: &str) {
+        self.invalid_printed(path, &schema::internal_json(schema, value, schema::Layout::Compact), detail);
+    }
     /// One `Invalid value` per detail.
     pub fn invalid_each(&mut self, path: &Path<'_>, value: &str, details: Vec<String>) {
         details.iter().for_each(|detail| self.invalid(path, value, detail));

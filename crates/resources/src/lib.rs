@@ -8,7 +8,7 @@
 //! Deliberately absent: IO, clocks, randomness, storage. A [`Ctx`] carries what a strategy may need
 //! to know about the request.
 
-mod admissionregistration;
+pub mod admissionregistration;
 pub mod age;
 mod apiextensions;
 mod apiregistration;
@@ -19,6 +19,7 @@ mod certificates;
 mod columns;
 mod coordination;
 pub mod core;
+mod difference;
 mod discovery;
 mod events;
 pub mod field;

@@ -167,8 +167,9 @@ fn owner_references(errors: &mut Errors, refs: &[Value], path: &Path<'_>) {
 
 fn owner_reference(errors: &mut Errors, owner: &Value, path: &Path<'_>) {
     let api_version = owner.text("apiVersion");
-    let version = api_version.rsplit('/').next().unwrap_or("");
-    if version.is_empty() {
+    // more than one slash is no version at all
+    let version = api_version.split_once('/').map_or(api_version, |(_, version)| version);
+    if version.is_empty() || version.contains('/') {
         errors.invalid(&path.field("apiVersion"), api_version, "version must not be empty");
     }
     for field in ["kind", "name", "uid"] {

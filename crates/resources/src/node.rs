@@ -31,6 +31,10 @@ impl Strategy for RuntimeClass {
         MetadataChecks::Both
     }
 
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
     }

@@ -61,6 +61,9 @@ pub trait Strategy: Sync + Send {
         }
     }
 
+    /// Sets, once a new object is found valid, what defaulting would set when it is read back.
+    fn prepare_to_store(&self, _obj: &mut Object) {}
+
     /// Keeps from `old` what a user may not change by updating the main resource (status), before the
     /// generic code compares specs and raises the generation.
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
@@ -143,6 +146,11 @@ pub trait Strategy: Sync + Send {
     /// What happens to dependents by default.
     fn default_propagation(&self) -> Propagation {
         Propagation::Background
+    }
+
+    /// A warning for deletions that do not say what happens to dependents.
+    fn deletion_warning(&self) -> Option<&'static str> {
+        None
     }
 
     /// Fields beside `metadata.name` and `metadata.namespace` that field selectors may name, with their values.

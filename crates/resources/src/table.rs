@@ -31,6 +31,8 @@ pub struct Conversion {
     pub to_stored: fn(&mut api::Object),
     /// Stored → served.
     pub from_stored: fn(&mut api::Object),
+    /// The stored form's name of a field that selectors may name; `None`: they may not.
+    pub stored_field: fn(&str) -> Option<String>,
 }
 
 /// The row of a resource.

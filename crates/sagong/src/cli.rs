@@ -35,6 +35,8 @@ enum Command {
     Image(commands::image::Image),
     /// Prints the cluster's own log
     Logs(commands::logs::Logs),
+    /// Manages the keys that encrypt secrets in the store
+    Encryption(commands::encryption::Encryption),
     /// Prints the version
     Version(commands::version::Version),
     /// Runs a control plane, and a node beside it, in the foreground on this host
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Kubeconfig(command) => command.run(),
         Command::Image(command) => command.run(),
         Command::Logs(command) => command.run(),
+        Command::Encryption(command) => command.run(),
         Command::Version(command) => command.run(),
         Command::Server(command) => command.run(),
         Command::Agent(command) => command.run(),

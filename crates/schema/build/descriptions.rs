@@ -43,10 +43,17 @@ pub fn packed(schemas: &[Schema]) -> Vec<u8> {
         }
     }
     for special in SPECIALS {
-        push(&mut lines, found.get(special).map_or("", |(own, _)| own));
+        let text = found.get(special).map_or("", |(own, _)| own);
+        push(&mut lines, &if special.ends_with(".Quantity") { with_fence(text) } else { text.to_owned() });
     }
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(lines.as_bytes()).and_then(|()| encoder.finish()).expect("writing to memory")
+}
+
+/// Puts back the fence and tabs of the grammar of quantities, which rustdoc could not bear.
+fn with_fence(text: &str) -> String {
+    let text = text.replace("\n\n <quantity>", "\n\n``` <quantity>").replace("\n  (", "\n\t(");
+    text.replace("\"E\" <signedNumber>\n", "\"E\" <signedNumber> ```\n")
 }
 
 /// Schemas that embed this one.
@@ -134,9 +141,8 @@ fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
-        if c != '\\' || !chars.peek().is_some_and(|next| "<>[]*_`".contains(*next)) {
-            out.push(c);
-        }
+        let escaped = if c == '\\' { chars.next_if(|next| "<>[]*_`\\".contains(*next)) } else { None };
+        out.push(escaped.unwrap_or(c));
     }
     out
 }

@@ -196,6 +196,15 @@ fn fact_row([strategy, merge_key, list_type, keys, map_type]: &[String; 5]) -> S
     )
 }
 
+/// The values of named string types, by package and name.
+pub fn enums(text: &str) -> String {
+    let mut rows: Vec<(&str, Vec<&str>)> =
+        text.lines().filter_map(|l| l.split_once('\t')).map(|(name, values)| (name, values.split(',').collect())).collect();
+    rows.sort();
+    let rows: String = rows.iter().map(|(name, values)| format!("({name:?},&{values:?}),\n")).collect();
+    format!("static ENUMS: &[(&str, &[&str])] = &[{rows}];\n")
+}
+
 pub fn resources(text: &str) -> String {
     let mut rows = String::new();
     for line in text.lines() {

@@ -54,19 +54,35 @@ pub fn decode(schema: &str, obj: &mut Value, quantity: Canonical) -> Result<Vec<
 /// values of fields without `omitempty` are there, and empty lists and maps are null (the store
 /// keeps protobuf, which has no empty ones).
 pub fn complete(schema: &str, obj: &mut Value) {
+    complete_with(schema, obj, Empty::Null);
+}
+
+/// As [`complete`] before the object was stored: empty lists and maps stay what they are.
+pub fn complete_unstored(schema: &str, obj: &mut Value) {
+    complete_with(schema, obj, Empty::Kept);
+}
+
+/// What becomes of empty lists and maps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    Null,
+    Kept,
+}
+
+fn complete_with(schema: &str, obj: &mut Value, empty: Empty) {
     if let (Some(schema), Value::Object(map)) = (Schema::find(schema), obj) {
-        complete_struct(schema, map);
+        complete_struct(schema, map, empty);
     }
 }
 
-fn complete_struct(schema: Schema, map: &mut Map<String, Value>) {
+fn complete_struct(schema: Schema, map: &mut Map<String, Value>, empty: Empty) {
     for field in schema.flat_fields() {
         match map.get_mut(field.name()) {
-            Some(value) if is_empty_collection(schema, field, value) => *value = Value::Null,
-            Some(value) => complete_value(field.ty(), value),
+            Some(value) if empty == Empty::Null && is_empty_collection(schema, field, value) => *value = Value::Null,
+            Some(value) => complete_value(field.ty(), value, empty),
             None if is_always_written(field) => {
                 let mut zero = zero(field.ty());
-                complete_value(field.ty(), &mut zero);
+                complete_value(field.ty(), &mut zero, empty);
                 map.insert(field.name().to_owned(), zero);
             }
             None => {}
@@ -93,20 +109,20 @@ fn is_always_written(field: Field) -> bool {
     !field.is_omitzero() && (!field.is_omitempty() || (go_struct && !ty.is_pointer())) && ty.kind() != Kind::Json
 }
 
-fn complete_value(ty: Type, value: &mut Value) {
+fn complete_value(ty: Type, value: &mut Value, empty: Empty) {
     match (ty.kind(), value) {
         (Kind::Struct, Value::Object(map)) => {
             if let Some(schema) = ty.schema() {
-                complete_struct(schema, map);
+                complete_struct(schema, map, empty);
             }
         }
         (Kind::List, Value::Array(items)) => {
             let Some(element) = ty.element() else { return };
-            items.iter_mut().for_each(|item| complete_value(element, item));
+            items.iter_mut().for_each(|item| complete_value(element, item, empty));
         }
         (Kind::Map, Value::Object(map)) => {
             let Some(element) = ty.element() else { return };
-            map.values_mut().for_each(|item| complete_value(element, item));
+            map.values_mut().for_each(|item| complete_value(element, item, empty));
         }
         _ => {}
     }

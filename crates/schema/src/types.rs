@@ -273,6 +273,25 @@ impl Field {
     }
 }
 
+impl Field {
+    /// Values of the named string type that it, or each element of it, has; empty: any.
+    pub fn enumeration(self) -> &'static [&'static str] {
+        let ty = self.ty();
+        let named = if ty.kind() == Kind::List { ty.element() } else { Some(ty) };
+        let Some(named) = named.filter(|t| t.kind() == Kind::String) else { return &[] };
+        let Some((_, name)) = named.row().go.get().split_once('.') else { return &[] };
+        let owner = SCHEMAS.partition_point(|s| s.first <= self.0) - 1;
+        // `io.k8s.api.apps.v1.StatefulSetSpec` is of `apps/v1`
+        let mut parts = SCHEMAS[owner].name.get().rsplit('.').skip(1);
+        let (version, group) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let of = |package: &str| {
+            let key = format!("{package}.{name}");
+            ENUMS.binary_search_by(|(known, _)| (*known).cmp(&key)).ok().map(|at| ENUMS[at].1)
+        };
+        of(&format!("{group}/{version}")).or_else(|| of("core/v1")).unwrap_or_default()
+    }
+}
+
 impl Type {
     fn row(self) -> &'static TypeRow {
         &TYPES[self.0 as usize]
@@ -362,6 +381,18 @@ mod tests {
         assert!(volume.field("emptyDir").is_some_and(|f| f.ty().is_pointer()), "embedded fields are found");
         let limits = Schema::find("io.k8s.api.core.v1.ResourceRequirements").and_then(|s| s.field("limits"));
         assert_eq!(limits.map(|f| f.ty().go()), Some("v1.ResourceList".into()));
+    }
+
+    #[test]
+    fn enumerations_are_found_by_their_package() {
+        let check = |schema: &str, field: &str, want: &[&str]| {
+            let field = Schema::find(schema).and_then(|s| s.field(field)).expect("a field");
+            assert_eq!(field.enumeration(), want, "{schema}");
+        };
+        check("io.k8s.api.apps.v1.StatefulSetSpec", "podManagementPolicy", &["OrderedReady", "Parallel"]);
+        check("io.k8s.api.core.v1.ServiceSpec", "ipFamilies", &["", "IPv4", "IPv6"]);
+        check("io.k8s.api.core.v1.PodSpec", "preemptionPolicy", &["Never", "PreemptLowerPriority"]);
+        check("io.k8s.api.core.v1.PodSpec", "nodeName", &[]);
     }
 
     #[test]

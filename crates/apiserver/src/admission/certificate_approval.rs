@@ -50,6 +50,8 @@ pub(super) fn is_authorized(server: &ApiServer, a: &Attributes<'_>, verb: &str, 
             subresource: "",
             name,
             path: "",
+            field_selector: "",
+            label_selector: "",
         };
         authz::decide(server, &attributes, None).allowed
     })

@@ -1,5 +1,9 @@
 //! The live caches that plugins read.
 
+use super::mutating_admission_policy::{self, Mutating};
+use super::policies::{self, Binding};
+use super::validating_admission_policy::{self, Validating};
+use super::webhooks::{self, Webhook};
 use crate::live::Live;
 use crate::registry::Registry;
 use crate::server::{Error, live};
@@ -7,6 +11,8 @@ use crate::store::Stored;
 use api::Object;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+const REGISTRATION: &str = "admissionregistration.k8s.io";
 
 /// Objects that admission looks up on many writes; they are small and few.
 pub struct Lives {
@@ -26,12 +32,26 @@ pub struct Lives {
     pub limit_ranges: Arc<Live<Object>>,
     /// Resource quotas.
     pub resource_quotas: Arc<Live<Object>>,
+    /// Webhooks that change objects, by configuration.
+    pub mutating_webhooks: Arc<Live<Vec<Webhook>>>,
+    /// Webhooks that refuse objects, by configuration.
+    pub validating_webhooks: Arc<Live<Vec<Webhook>>>,
+    /// Policies that change objects.
+    pub mutating_policies: Arc<Live<Mutating>>,
+    /// Their bindings.
+    pub mutating_bindings: Arc<Live<Binding>>,
+    /// Policies that refuse objects.
+    pub validating_policies: Arc<Live<Validating>>,
+    /// Their bindings.
+    pub validating_bindings: Arc<Live<Binding>>,
 }
 
 impl Lives {
     /// Starts the caches.
     pub fn start(registry: &Registry, token: &CancellationToken) -> Result<Self, Error> {
         let of = |group: &str, resource: &str| live(registry, token, (group, resource), parse);
+        let bindings = |resource: &str| live(registry, token, (REGISTRATION, resource), policies::parse_binding);
+        let hooks = |resource: &str| live(registry, token, (REGISTRATION, resource), webhooks::parse);
         Ok(Self {
             namespaces: of("", "namespaces")?,
             service_accounts: of("", "serviceaccounts")?,
@@ -41,6 +61,22 @@ impl Lives {
             runtime_classes: of("node.k8s.io", "runtimeclasses")?,
             limit_ranges: of("", "limitranges")?,
             resource_quotas: of("", "resourcequotas")?,
+            mutating_webhooks: hooks("mutatingwebhookconfigurations")?,
+            validating_webhooks: hooks("validatingwebhookconfigurations")?,
+            mutating_policies: live(
+                registry,
+                token,
+                (REGISTRATION, "mutatingadmissionpolicies"),
+                mutating_admission_policy::parse,
+            )?,
+            mutating_bindings: bindings("mutatingadmissionpolicybindings")?,
+            validating_policies: live(
+                registry,
+                token,
+                (REGISTRATION, "validatingadmissionpolicies"),
+                validating_admission_policy::parse,
+            )?,
+            validating_bindings: bindings("validatingadmissionpolicybindings")?,
         })
     }
 
@@ -54,6 +90,12 @@ impl Lives {
         self.runtime_classes.synced().await;
         self.limit_ranges.synced().await;
         self.resource_quotas.synced().await;
+        self.mutating_webhooks.synced().await;
+        self.validating_webhooks.synced().await;
+        self.mutating_policies.synced().await;
+        self.mutating_bindings.synced().await;
+        self.validating_policies.synced().await;
+        self.validating_bindings.synced().await;
     }
 }
 

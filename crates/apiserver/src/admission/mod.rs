@@ -3,24 +3,41 @@
 //! A plugin is a file and a line in [`PLUGINS`]. Mutating ones see the object before it is prepared and
 //! validated, validating ones after; both may read the server's live caches.
 
+mod authorizer;
 mod certificate_approval;
 mod certificate_signing;
 mod certificate_subject_restriction;
+mod conditions;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
+mod evaluation;
+mod json_patch;
 mod limit_ranger;
 mod lives;
+mod matching;
+pub mod metrics;
+mod mutating_admission_policy;
+mod mutating_admission_webhook;
 mod namespace_lifecycle;
 mod node_restriction;
 mod persistent_volume_claim_resize;
 mod pod_security;
+mod policies;
+mod policy_params;
+pub mod policy_status;
 mod priority;
+mod reinvocation;
 mod resource_quota;
+mod review;
 mod runtime_class;
 mod service_account;
 mod storage_object_in_use;
 mod taint_nodes;
+mod validating_admission_policy;
+mod validating_admission_webhook;
+mod versions;
+mod webhooks;
 
 pub use lives::Lives;
 
@@ -29,6 +46,10 @@ use crate::registry::Resource;
 use crate::server::ApiServer;
 use api::{Object, Status, meta};
 use async_trait::async_trait;
+use parking_lot::Mutex;
+use reinvocation::Reinvocation;
+use serde_json::{Value, json};
+use std::time::Instant;
 
 /// What is done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +62,18 @@ pub enum Operation {
     Delete,
     /// `exec`, `attach`, `portforward`, `proxy`.
     Connect,
+}
+
+impl Operation {
+    /// `CREATE`, `UPDATE`, `DELETE`, `CONNECT`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
 }
 
 /// What a plugin sees of a request.
@@ -62,12 +95,64 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Object>,
     /// Whether nothing will be written.
     pub dry_run: bool,
+    /// The options of a deletion; those of other operations are the parameters of the request.
+    pub options: Option<&'a Value>,
+    /// What mutating plugins remember between their rounds; [`admit`] sets it.
+    pub reinvocation: Option<&'a Mutex<Reinvocation>>,
 }
 
 impl Attributes<'_> {
     /// Whether it is about this resource of this group (of any version) itself, not a subresource.
     pub fn is(&self, group: &str, resource: &str) -> bool {
         self.resource.group == group && self.resource.resource == resource && self.subresource.is_empty()
+    }
+
+    /// Whether it is about namespaces themselves.
+    pub fn is_about_namespaces(&self) -> bool {
+        self.resource.group.is_empty() && self.resource.resource == "namespaces"
+    }
+
+    /// The namespace that selectors and webhooks see: a namespace is in itself.
+    pub fn namespace_name(&self) -> &str {
+        if self.is_about_namespaces() { self.name } else { self.namespace }
+    }
+
+    /// Whether webhooks and policies have no say: they could make themselves irrevocable.
+    pub fn is_exempt(&self) -> bool {
+        const RESOURCES: [&str; 6] = [
+            "mutatingadmissionpolicies",
+            "mutatingadmissionpolicybindings",
+            "mutatingwebhookconfigurations",
+            "validatingadmissionpolicies",
+            "validatingadmissionpolicybindings",
+            "validatingwebhookconfigurations",
+        ];
+        self.resource.group == "admissionregistration.k8s.io" && RESOURCES.contains(&self.resource.resource.as_str())
+    }
+
+    /// The options of the operation as webhooks see them; a connection has none.
+    pub fn options_object(&self) -> Value {
+        let kind = match self.operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => return Value::Null,
+        };
+        let mut options = self.options.cloned().unwrap_or_else(|| json!({}));
+        options["kind"] = kind.into();
+        options["apiVersion"] = "meta.k8s.io/v1".into();
+        if self.operation != Operation::Delete {
+            for field in ["fieldManager", "fieldValidation"] {
+                let text = self.request.query.get(field);
+                if !text.is_empty() {
+                    options[field] = text.into();
+                }
+            }
+        }
+        if self.dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        options
     }
 
     /// 403 `pods "x" is forbidden: why`.
@@ -92,6 +177,7 @@ pub trait Plugin: Send + Sync {
 
 /// The plugins in order.
 const PLUGINS: &[&dyn Plugin] = &[
+    &policy_params::PolicyParams,
     &namespace_lifecycle::NamespaceLifecycle,
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
@@ -108,16 +194,44 @@ const PLUGINS: &[&dyn Plugin] = &[
     &certificate_signing::CertificateSigning,
     &certificate_subject_restriction::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
+    &mutating_admission_policy::MutatingAdmissionPolicy,
+    &mutating_admission_webhook::MutatingAdmissionWebhook,
+    &validating_admission_policy::ValidatingAdmissionPolicy,
+    &validating_admission_webhook::ValidatingAdmissionWebhook,
     &resource_quota::ResourceQuota,
 ];
 
-/// Runs the mutating side.
+/// Runs the mutating side; once more where a webhook or policy changed what others had seen.
 pub async fn admit(server: &ApiServer, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), Status> {
+    let begun = Instant::now();
+    let outcome = rounds(server, attributes, object).await;
+    metrics::step(attributes, "admit", &outcome, begun.elapsed());
+    outcome
+}
+
+async fn rounds(server: &ApiServer, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), Status> {
+    let remembered = Mutex::new(Reinvocation::default());
+    let attributes = &Attributes { reinvocation: Some(&remembered), ..*attributes };
+    round(server, attributes, object).await?;
+    if remembered.lock().wanted {
+        remembered.lock().again = true;
+        round(server, attributes, object).await?;
+    }
+    Ok(())
+}
+
+async fn round(server: &ApiServer, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), Status> {
     for plugin in PLUGINS {
         let outcome = plugin.admit(server, attributes, object).await;
         outcome.map_err(|status| name_by_prefix(attributes, object, status))?;
     }
     Ok(())
+}
+
+/// Runs both sides for a connection, whose object are its options.
+pub async fn connect(server: &ApiServer, attributes: &Attributes<'_>, mut options: Object) -> Result<(), Status> {
+    mutating_admission_webhook::dispatch(server, attributes, Some(&mut options)).await?;
+    validate(server, attributes, Some(&options)).await
 }
 
 /// A refusal names an object whose name is still to be generated by its prefix: `pods "web-" is forbidden`.
@@ -134,12 +248,22 @@ fn name_by_prefix(attributes: &Attributes<'_>, object: &Object, mut status: Stat
     status
 }
 
-/// Runs the validating side.
+/// Runs the validating side; a deletion, which has no object, is shown to mutating webhooks first.
 pub async fn validate(
     server: &ApiServer,
     attributes: &Attributes<'_>,
     object: Option<&Object>,
 ) -> Result<(), Status> {
+    let begun = Instant::now();
+    let outcome = validate_all(server, attributes, object).await;
+    metrics::step(attributes, "validate", &outcome, begun.elapsed());
+    outcome
+}
+
+async fn validate_all(server: &ApiServer, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
+    if attributes.operation == Operation::Delete {
+        mutating_admission_webhook::dispatch(server, attributes, None).await?;
+    }
     for plugin in PLUGINS {
         plugin.validate(server, attributes, object).await?;
     }

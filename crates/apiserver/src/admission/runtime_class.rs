@@ -5,6 +5,7 @@ use crate::server::ApiServer;
 use api::{Object, Status, meta};
 use async_trait::async_trait;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The plugin.
 pub struct RuntimeClass;
@@ -22,12 +23,21 @@ impl Plugin for RuntimeClass {
             }
             return Ok(());
         }
-        let Some(class) = server.lives().runtime_classes.get("", &name) else {
+        let Some(class) = find(server, &name).await? else {
             return Err(a.forbidden(&format!("pod rejected: RuntimeClass {name:?} not found")));
         };
         set_overhead(a, pod, &class)?;
         set_scheduling(a, pod, &class)
     }
+}
+
+/// The class; one that the cache does not know yet may have been made a moment ago.
+async fn find(server: &ApiServer, name: &str) -> Result<Option<Arc<Object>>, Status> {
+    if let Some(class) = server.lives().runtime_classes.get("", name) {
+        return Ok(Some(class));
+    }
+    let store = server.store("node.k8s.io", "runtimeclasses").ok_or_else(Status::no_such_path)?;
+    store.get("", name).await?.map(|stored| stored.object().map(Arc::new)).transpose()
 }
 
 fn set_overhead(a: &Attributes<'_>, pod: &mut Object, class: &Object) -> Result<(), Status> {

@@ -85,6 +85,9 @@ fn families(allocators: &Allocators, service: &mut Object, old: &Object) -> Vec<
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"].into_iter().filter(|_| changed) {
             spec.remove(field);
         }
+        if let (Some(ip), None) = (spec.get("clusterIP").cloned().filter(|ip| *ip != ""), spec.get("clusterIPs")) {
+            spec.insert("clusterIPs".into(), json!([ip]));
+        }
         return Vec::new();
     }
     let family = allocators.cidr.family();

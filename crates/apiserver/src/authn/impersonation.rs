@@ -1,7 +1,12 @@
 //! Impersonation: acting as another user, for those who may.
+//!
+//! Constrained modes (KEP-5284) come first: each needs a permission for the kind of user (`impersonate:<mode>`) and
+//! one for what is done as that user (`impersonate-on:<mode>:<verb>`). The permission `impersonate` of old allows
+//! everything and comes last. When no mode allows it, the first refusal is told.
 
-use super::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo, service_account};
-use crate::authz::{Attributes, authorize};
+use super::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, UserInfo, service_account};
+use crate::authz::{Attributes, authorize, forbidden};
+use crate::handlers::Request;
 use crate::server::ApiServer;
 use api::Status;
 use http::HeaderMap;
@@ -13,18 +18,48 @@ const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
+const AUTHENTICATION: &str = "authentication.k8s.io";
+/// Key of the extra that names the node a service account's pod runs on.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+/// From so many values on, one permission for all of them is asked for first.
+const MANY: usize = 4;
+
+/// A way to impersonate: its name, and whom it is for.
+struct Mode {
+    name: &'static str,
+    applies: fn(&UserInfo, &UserInfo) -> bool,
+}
+
+const MODES: [Mode; 4] = [
+    Mode {
+        name: "associated-node",
+        applies: |wanted, user| {
+            let own = user.extra.get(NODE_NAME).map(Vec::as_slice);
+            let is_own = matches!((own, node_of(&wanted.name)), (Some([own]), Some(node)) if own == node);
+            is_alone(wanted) && is_own && service_account_of(&user.name).is_some()
+        },
+    },
+    Mode { name: "arbitrary-node", applies: |wanted, _| is_alone(wanted) && node_of(&wanted.name).is_some() },
+    Mode { name: "serviceaccount", applies: |wanted, _| is_alone(wanted) && service_account_of(&wanted.name).is_some() },
+    Mode {
+        name: "user-info",
+        applies: |wanted, _| node_of(&wanted.name).is_none() && service_account_of(&wanted.name).is_none(),
+    },
+];
 
 /// The user a request asks to act as; the user itself when it does not.
-pub async fn impersonate(
-    server: &ApiServer,
-    user: Arc<UserInfo>,
-    headers: &HeaderMap,
-) -> Result<Arc<UserInfo>, Status> {
-    let Some(wanted) = read(headers)? else { return Ok(user) };
-    for attributes in required(&user, &wanted) {
-        authorize(server, &attributes).await?;
+pub async fn impersonate(server: &ApiServer, user: Arc<UserInfo>, request: &Request) -> Result<Arc<UserInfo>, Status> {
+    let Some(wanted) = read(&request.headers)? else { return Ok(user) };
+    let mut refusal = None;
+    for mode in MODES.iter().filter(|mode| (mode.applies)(&wanted, &user)) {
+        let attempt = Attempt { server, request, user: &user, wanted: &wanted, mode: Some(mode) };
+        match attempt.run().await {
+            Ok(user) => return Ok(Arc::new(user)),
+            Err(status) => refusal = refusal.or(Some(status)),
+        }
     }
-    Ok(Arc::new(complete(wanted)))
+    let attempt = Attempt { server, request, user: &user, wanted: &wanted, mode: None };
+    attempt.run().await.map(Arc::new).map_err(|status| refusal.unwrap_or(status))
 }
 
 fn read(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
@@ -40,47 +75,192 @@ fn read(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     match () {
         () if !wanted.name.is_empty() => Ok(Some(wanted)),
         () if wanted == UserInfo::default() => Ok(None),
-        () => Err(Status::internal("requested impersonation without impersonating a user")),
+        () => Err(Status::bad_request(format!("requested {} without impersonating a user name", described(&wanted)))),
     }
 }
 
-/// What the user must be allowed to impersonate, one by one.
-fn required<'a>(user: &'a UserInfo, wanted: &'a UserInfo) -> Vec<Attributes<'a>> {
-    let of = |group: &'a str, resource: &'a str, subresource: &'a str, namespace: &'a str, name: &'a str| Attributes {
-        user,
-        verb: "impersonate",
-        is_resource: true,
-        group,
-        version: if group.is_empty() { "" } else { "v1" },
-        namespace,
-        resource,
-        subresource,
-        name,
-        path: "",
+/// A user as Go prints one.
+fn described(user: &UserInfo) -> String {
+    let list = |items: &[String]| {
+        let items: Vec<_> = items.iter().map(|i| format!("{i:?}")).collect();
+        format!("[]string{{{}}}", items.join(", "))
     };
-    let mut out = vec![match service_account_of(&wanted.name) {
-        Some((namespace, name)) => of("", "serviceaccounts", "", namespace, name),
-        None => of("", "users", "", "", &wanted.name),
-    }];
-    out.extend(wanted.groups.iter().map(|g| of("", "groups", "", "", g)));
-    let extra = wanted.extra.iter().flat_map(|(key, values)| values.iter().map(move |v| (key, v)));
-    out.extend(extra.map(|(key, value)| of("authentication.k8s.io", "userextras", key, "", value)));
-    if !wanted.uid.is_empty() {
-        out.push(of("authentication.k8s.io", "uids", "", "", &wanted.uid));
+    let groups = if user.groups.is_empty() { "[]string(nil)".to_owned() } else { list(&user.groups) };
+    let extra: Vec<_> = user.extra.iter().map(|(key, values)| format!("{key:?}:{}", list(values))).collect();
+    let extra = if extra.is_empty() { "(nil)".to_owned() } else { format!("{{{}}}", extra.join(", ")) };
+    format!(
+        "&user.DefaultInfo{{Name:{:?}, UID:{:?}, Groups:{groups}, Extra:map[string][]string{extra}}}",
+        user.name, user.uid
+    )
+}
+
+/// One mode's questions; without a mode those of the permission `impersonate`.
+struct Attempt<'a> {
+    server: &'a ApiServer,
+    request: &'a Request,
+    user: &'a UserInfo,
+    wanted: &'a UserInfo,
+    mode: Option<&'a Mode>,
+}
+
+/// What is impersonated: group, resource, subresource, namespace and name.
+type What<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str);
+
+impl Attempt<'_> {
+    async fn run(&self) -> Result<UserInfo, Status> {
+        self.may_act().await?;
+        let groups = self.name().await?;
+        if !self.wanted.uid.is_empty() {
+            self.may((AUTHENTICATION, "uids", "", "", &self.wanted.uid)).await?;
+        }
+        self.groups().await?;
+        self.extra().await?;
+        Ok(complete(UserInfo { groups: groups.unwrap_or_else(|| self.wanted.groups.clone()), ..self.wanted.clone() }))
     }
-    out
+
+    /// Whether the user may do what is asked as somebody else.
+    async fn may_act(&self) -> Result<(), Status> {
+        let Some(mode) = self.mode else { return Ok(()) };
+        let own = Attributes::of(self.user, &self.request.info);
+        let verb = format!("impersonate-on:{}:{}", mode.name, own.verb);
+        authorize(self.server, &Attributes { verb: &verb, ..own }, None).await.map(drop)
+    }
+
+    /// Whether the user may impersonate it.
+    async fn may(&self, what: What<'_>) -> Result<(), Status> {
+        let verb = self.verb();
+        authorize(self.server, &self.attributes(&verb, what), None).await.map(drop)
+    }
+
+    fn verb(&self) -> String {
+        self.mode.map_or_else(|| "impersonate".to_owned(), |mode| format!("impersonate:{}", mode.name))
+    }
+
+    fn attributes<'b>(&'b self, verb: &'b str, (group, resource, subresource, namespace, name): What<'b>) -> Attributes<'b> {
+        let version = "v1";
+        Attributes {
+            user: self.user,
+            verb,
+            is_resource: true,
+            group,
+            version,
+            namespace,
+            resource,
+            subresource,
+            name,
+            path: "",
+            field_selector: "",
+            label_selector: "",
+        }
+    }
+
+    /// The group of users and groups, which constrained modes have moved out of the core.
+    fn group(&self) -> &'static str {
+        if self.mode.is_some() { AUTHENTICATION } else { "" }
+    }
+
+    /// Checks the name; gives the groups that follow from it.
+    async fn name(&self) -> Result<Option<Vec<String>>, Status> {
+        let name = &self.wanted.name;
+        if let Some((namespace, account)) = service_account_of(name) {
+            self.may((self.group(), "serviceaccounts", "", namespace, account)).await?;
+            return Ok(self.wanted.groups.is_empty().then(|| service_account::groups(namespace)));
+        }
+        match (self.mode, node_of(name)) {
+            (Some(mode), Some(node)) => {
+                // A node agent's permission is for whichever node it runs on.
+                let node = if mode.name == "associated-node" { "*" } else { node };
+                self.may((self.group(), "nodes", "", "", node)).await?;
+                Ok(Some(vec!["system:nodes".into()]))
+            }
+            _ => self.may((self.group(), "users", "", "", name)).await.map(|()| None),
+        }
+    }
+
+    async fn groups(&self) -> Result<(), Status> {
+        let groups = &self.wanted.groups;
+        if self.mode.is_some() {
+            let refused = |name: &str, why: &str| {
+                let verb = self.verb();
+                Err(forbidden(&self.attributes(&verb, (self.group(), "groups", "", "", name)), why))
+            };
+            if groups.iter().any(String::is_empty) {
+                return refused("", "impersonating the empty string group is not allowed");
+            }
+            if groups.iter().any(|g| g == MASTERS) {
+                return refused(MASTERS, "impersonating the system:masters group is not allowed");
+            }
+            if groups.len() >= MANY && self.may((self.group(), "groups", "", "", "*")).await.is_ok() {
+                return Ok(());
+            }
+        }
+        for group in groups {
+            self.may((self.group(), "groups", "", "", group)).await?;
+        }
+        Ok(())
+    }
+
+    async fn extra(&self) -> Result<(), Status> {
+        let extra = &self.wanted.extra;
+        if self.mode.is_some() {
+            if let Some(why) = odd_extra(extra) {
+                let verb = self.verb();
+                return Err(forbidden(&self.attributes(&verb, (AUTHENTICATION, "userextras", "", "", "")), &why));
+            }
+            let many = extra.values().map(Vec::len).sum::<usize>() >= MANY;
+            if many && self.may((AUTHENTICATION, "userextras", "*", "", "*")).await.is_ok() {
+                return Ok(());
+            }
+        }
+        for (key, values) in extra {
+            for value in values {
+                self.may((AUTHENTICATION, "userextras", key, "", value)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why constrained modes do not let these be impersonated.
+fn odd_extra(extra: &BTreeMap<String, Vec<String>>) -> Option<String> {
+    extra.iter().find_map(|(key, values)| match key.split_once('/') {
+        _ if key.is_empty() => Some("impersonating the empty string key in extra is not allowed".into()),
+        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => match () {
+            () if *key != key.to_lowercase() => {
+                Some(format!("impersonating a non-lowercase key in extra is not allowed: {key:?}"))
+            }
+            () if values.iter().any(String::is_empty) => {
+                Some("impersonating the empty string value in extra is not allowed".into())
+            }
+            () => None,
+        },
+        _ => Some(format!(
+            "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: {key:?}: must be a \
+             domain-prefixed path (such as \"acme.io/foo\")"
+        )),
+    })
 }
 
 fn service_account_of(user: &str) -> Option<(&str, &str)> {
-    user.strip_prefix("system:serviceaccount:")?.split_once(':').filter(|(ns, name)| !ns.is_empty() && !name.is_empty())
+    let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+}
+
+fn node_of(user: &str) -> Option<&str> {
+    let plain = |name: &&str| {
+        let label = |l: &str| !l.is_empty() && !l.starts_with('-') && !l.ends_with('-');
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+        name.len() <= 253 && name.bytes().all(allowed) && name.split('.').all(label)
+    };
+    user.strip_prefix("system:node:").filter(plain)
+}
+
+/// Whether nothing but the name is given.
+fn is_alone(wanted: &UserInfo) -> bool {
+    wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty()
 }
 
 fn complete(mut wanted: UserInfo) -> UserInfo {
-    if let Some((namespace, _)) = service_account_of(&wanted.name)
-        && wanted.groups.is_empty()
-    {
-        wanted.groups = service_account::groups(namespace);
-    }
     if wanted.name == ANONYMOUS {
         if !wanted.is_in(UNAUTHENTICATED) {
             wanted.groups.push(UNAUTHENTICATED.into());
@@ -100,10 +280,44 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert_eq!(read(&headers), Ok(None));
         headers.insert("impersonate-extra-scopes%2fa", "x".parse().expect("value"));
-        assert_eq!(read(&headers).map_err(|e| e.code), Err(500));
-        headers.insert(USER, "system:serviceaccount:ns:sa".parse().expect("value"));
+        let refused = read(&headers).expect_err("no user");
+        let want = "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string(nil), \
+                    Extra:map[string][]string{\"scopes/a\":[]string{\"x\"}}} without impersonating a user name";
+        assert_eq!((refused.code, refused.message.as_str()), (400, want));
+        headers.insert(USER, "a".parse().expect("value"));
         let user = complete(read(&headers).expect("read").expect("user"));
-        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]);
+        assert_eq!(user.groups, ["system:authenticated"]);
         assert_eq!(user.extra.get("scopes/a"), Some(&vec!["x".to_owned()]));
+    }
+
+    #[test]
+    fn modes_are_for_their_users() {
+        let of_node = [(NODE_NAME.to_owned(), vec!["n".to_owned()])].into();
+        let agent = UserInfo { name: "system:serviceaccount:a:b".into(), extra: of_node, ..UserInfo::default() };
+        let check = |name: &str, groups: &[&str], want: &[&str]| {
+            let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+            let wanted = UserInfo { name: name.into(), groups, ..UserInfo::default() };
+            let modes: Vec<_> = MODES.iter().filter(|m| (m.applies)(&wanted, &agent)).map(|m| m.name).collect();
+            assert_eq!(modes, want, "{name}");
+        };
+        check("system:node:n", &[], &["associated-node", "arbitrary-node"]);
+        check("system:node:m", &[], &["arbitrary-node"]);
+        check("system:node:m", &["g"], &[]);
+        check("system:node:M", &[], &["user-info"]);
+        check("system:serviceaccount:a:b", &[], &["serviceaccount"]);
+        check("system:serviceaccount:a:b", &["g"], &[]);
+        check("ann", &["g"], &["user-info"]);
+    }
+
+    #[test]
+    fn odd_extras_are_refused() {
+        let check = |key: &str, value: &str, want: bool| {
+            let extra = [(key.to_owned(), vec![value.to_owned()])].into();
+            assert_eq!(odd_extra(&extra).is_none(), want, "{key}={value}");
+        };
+        check("acme.io/a", "x", true);
+        check("a", "x", false);
+        check("acme.io/A", "x", false);
+        check("acme.io/a", "", false);
     }
 }

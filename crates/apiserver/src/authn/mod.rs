@@ -1,19 +1,41 @@
 //! Authentication: who sends a request.
 //!
-//! Order: identity of the connection (in memory, or a verified client certificate) → bearer token
-//! (service account, bootstrap) → anonymous. A credential that is given but wrong is 401, never anonymous.
+//! Order: identity of the connection in memory → headers of a front proxy → verified client certificate → bearer
+//! token (file, bootstrap, service account, JWT issuers, webhook) → anonymous. A credential that is given but
+//! wrong is 401, never anonymous.
 
 mod bootstrap_token;
 pub mod certificate;
+pub mod config;
+pub mod config_file;
+mod connection;
+pub mod front_proxy;
 pub mod impersonation;
+pub mod kubeconfig;
+mod oidc;
 pub mod service_account;
+mod token_file;
+mod webhook;
 
+pub use config::Settings;
+pub use connection::{Connection, Peer};
+pub use webhook::Settings as WebhookSettings;
+
+use crate::handlers::Request;
 use crate::server::ApiServer;
 use api::Status;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use config::Configured;
+use front_proxy::FrontProxy;
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use parking_lot::RwLock;
+use pki::tls::ClientVerifier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use token_file::TokenFile;
+use webhook::TokenReviews;
 
 /// Every authenticated user is in this group.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -71,37 +93,180 @@ impl UserInfo {
 /// Why a credential is refused.
 pub(crate) type Refusal = String;
 
-/// Finds the sender of a request; `connection` is who the connection belongs to, when that is known.
+/// The authenticators of a server.
+pub struct Authn {
+    /// Verifies client certificates.
+    pub(crate) clients: ClientVerifier,
+    /// Verifies the certificates of front proxies.
+    pub(crate) proxies: ClientVerifier,
+    /// What front proxies may say, and how.
+    pub(crate) front_proxy: FrontProxy,
+    tokens: TokenFile,
+    webhook: Option<TokenReviews>,
+    configured: RwLock<Arc<Configured>>,
+}
+
+impl Authn {
+    /// The authenticators that a server's settings name.
+    pub fn new(config: &crate::Config) -> Result<Self, crate::Error> {
+        let settings = &config.authentication;
+        let configured = settings.configured(&config.issuer).map_err(crate::Error::Config)?;
+        let tokens = settings.token_file.as_deref().map(TokenFile::read).transpose().map_err(crate::Error::Config)?;
+        let webhook = settings.webhook.as_ref().map(TokenReviews::new).transpose().map_err(crate::Error::Config)?;
+        Ok(Self {
+            clients: ClientVerifier::new(&[config.ca.cert_pem()])?,
+            proxies: ClientVerifier::new(&[&config.front_proxy_ca_pem])?,
+            front_proxy: settings.front_proxy.clone(),
+            tokens: tokens.unwrap_or_default(),
+            webhook,
+            configured: RwLock::new(Arc::new(configured)),
+        })
+    }
+
+    fn configured(&self) -> Arc<Configured> {
+        self.configured.read().clone()
+    }
+
+    /// Follows the configuration file, if there is one; ends with the server.
+    pub fn follow(server: &Arc<ApiServer>) {
+        let Some(path) = server.config().authentication.config_file.clone() else { return };
+        let weak = Arc::downgrade(server);
+        let reload = move || {
+            let Some(server) = weak.upgrade() else { return };
+            let config = server.config();
+            match config.authentication.configured(&config.issuer) {
+                Ok(new) => {
+                    *server.authn().configured.write() = Arc::new(new);
+                    tracing::info!("the authentication configuration was reloaded");
+                }
+                Err(error) => tracing::warn!(error, "the authentication configuration is of no use; the old one stays"),
+            }
+        };
+        config_file::follow(path, server.stopping().clone(), reload);
+    }
+}
+
+/// Finds the sender of a request.
 pub async fn authenticate(
     server: &ApiServer,
-    connection: Option<Arc<UserInfo>>,
-    headers: &HeaderMap,
+    connection: &Connection,
+    request: &Request,
 ) -> Result<Arc<UserInfo>, Status> {
-    if let Some(user) = connection {
+    let peer = match connection {
+        Connection::Memory(user) => return Ok(user.clone()),
+        Connection::Tls(peer) => peer,
+    };
+    let headers = &request.headers;
+    if peer.is_front_proxy()
+        && let Some(user) = server.authn().front_proxy.user(headers)
+    {
+        return Ok(Arc::new(user));
+    }
+    if let Some(user) = peer.user() {
         return Ok(user);
     }
-    let Some(token) = bearer(headers) else { return Ok(Arc::new(UserInfo::anonymous())) };
-    match authenticate_token(server, token, &[]).await {
-        Ok((user, _)) => Ok(Arc::new(user)),
-        Err(_) => Err(Status::unauthorized()),
+    match bearer(headers) {
+        Some(token) => match authenticate_token(server, request, &token, &[]).await {
+            Ok((user, _)) => Ok(Arc::new(user)),
+            Err(why) => {
+                tracing::debug!(why, "a bearer token was refused");
+                Err(Status::unauthorized())
+            }
+        },
+        // A certificate that nobody vouches for is no anonymous request.
+        None if peer.shown => Err(Status::unauthorized()),
+        None if server.authn().configured().anonymous.admits(&request.info.path) => {
+            Ok(Arc::new(UserInfo::anonymous()))
+        }
+        None => Err(Status::unauthorized()),
     }
 }
 
 /// Finds the user of a bearer token and those of `audiences` (empty: the server's own) it is for.
 pub async fn authenticate_token(
     server: &ApiServer,
+    request: &Request,
     token: &str,
     audiences: &[String],
 ) -> Result<(UserInfo, Vec<String>), Refusal> {
+    let authn = server.authn();
+    if let Some(user) = authn.tokens.user(token) {
+        return Ok((user, own_audiences(server, audiences)));
+    }
     if let Some(user) = bootstrap_token::authenticate(server, token).await {
         return Ok((user, audiences.to_vec()));
     }
-    service_account::authenticate(server, token, audiences).await
+    let mut refusals = match service_account::authenticate(server, request, token, audiences).await {
+        Ok(found) => return Ok(found),
+        Err(why) => vec![why],
+    };
+    match oidc::authenticate(server, &authn.configured().jwt, token).await {
+        Some(Ok(user)) => {
+            let audiences = own_audiences(server, audiences);
+            return if audiences.is_empty() { Err(refused(refusals)) } else { Ok((user, audiences)) };
+        }
+        Some(Err(why)) => refusals.push(why),
+        None => {}
+    }
+    if let Some(webhook) = &authn.webhook {
+        match webhook.authenticate(server, token, audiences).await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(why) => refusals.push(why),
+        }
+    }
+    Err(refused(refusals))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+/// Those of the audiences that a credential without any of its own is for: the server's.
+fn own_audiences(server: &ApiServer, wanted: &[String]) -> Vec<String> {
+    let own = &server.config().api_audiences;
+    own.iter().filter(|a| wanted.is_empty() || wanted.contains(a)).cloned().collect()
+}
+
+/// All refusals as one text, a list where there are several.
+fn refused(mut refusals: Vec<Refusal>) -> Refusal {
+    refusals.retain(|why| !why.is_empty());
+    refusals.insert(0, "invalid bearer token".into());
+    if refusals.len() == 1 { refusals.concat() } else { format!("[{}]", refusals.join(", ")) }
+}
+
+/// The bearer token: of `Authorization`, or of a WebSocket's subprotocols, where browsers can put it.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+    if let Some(value) = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()) {
+        let (scheme, token) = value.trim().split_once(' ')?;
+        let token = token.trim();
+        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
+    }
+    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    let encoded = protocols.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(PROTOCOL))?;
+    let token = String::from_utf8(URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?).ok()?;
+    (!token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    #[test]
+    fn bearer_tokens_are_found() {
+        let check = |name: HeaderName, value: &str, want: Option<&str>| {
+            let headers = HeaderMap::from_iter([(name, value.parse().expect("value"))]);
+            assert_eq!(bearer(&headers).as_deref(), want, "{value}");
+        };
+        check(AUTHORIZATION, "Bearer a.b", Some("a.b"));
+        check(AUTHORIZATION, "bearer  a ", Some("a"));
+        check(AUTHORIZATION, "Basic a", None);
+        check(AUTHORIZATION, "Bearer ", None);
+        check(SEC_WEBSOCKET_PROTOCOL, "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj", Some("abc"));
+        check(SEC_WEBSOCKET_PROTOCOL, "base64url.bearer.authorization.k8s.io.!", None);
+    }
+
+    #[test]
+    fn refusals_are_one_text() {
+        assert_eq!(refused(vec![String::new()]), "invalid bearer token");
+        assert_eq!(refused(vec!["a".into(), "b".into()]), "[invalid bearer token, a, b]");
+    }
 }

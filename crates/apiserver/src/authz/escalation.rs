@@ -92,6 +92,8 @@ impl Write<'_> {
             subresource: "",
             name,
             path: "",
+            field_selector: "",
+            label_selector: "",
         };
         decide(self.server, &attributes, None).allowed
     }

@@ -73,6 +73,8 @@ fn pod_refs(pod: &Value) -> Option<PodRefs> {
         for claim in pod.pointer("/status/resourceClaimStatuses").and_then(Value::as_array).into_iter().flatten() {
             refs.resource_claims.extend(claim.get("resourceClaimName").and_then(Value::as_str).map(str::to_owned));
         }
+        let extended = pod.pointer("/status/extendedResourceClaimStatus/resourceClaimName");
+        refs.resource_claims.extend(extended.and_then(Value::as_str).map(str::to_owned));
         let name = api::meta::name(pod);
         for volume in pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten() {
             if let (Some(volume_name), true) = (volume["name"].as_str(), volume.get("ephemeral").is_some()) {
@@ -161,13 +163,16 @@ impl Node {
     /// Whether a node may do it; users that are no nodes are not its business.
     pub fn authorize(&self, attributes: &Attributes<'_>, selects_node: Option<&str>) -> Decision {
         if !attributes.user.is_in("system:nodes") {
-            return Decision { allowed: false, reason: String::new() };
+            return Decision::default();
         }
         let answer = match attributes.user.node_name() {
             None | Some("") => no(format!("unknown node for user {:?}", attributes.user.name)),
             Some(node) => self.check(node, attributes, selects_node),
         };
-        Decision { allowed: answer.is_ok(), reason: answer.err().unwrap_or_default() }
+        match answer {
+            Ok(()) => Decision::allow(""),
+            Err(reason) => Decision::no_opinion(reason),
+        }
     }
 
     fn check(&self, node: &str, a: &Attributes<'_>, selects_node: Option<&str>) -> Result<(), String> {
@@ -184,6 +189,8 @@ impl Node {
             (true, "coordination.k8s.io", "leases") => lease(node, a),
             (true, "storage.k8s.io", "csinodes") => csi_node(node, a),
             (true, "resource.k8s.io", "resourceslices") => self.slice(node, a, selects_node),
+            // The API is off.
+            (true, "certificates.k8s.io", "podcertificaterequests") => no(""),
             (true, "", "nodes") => own_node(node, a),
             (true, "", "pods") => self.pod(node, a, selects_node),
             _ if self.rules.iter().any(|rule| rule.allows(a)) => ALLOW,

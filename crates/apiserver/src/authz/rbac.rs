@@ -111,7 +111,7 @@ impl Rbac {
             let list = errors.join(", ");
             reason = if errors.len() == 1 { format!("RBAC: {list}") } else { format!("RBAC: [{list}]") };
         }
-        Decision { allowed, reason }
+        if allowed { Decision::allow(reason) } else { Decision::no_opinion(reason) }
     }
 
     /// Every rule that applies to a user in a namespace, and what could not be resolved.

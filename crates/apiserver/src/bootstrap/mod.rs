@@ -25,7 +25,7 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
 }
 
 /// Creates an object unless one of its name exists; gives the one that is there then.
-async fn ensure(
+pub(crate) async fn ensure(
     server: &ApiServer,
     group: &str,
     resource: &str,

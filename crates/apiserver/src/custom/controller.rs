@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    fn serve(&mut self, server: &ApiServer, crd: &Object) {
+    fn serve(&mut self, server: &Arc<ApiServer>, crd: &Object) {
         let name = meta::name(crd);
         let status = crd.at("status");
         let shape =
@@ -147,11 +147,16 @@ impl State {
         }
         let registry = server.registry();
         let before = of_definition(server, name);
-        let now = definition::resources(crd, registry.dispatcher(), before.first().map(|r| &r.store));
+        let now = definition::resources(crd, server, before.first().map(|r| &r.store));
         for old in before.iter().filter(|old| now.iter().all(|new| new.version != old.version)) {
             registry.remove(&old.group, &old.version, &old.resource);
         }
         now.into_iter().for_each(|resource| registry.insert(Arc::new(resource)));
+        // As upstream: who watches begins anew, with what is served now.
+        let (was, is) = (self.served.get(name).unwrap_or(&Value::Null), &shape);
+        if (0..3).any(|part| was[part] != is[part]) {
+            before.iter().for_each(|old| old.store.end_watches());
+        }
         self.served.insert(name.to_owned(), shape);
     }
 
@@ -159,6 +164,7 @@ impl State {
         self.served.remove(name);
         for old in of_definition(server, name) {
             server.registry().remove(&old.group, &old.version, &old.resource);
+            old.store.end_watches();
         }
     }
 }
@@ -295,8 +301,10 @@ async fn clean_up(server: Weak<ApiServer>, store: Arc<ObjectStore>, name: String
 
 /// Deletes every instance and waits until all are gone.
 async fn remove_instances(server: &Weak<ApiServer>, name: &str) -> Result<(), Status> {
-    let first = server.upgrade().and_then(|s| of_definition(&s, name).into_iter().next());
-    let Some(resource) = first else { return Ok(()) };
+    let mut all = server.upgrade().map(|s| of_definition(&s, name)).unwrap_or_default();
+    // In the version they are stored in, nothing has to be converted.
+    all.sort_by_key(|r| r.custom.as_ref().is_none_or(|c| !c.storage));
+    let Some(resource) = all.into_iter().next() else { return Ok(()) };
     let request = Request::internal("delete", Arc::new(UserInfo::admin()));
     let mut left = BTreeSet::new();
     let mut complete = false;

@@ -1,11 +1,14 @@
 //! One served version of a custom resource, compiled from its definition.
 
+use super::conversion::Webhook;
 use super::json_path::JsonPath;
 use super::strategy::Custom;
+use super::discovery::compare_versions;
 use super::{Behaviour, ROOT};
 use crate::registry::Resource;
 use crate::registry::decode::canonical_quantity;
-use crate::store::{Dispatcher, ObjectStore, StoreSpec};
+use crate::server::ApiServer;
+use crate::store::{ObjectStore, StoreSpec};
 use api::{Object, meta};
 use parking_lot::Mutex;
 use resources::field::Fields;
@@ -90,6 +93,8 @@ pub struct Definition {
     pub warning: Option<String>,
     /// Whether the definition is being deleted.
     pub terminating: bool,
+    /// Whether objects are stored in this version.
+    pub storage: bool,
     /// Whether stored objects are what this version shows, so that reads need no parsing.
     pub as_stored: bool,
 }
@@ -130,7 +135,9 @@ fn decode_metadata(object: &mut Value, path: &str, strict: &mut Vec<String>) -> 
 }
 
 /// The resources that an established definition serves; a store that still fits is used on.
-pub fn resources(crd: &Object, dispatcher: &Arc<Dispatcher>, present: Option<&Arc<ObjectStore>>) -> Vec<Resource> {
+pub fn resources(crd: &Object, server: &Arc<ApiServer>, present: Option<&Arc<ObjectStore>>) -> Vec<Resource> {
+    let dispatcher = server.registry().dispatcher();
+    let webhook = Webhook::of(crd, Arc::downgrade(server));
     let spec = crd.at("spec");
     let store_spec = store_spec(crd);
     let fits = |store: &&Arc<ObjectStore>| {
@@ -141,13 +148,23 @@ pub fn resources(crd: &Object, dispatcher: &Arc<Dispatcher>, present: Option<&Ar
             && old.namespaced == store_spec.namespaced
             && (old.fields)(&empty) == (store_spec.fields)(&empty)
     };
-    let store = present.filter(fits).cloned();
+    let present = present.map(ObjectStore::stored);
+    let store = present.as_ref().filter(fits).cloned();
     let store = store.unwrap_or_else(|| ObjectStore::new(dispatcher, store_spec.clone()));
     let served = spec.list("versions").iter().filter(|v| v.flag("served"));
-    served.map(|version| resource(crd, version, &store)).collect()
+    let shown = |version: &Value| match &webhook {
+        None => store.clone(),
+        Some(webhook) => {
+            let fields = selectable(version);
+            let fields = Arc::new(move |object: &Object| field_values(&fields, object));
+            let api_version = format!("{}/{}", spec.text("group"), version.text("name"));
+            store.view(&api_version, fields, webhook.clone())
+        }
+    };
+    served.map(|version| resource(crd, version, shown(version))).collect()
 }
 
-fn resource(crd: &Object, version: &Value, store: &Arc<ObjectStore>) -> Resource {
+fn resource(crd: &Object, version: &Value, store: Arc<ObjectStore>) -> Resource {
     let spec = crd.at("spec");
     let definition = Arc::new(definition(crd, version));
     let mut subresources = Vec::new();
@@ -166,7 +183,7 @@ fn resource(crd: &Object, version: &Value, store: &Arc<ObjectStore>) -> Resource
         verbs: VERBS.iter().map(|v| (*v).to_owned()).collect(),
         subresources,
         strategy: Behaviour::Custom(Arc::new(Custom(definition.clone()))),
-        store: store.clone(),
+        store,
         schema: ROOT,
         convert: None,
         typed_items: true,
@@ -183,7 +200,7 @@ fn definition(crd: &Object, version: &Value) -> Definition {
     let stored = crd.at("status").texts("storedVersions");
     let api_version = format!("{}/{}", spec.text("group"), version.text("name"));
     let as_stored = version.flag("storage") && stored == [version.text("name")] && !schema.has_defaults();
-    let deprecated = format!("{api_version} {kind} is deprecated");
+    let deprecated = deprecation(spec, version, &kind);
     Definition {
         name: meta::name(crd).to_owned(),
         list_kind: spec.at("names").text("listKind").to_owned(),
@@ -198,12 +215,23 @@ fn definition(crd: &Object, version: &Value) -> Definition {
             .flag("deprecated")
             .then(|| version.at("deprecationWarning").as_str().map_or(deprecated, str::to_owned)),
         terminating: meta::is_deleting(crd),
+        storage: version.flag("storage"),
         api_version,
         kind,
         schema,
         source,
         as_stored,
     }
+}
+
+/// What clients of a deprecated version are told: the best version that is better.
+fn deprecation(spec: &Value, version: &Value, kind: &str) -> String {
+    let (group, name) = (spec.text("group"), version.text("name"));
+    let better = |v: &&Value| v.flag("served") && !v.flag("deprecated") && compare_versions(v.text("name"), name).is_lt();
+    let mut better: Vec<_> = spec.list("versions").iter().filter(better).map(|v| v.text("name")).collect();
+    better.sort_by(|a, b| compare_versions(a, b));
+    let instead = better.first().map(|best| format!("; use {group}/{best} {kind}")).unwrap_or_default();
+    format!("{group}/{name} {kind} is deprecated{instead}")
 }
 
 fn column(column: &Value) -> PrinterColumn {

@@ -29,7 +29,7 @@ pub fn groups(registry: &Registry) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Stable versions before beta before alpha, higher before lower, others last by name.
-fn compare_versions(a: &str, b: &str) -> Ordering {
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
     match (priority(a), priority(b)) {
         (Some(a), Some(b)) => b.cmp(&a),
         (Some(_), None) => Ordering::Less,

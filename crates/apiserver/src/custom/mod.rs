@@ -8,10 +8,10 @@
 //! Invariants: a version is served before its definition says that it is established; what is served always
 //! belongs to one definition.
 //!
-//! Deliberately absent: conversion by webhook and rules in CEL (definitions that need them are refused), OpenAPI v2
-//! of custom resources.
+//! Where a definition names a webhook for conversion, each version has a view of the store that calls it.
 
 mod columns;
+mod conversion;
 pub mod controller;
 mod decode;
 mod definition;

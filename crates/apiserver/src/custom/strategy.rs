@@ -1,7 +1,7 @@
 //! The behaviour of a custom resource.
 
 use super::definition::{Definition, field_values};
-use api::{Cause, Object};
+use api::{Cause, CauseType, Object};
 use resources::field::Fields;
 use resources::{Ctx, Scale, Strategy};
 use serde_json::{Map, Value, json};
@@ -31,28 +31,39 @@ impl Strategy for Custom {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let mut out = Vec::new();
-        for (field, want) in [("apiVersion", &self.0.api_version), ("kind", &self.0.kind)] {
-            let found = obj.text(field);
-            if found != want {
-                out.push(Cause::invalid(field, &found.into(), &format!("must be {want}")));
-            }
-        }
-        out.extend(self.0.schema.validate(obj));
-        self.validate_scale(obj, &mut out);
-        out
+        self.errors(obj, None)
     }
 
-    fn warnings(&self, _obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        self.0.warning.iter().cloned().collect()
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        self.errors(new, Some(old))
+    }
+
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::new();
+        if old.is_some() {
+            self.0.schema.check_rules(obj, old, &mut Vec::new(), &mut out);
+        }
+        let known = old.map(api::meta::finalizers).unwrap_or_default();
+        let mut new: Vec<_> = api::meta::finalizers(obj).into_iter().filter(|f| !known.contains(f)).collect();
+        new.sort_unstable();
+        new.dedup();
+        out.extend(new.into_iter().flat_map(finalizer_warnings));
+        out
     }
 
     fn has_status(&self) -> bool {
         self.0.status
     }
 
-    fn validate_status_update(&self, ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
-        self.validate(ctx, new)
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut out = self.type_errors(new);
+        if out.is_empty() {
+            out.extend(self.0.schema.status_values(new, old));
+            self.scale_status_errors(new, &mut out);
+            out.extend(self.0.schema.lists(new, Some(old)));
+            self.rule_errors(new, Some(old), &mut out);
+        }
+        out
     }
 
     fn allow_unconditional_update(&self) -> bool {
@@ -91,23 +102,99 @@ impl Strategy for Custom {
 }
 
 impl Custom {
-    fn validate_scale(&self, obj: &Object, out: &mut Vec<Cause>) {
-        let Some(paths) = &self.0.scale else { return };
-        for path in [&paths.spec, &paths.status] {
-            let field = format!(".{}", path.join("."));
-            match number(obj, path) {
-                Err(why) => out.push(Cause::invalid(&field, &json!(0), &format!("{field} accessor error: {why}"))),
-                Ok(n) if n < 0 => {
-                    out.push(Cause::invalid(&field, &json!(n), "should be a non-negative integer"));
-                }
-                Ok(n) if n > i64::from(i32::MAX) => {
-                    let why = format!("should be less than or equal to {}", i32::MAX);
-                    out.push(Cause::invalid(&field, &json!(n), &why));
-                }
-                Ok(_) => {}
+    /// The errors of a new or changed object.
+    fn errors(&self, new: &Object, old: Option<&Object>) -> Vec<Cause> {
+        let mut out = self.type_errors(new);
+        if out.is_empty() {
+            out.extend(self.0.schema.values(new, old));
+            self.scale_spec_errors(new, &mut out);
+            self.scale_status_errors(new, &mut out);
+            out.extend(self.0.schema.invariants(new, old));
+            self.rule_errors(new, old, &mut out);
+        }
+        out
+    }
+
+    fn type_errors(&self, obj: &Object) -> Vec<Cause> {
+        let mut out = Vec::new();
+        for (field, want) in [("kind", &self.0.kind), ("apiVersion", &self.0.api_version)] {
+            let found = obj.text(field);
+            if found != want {
+                out.push(Cause::invalid(field, &found.into(), &format!("must be {want}")));
             }
         }
+        out
     }
+
+    /// Rules see only objects whose values are such as the schema says.
+    fn rule_errors(&self, new: &Object, old: Option<&Object>, out: &mut Vec<Cause>) {
+        use CauseType::*;
+        let blocks = |kind| {
+            matches!(
+                kind,
+                FieldValueNotSupported | FieldValueRequired | FieldValueTooLong | FieldValueTooMany | FieldValueTypeInvalid
+            )
+        };
+        if !self.0.schema.has_rules() {
+            return;
+        }
+        if out.iter().any(|cause| blocks(cause.kind)) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            out.push(Cause::invalid("<nil>", &Value::Null, why));
+            return;
+        }
+        self.0.schema.check_rules(new, old, out, &mut Vec::new());
+    }
+
+    fn scale_spec_errors(&self, obj: &Object, out: &mut Vec<Cause>) {
+        if let Some(paths) = &self.0.scale {
+            replicas_errors(obj, &paths.spec, out);
+        }
+    }
+
+    fn scale_status_errors(&self, obj: &Object, out: &mut Vec<Cause>) {
+        let Some(paths) = &self.0.scale else { return };
+        replicas_errors(obj, &paths.status, out);
+        if paths.selector.is_empty() {
+            return;
+        }
+        let field = format!(".{}", paths.selector.join("."));
+        if let Err(why) = find(obj, &paths.selector).and_then(|found| match found {
+            None | Some(Value::String(_)) => Ok(()),
+            Some(other) => Err(wrong(other, "string")),
+        }) {
+            out.push(Cause::invalid(&field, &"".into(), &format!("{field} accessor error: {why}")));
+        }
+    }
+}
+
+fn replicas_errors(obj: &Object, path: &[String], out: &mut Vec<Cause>) {
+    let field = format!(".{}", path.join("."));
+    match number(obj, path) {
+        Err(why) => out.push(Cause::invalid(&field, &json!(0), &format!("{field} accessor error: {why}"))),
+        Ok(n) if n < 0 => out.push(Cause::invalid(&field, &json!(n), "should be a non-negative integer")),
+        Ok(n) if n > i64::from(i32::MAX) => {
+            let why = format!("should be less than or equal to {}", i32::MAX);
+            out.push(Cause::invalid(&field, &json!(n), &why));
+        }
+        Ok(_) => {}
+    }
+}
+
+/// What is odd about a finalizer.
+fn finalizer_warnings(name: &str) -> Vec<String> {
+    let standard = ["orphan", "foregroundDeletion", "kubernetes"];
+    let mut out: Vec<_> = resources::names::qualified_name(name)
+        .into_iter()
+        .map(|why| format!("metadata.finalizers: {name:?}: {why}"))
+        .collect();
+    if !name.contains('/') && !standard.contains(&name) {
+        let path = if name.contains('.') { " including a path (/)" } else { "" };
+        out.push(format!(
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+        ));
+    }
+    out
 }
 
 fn at<'a>(object: &'a Object, path: &[String]) -> &'a Value {
@@ -119,17 +206,23 @@ fn at<'a>(object: &'a Object, path: &[String]) -> &'a Value {
 
 /// An integer below maps; absent counts as 0.
 fn number(object: &Object, path: &[String]) -> Result<i64, String> {
+    let Some(found) = find(object, path)? else { return Ok(0) };
+    found.as_i64().ok_or_else(|| wrong(found, "int64"))
+}
+
+/// A value below maps.
+fn find<'a>(object: &'a Object, path: &[String]) -> Result<Option<&'a Value>, String> {
     let mut place = object;
     for name in path {
         match place {
             Value::Object(map) => match map.get(name) {
                 Some(below) => place = below,
-                None => return Ok(0),
+                None => return Ok(None),
             },
             other => return Err(wrong(other, "map[string]interface{}")),
         }
     }
-    place.as_i64().ok_or_else(|| wrong(place, "int64"))
+    Ok(Some(place))
 }
 
 fn wrong(value: &Value, wanted: &str) -> String {

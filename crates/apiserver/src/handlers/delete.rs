@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
     request.media()?;
     let options = options::delete_options(request).await?;
+    if options.propagation.is_empty() && options.orphan_dependents.is_none() {
+        resource.strategy.deletion_warning().into_iter().for_each(|text| request.warn(text));
+    }
     let (namespace, name) = (namespace(resource, request), &request.info.name);
     let deleted = delete(server, request, resource, namespace, name, &options).await?;
     // A client that asked for foreground deletion in the older way waits for more than this answer.

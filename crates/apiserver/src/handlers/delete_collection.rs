@@ -19,6 +19,9 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
     let media = request.media()?;
     let list_options = options::list_options(request, resource)?;
     let options = options::delete_options(request).await?;
+    if options.propagation.is_empty() && options.orphan_dependents.is_none() {
+        resource.strategy.deletion_warning().into_iter().for_each(|text| request.warn(text));
+    }
     let result = resource.store.list(list_options).await?;
     for page in result.items.chunks(CONCURRENT) {
         let mut deletions: Vec<BoxFuture<'_, Result<Deleted, Status>>> = Vec::with_capacity(CONCURRENT);

@@ -14,6 +14,7 @@ pub mod table;
 pub mod update;
 pub mod watch;
 
+use crate::audit::Record;
 use crate::authn::UserInfo;
 use crate::body::{self, Body};
 use crate::media::{self, Media};
@@ -50,6 +51,8 @@ pub struct Request {
     body: Mutex<Option<Body>>,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
+    /// What audit events say of it.
+    pub audit: Record,
 }
 
 impl Request {
@@ -72,6 +75,7 @@ impl Request {
             body: Mutex::new(Some(body)),
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
+            audit: Record::default(),
         }
     }
 
@@ -84,7 +88,12 @@ impl Request {
     /// Reads the body, once.
     pub async fn read_body(&self) -> Result<Bytes, Status> {
         let body = self.body.lock().take();
-        body::read(body.unwrap_or_else(body::empty)).await
+        let bytes = body::read(body.unwrap_or_else(body::empty)).await?;
+        if self.audit.wants_body() && !bytes.is_empty() {
+            let kind = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+            self.audit.note(|state| state.body = Some((bytes.clone(), kind.to_owned())));
+        }
+        Ok(bytes)
     }
 
     /// Takes the body to send it on.
@@ -109,6 +118,11 @@ impl Request {
     /// Adds warnings.
     pub fn warn_all(&self, texts: Vec<String>) {
         texts.into_iter().for_each(|text| self.warn(text));
+    }
+
+    /// Adds an annotation to the request's audit event; the first value of a key stays.
+    pub fn annotate(&self, key: &str, value: impl Into<String>) {
+        self.audit.note(|state| drop(state.annotations.entry(key.to_owned()).or_insert_with(|| value.into())));
     }
 
     /// The warnings so far.
@@ -159,13 +173,17 @@ async fn dispatch(server: &ApiServer, request: &Request) -> Result<Response<Body
         return crate::discovery::nothing(&info.group);
     };
     check_scope(&resource, request)?;
+    if let Some(warning) = resource.custom.as_ref().and_then(|custom| custom.warning.as_ref()) {
+        request.warn(warning);
+    }
     if !info.subresource.is_empty() {
         return subresources::handle(server, request, &resource).await;
     }
     if !resource.has_verb(&info.verb) || !method_fits(request) {
         return Err(Status::method_not_allowed());
     }
-    if info.group.is_empty() && info.resource == "endpoints" {
+    let readable = info.verb != "patch" || patch::PatchType::of(request).is_ok();
+    if info.group.is_empty() && info.resource == "endpoints" && readable {
         request.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
     }
     match info.verb.as_str() {

@@ -69,7 +69,13 @@ pub fn selection(request: &Request, resource: &Resource) -> Result<Selection, St
     let labels = LabelSelector::parse(labels)
         .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
     check_labels(&labels).map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
-    let fields = FieldSelector::parse(request.query.get("fieldSelector")).map_err(Status::bad_request)?;
+    let mut fields = FieldSelector::parse(request.query.get("fieldSelector")).map_err(Status::bad_request)?;
+    for requirement in &mut fields.0 {
+        if let Some(conversion) = resource.convert {
+            requirement.field = (conversion.stored_field)(&requirement.field)
+                .ok_or_else(|| Status::bad_request(resource.unknown_field(&requirement.field)))?;
+        }
+    }
     check_fields(resource, &fields)?;
     let mut namespace = super::namespace(resource, request).to_owned();
     if namespace.is_empty()
@@ -90,7 +96,7 @@ pub fn selection(request: &Request, resource: &Resource) -> Result<Selection, St
 fn check_labels(selector: &LabelSelector) -> Result<(), String> {
     for requirement in &selector.0 {
         let key = requirement.key();
-        if let Some(why) = names::qualified_name(key).first() {
+        if let Some(why) = names::label_key(key).first() {
             return Err(format!("<nil>: Invalid value: {key:?}: {why}"));
         }
         let (Requirement::In(_, values) | Requirement::NotIn(_, values)) = requirement else { continue };

@@ -4,10 +4,12 @@ use super::{Request, answer, options, review_checks};
 use crate::authn::{self, UserInfo};
 use crate::authz::{self, Attributes};
 use crate::body::Body;
+use crate::media::{self, Shape};
 use crate::registry::decode::{Expected, body};
 use crate::registry::{facts::BuiltIn, meta as system};
 use crate::server::ApiServer;
 use crate::subresources;
+use api::selector::FieldSelector;
 use api::{Cause, Gvk, Object, Status, meta};
 use http::Response;
 use merge::Write;
@@ -36,6 +38,9 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Option<Resp
     if request.method != http::Method::POST || !info.name.is_empty() {
         return Err(Status::method_not_allowed());
     }
+    if request.media()?.shape == Shape::Table {
+        return Err(media::not_acceptable());
+    }
     if kind == "Binding" {
         let pods = server.registry().get("", "v1", "pods").ok_or_else(Status::no_such_path)?;
         return subresources::binding::handle(server, request, &pods).await.map(Some);
@@ -54,13 +59,13 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Option<Resp
         merge::update_managed_fields(&write, &mut review, &BuiltIn);
     }
     match kind {
-        "TokenReview" => token(server, &mut review).await?,
+        "TokenReview" => token(server, request, &mut review).await?,
         "SelfSubjectReview" => {
             meta::set(&mut review, "creationTimestamp", time);
             review["status"] = json!({"userInfo": user_object(&request.user)});
         }
         "SelfSubjectRulesReview" => rules(server, request, &mut review)?,
-        _ => access(server, request, &mut review, kind)?,
+        _ => access(server, request, &mut review, kind).await?,
     }
     answer::plain(request, 201, &review).map(Some)
 }
@@ -100,13 +105,13 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     list.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-async fn token(server: &ApiServer, review: &mut Object) -> Result<(), Status> {
+async fn token(server: &ApiServer, request: &Request, review: &mut Object) -> Result<(), Status> {
     let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or("").to_owned();
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let audiences = strings(review.pointer("/spec/audiences"));
-    review["status"] = match authn::authenticate_token(server, &token, &audiences).await {
+    review["status"] = match authn::authenticate_token(server, request, &token, &audiences).await {
         Ok((user, audiences)) => {
             json!({"authenticated": true, "user": user_object(&user), "audiences": audiences})
         }
@@ -115,7 +120,7 @@ async fn token(server: &ApiServer, review: &mut Object) -> Result<(), Status> {
     Ok(())
 }
 
-fn access(server: &ApiServer, request: &Request, review: &mut Object, kind: &str) -> Result<(), Status> {
+async fn access(server: &ApiServer, request: &Request, review: &mut Object, kind: &str) -> Result<(), Status> {
     let spec = review.get("spec").cloned().unwrap_or_else(|| json!({}));
     let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
     let present = |value: Option<&Value>| value.is_some_and(Value::is_object);
@@ -175,9 +180,15 @@ fn access(server: &ApiServer, request: &Request, review: &mut Object, kind: &str
         subresource: &sub,
         name: &name,
         path: &url,
+        field_selector: "",
+        label_selector: "",
     };
-    let decision = authz::decide(server, &attributes, None);
+    let node = selected_node(resource);
+    let decision = authz::decision(server, &attributes, node.as_deref()).await;
     let mut status = json!({"allowed": decision.allowed});
+    if decision.denied {
+        status["denied"] = true.into();
+    }
     if !decision.reason.is_empty() {
         status["reason"] = decision.reason.into();
     }
@@ -186,6 +197,21 @@ fn access(server: &ApiServer, request: &Request, review: &mut Object, kind: &str
         meta::set(review, "namespace", request.info.namespace.as_str());
     }
     Ok(())
+}
+
+/// The node that the field selector of `resourceAttributes` is limited to.
+fn selected_node(attributes: Option<&Value>) -> Option<String> {
+    let selector = attributes?.get("fieldSelector")?;
+    let raw = selector.get("rawSelector").and_then(Value::as_str).unwrap_or("");
+    if let Some(node) = FieldSelector::parse(raw).ok().and_then(|s| s.exact("spec.nodeName").map(str::to_owned)) {
+        return Some(node);
+    }
+    let requirements = selector.get("requirements").and_then(Value::as_array).into_iter().flatten();
+    let found = requirements.into_iter().find(|r| r["key"] == "spec.nodeName" && r["operator"] == "In")?;
+    match found["values"].as_array().map(Vec::as_slice) {
+        Some([one]) => one.as_str().map(str::to_owned),
+        _ => None,
+    }
 }
 
 fn subject(spec: &Value) -> UserInfo {
@@ -201,27 +227,26 @@ fn rules(server: &ApiServer, request: &Request, review: &mut Object) -> Result<(
         return Err(Status::bad_request("no namespace on request"));
     }
     let (mut resource, mut other) = (Vec::new(), Vec::new());
-    let mut add = |rule: &authz::Rule| match rule.non_resource_urls.is_empty() {
-        true => resource.push(json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources})),
-        false => other.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls})),
-    };
-    let all = vec!["*".to_owned()];
-    if request.user.is_in(authn::MASTERS) {
-        add(&authz::Rule { verbs: all.clone(), api_groups: all.clone(), resources: all.clone(), ..Default::default() });
-        add(&authz::Rule { verbs: all.clone(), non_resource_urls: all, ..Default::default() });
-    }
-    let (found, errors) = server.authorizers().rbac.rules_for(&request.user, &namespace);
-    found.iter().for_each(add);
-    for (rule, shown) in found.iter().filter(|r| r.non_resource_urls.is_empty()).zip(resource.iter_mut()) {
+    let (found, mut errors) = server.authorizers().rbac.rules_for(&request.user, &namespace);
+    for rule in &found {
+        if !rule.non_resource_urls.is_empty() {
+            other.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
+            continue;
+        }
+        let mut shown = json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
         if !rule.resource_names.is_empty() {
             shown["resourceNames"] = json!(rule.resource_names);
         }
+        resource.push(shown);
     }
-    let node = request.user.is_in("system:nodes");
-    let mut status = json!({"resourceRules": resource, "nonResourceRules": other, "incomplete": node || !errors.is_empty()});
-    if node {
-        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
-    } else if !errors.is_empty() {
+    if request.user.is_in("system:nodes") {
+        errors.insert(0, "node authorizer does not support user rule resolution".into());
+    }
+    if server.authorizers().has_webhook() {
+        errors.push("webhook authorizer does not support user rule resolution".into());
+    }
+    let mut status = json!({"resourceRules": resource, "nonResourceRules": other, "incomplete": !errors.is_empty()});
+    if !errors.is_empty() {
         status["evaluationError"] = errors.join(", ").into();
     }
     review["status"] = status;

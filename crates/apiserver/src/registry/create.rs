@@ -37,7 +37,7 @@ pub async fn create(
     super::decode::check_namespace(resource, &mut object, namespace)?;
     refuse_terminating(resource, &object)?;
     resource.strategy.default(&mut object);
-    schema::complete(resource.schema, &mut object);
+    schema::complete_unstored(resource.schema, &mut object);
     request.warn_all(system::dedup_owners(&mut object, false).into_iter().collect());
     track_new(request, resource, &mut object, options);
     create_tracked(server, request, resource, namespace, object, options).await
@@ -62,6 +62,8 @@ pub async fn create_tracked(
         name: &name,
         old: None,
         dry_run: options.dry_run,
+        options: None,
+        reinvocation: None,
     };
     admission::admit(server, &attributes, &mut object).await?;
     authz::escalation::check(server, request, resource, namespace, &object, None).await?;
@@ -95,6 +97,7 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
         // A namespace given for a cluster-scoped object is an error that validation reports.
         meta::metadata_mut(&mut object).remove("selfLink");
     }
+    let version = meta::resource_version(&object).to_owned();
     system::fill_new(&mut object, request.now);
     if resource.strategy.counts_generation() {
         meta::set(&mut object, "generation", 1);
@@ -110,6 +113,11 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     request.warn_all(resource.strategy.warnings(&object, None));
     admission::validate(server, attributes, Some(&object)).await?;
     let undo = admission::Undo::of(server, attributes, &object);
+    if let Err(error) = refuse_version(&version, attributes.dry_run) {
+        undo.run(server, attributes).await;
+        return Err(error);
+    }
+    resource.strategy.prepare_to_store(&mut object);
     resource.complete(&mut object);
     system::drop_empty(&mut object);
     let stored = match resource.store.create(object, attributes.dry_run).await {
@@ -123,6 +131,16 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
         allocation.keep();
     }
     Ok(stored)
+}
+
+/// A new object has no version yet; a version that is no number is dropped, as upstream drops it.
+fn refuse_version(version: &str, dry_run: bool) -> Result<(), Status> {
+    match version.parse::<u64>() {
+        Ok(version) if version != 0 && !dry_run => {
+            Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// No new custom resources while their definition is being deleted.

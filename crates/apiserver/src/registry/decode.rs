@@ -39,27 +39,33 @@ pub struct Expected<'a> {
 pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, Status> {
     let format = Format::of_content_type(&request.headers).ok_or_else(media::unsupported)?;
     let bytes = request.read_body().await?;
-    let Gvk { version, kind, .. } = expected.gvk;
-    let failed = |found: &str, why: &str| {
+    let kind = &expected.gvk.kind;
+    let cannot = |version: &str, found: &str, why: &str| {
         Status::bad_request(format!("{found} in version {version:?} cannot be handled as a {kind}: {why}"))
+    };
+    let failed = |found: &str, why: &str| cannot(&expected.gvk.version, found, why);
+    // What is of another kind is named by its own version.
+    let other = |(api_version, found): &(String, String), why: &str| match api::GroupVersion::parse(api_version) {
+        Some(own) if !api_version.is_empty() => cannot(&own.version, found, why),
+        _ => failed(found, why),
     };
     let decoded = match format {
         Format::Json => {
             let header = peek(&bytes);
-            check_kind(&header, expected).map_err(|why| failed(&header.1, &why))?;
+            check_kind(&header, expected).map_err(|why| other(&header, &why))?;
             schema::decode_slice(expected.schema, &bytes, canonical_quantity)
         }
         Format::Yaml => {
             let value = yaml(&bytes, kind)?;
             let header = header_of(&value);
-            check_kind(&header, expected).map_err(|why| failed(&header.1, &why))?;
+            check_kind(&header, expected).map_err(|why| other(&header, &why))?;
             let json = serde_json::to_vec(&value).map_err(Status::internal)?;
             schema::decode_slice(expected.schema, &json, canonical_quantity)
         }
         Format::Protobuf => {
             let envelope = schema::Envelope::open(&bytes).map_err(|why| unrecognized(kind, &why, &bytes))?;
             let header = (envelope.api_version.clone(), envelope.kind.clone());
-            check_kind(&header, expected).map_err(|why| failed(&header.1, &why))?;
+            check_kind(&header, expected).map_err(|why| other(&header, &why))?;
             protobuf(expected.schema, &envelope)
         }
     };

@@ -32,6 +32,28 @@ pub struct DeleteOptions {
     pub dry_run: bool,
 }
 
+impl DeleteOptions {
+    /// The options that are set, as webhooks see them.
+    fn shown(&self) -> Value {
+        let mut shown = json!({});
+        if let Some(seconds) = self.grace_period {
+            shown["gracePeriodSeconds"] = seconds.into();
+        }
+        if let Some(orphan) = self.orphan_dependents {
+            shown["orphanDependents"] = orphan.into();
+        }
+        if !self.propagation.is_empty() {
+            shown["propagationPolicy"] = self.propagation.as_str().into();
+        }
+        for (field, value) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
+            if let Some(value) = value {
+                shown["preconditions"][field] = value.as_str().into();
+            }
+        }
+        shown
+    }
+}
+
 /// What a deletion did.
 pub struct Deleted {
     /// The object, or its last state.
@@ -52,6 +74,7 @@ pub async fn delete(
     let Some(current) = resource.store.get(namespace, name).await? else { return Err(resource.not_found(name)) };
     let old = resource.whole_object(&current)?;
     check(resource, &old, options)?;
+    let shown = options.shown();
     let attributes = Attributes {
         request,
         resource,
@@ -61,6 +84,8 @@ pub async fn delete(
         name,
         old: Some(&old),
         dry_run: options.dry_run,
+        options: Some(&shown),
+        reinvocation: None,
     };
     admission::validate(server, &attributes, None).await?;
     let now = request.now;
@@ -103,6 +128,12 @@ fn check(resource: &Resource, object: &Object, options: &DeleteOptions) -> Resul
             "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). \
              The object might have been deleted and then recreated"
         )),
+        DeleteOptions { resource_version: Some(wanted), .. } if wanted != version && namespace => {
+            let why = format!(
+                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+            );
+            Err(Status::conflict("", "namespaces", meta::name(object), &why))
+        }
         DeleteOptions { resource_version: Some(wanted), .. } if wanted != version => conflict(format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
              ({version}). The object might have been modified"

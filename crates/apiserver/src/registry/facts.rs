@@ -31,6 +31,10 @@ impl merge::Facts for BuiltIn {
         }
     }
 
+    fn is_atomic(&self, schema: &str) -> bool {
+        Schema::find(schema).is_some_and(Schema::is_atomic)
+    }
+
     fn key_default(&self, schema: &str, key: &str) -> Option<Value> {
         Schema::find(schema)?.field(key)?.default()
     }
@@ -54,7 +58,8 @@ fn fact(field: Field) -> FieldFact {
         },
         list_map_keys: facts.list_map_keys.iter().map(|k| Cow::Borrowed(*k)).collect(),
         atomic: matches!(ty.kind(), Kind::RawExtension | Kind::Json)
-            || facts.map_type == "atomic" || (ty.kind() == Kind::Struct && schema.is_some_and(Schema::is_atomic)),
+            || facts.map_type == "atomic"
+            || (facts.map_type != "granular" && ty.kind() == Kind::Struct && schema.is_some_and(Schema::is_atomic)),
     }
 }
 

@@ -286,7 +286,7 @@ impl Registry {
     pub fn any_version(&self, group: &str, resource: &str) -> Option<Arc<Resource>> {
         let rows = self.rows.read();
         let mut found = rows.values().filter(|r| r.group == group && r.resource == resource);
-        found.clone().find(|r| r.convert.is_none()).or_else(|| found.next()).cloned()
+        found.clone().find(|r| r.convert.is_none() && r.custom.as_ref().is_none_or(|c| c.storage)).or_else(|| found.next()).cloned()
     }
 
     /// The resource of a kind.

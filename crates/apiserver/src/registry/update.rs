@@ -75,6 +75,8 @@ pub async fn update(
             name: change.name,
             old: Some(&old),
             dry_run: options.dry_run,
+            options: None,
+            reinvocation: None,
         };
         match write(server, &attributes, &current, wanted, change, options).await {
             // Another writer came between: only a client that named a version is to hear of it.
@@ -116,6 +118,10 @@ async fn create_instead(
     // The request was let through as an update or a patch.
     let create_it = authz::Attributes { verb: "create", ..authz::Attributes::of(&request.user, &request.info) };
     authz::check(server, &create_it, None)?;
+    if change.upsert {
+        // An apply that creates is unconditional.
+        meta::set(&mut object, "resourceVersion", Value::Null);
+    }
     let stored = if tracked {
         super::decode::check_namespace(resource, &mut object, change.namespace)?;
         create_tracked(server, request, resource, change.namespace, object, options).await?
@@ -135,6 +141,7 @@ fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &
             ("", "services") => "services/specs",
             ("", "endpoints") => "services/endpoints",
             ("", "nodes") => "minions",
+            ("", "replicationcontrollers") => "controllers",
             ("networking.k8s.io", "ingresses") => "ingress",
             (_, resource) => resource,
         };
@@ -190,7 +197,7 @@ async fn write(
     let way = way(resource, &options.subresource);
     let mut new = wanted.object;
     super::decode::check_namespace(resource, &mut new, change.namespace)?;
-    schema::complete(resource.schema, &mut new);
+    schema::complete_unstored(resource.schema, &mut new);
     if matches!(meta::resource_version(&new), "" | "0") {
         meta::set(&mut new, "resourceVersion", meta::resource_version(old));
     }
@@ -294,13 +301,9 @@ fn track(request: &Request, resource: &Resource, way: &Way<'_>, new: &mut Object
                 resources::copy_field(&mut shown, old, path[0]);
             }
         }
-        Way::Status(_) => {
-            let status = shown.get("status").cloned();
+        Way::Status(strategy) => {
             let managed = shown.pointer("/metadata/managedFields").cloned();
-            shown = old.clone();
-            if let (Value::Object(map), Some(status)) = (&mut shown, status) {
-                map.insert("status".into(), status);
-            }
+            strategy.prepare_for_status_update(&request.strategy_ctx(options.dry_run), &mut shown, old);
             meta::set(&mut shown, "managedFields", managed.unwrap_or(Value::Null));
         }
     }

@@ -3,13 +3,13 @@
 //! Loaded on first use; from then on the dispatcher applies every change. Reads copy references.
 
 use super::dispatcher::{Dispatcher, Progress};
-use super::encode::{Encoded, decode, restamped};
+use super::encode::{Codec, restamped};
 use super::event::CacheEvent;
 use super::objects::Objects;
 use super::watchers::{Trigger, Watchers};
-use super::{Meta, Selection, StoreSpec, Stored, WatchEvent};
+use super::{Selection, StoreSpec, Stored, WatchEvent};
+use crate::fairness::Stats;
 use api::Status;
-use bytes::Bytes;
 use kv::{Event, KeyValue, Range, Revision};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
@@ -28,13 +28,13 @@ const PREPARED_MAX: usize = 4096;
 
 /// The cache of one resource.
 pub(super) struct Cacher {
-    spec: Arc<StoreSpec>,
+    codec: Codec,
     prefix: String,
     progress: watch::Receiver<Progress>,
     state: RwLock<State>,
     loading: tokio::sync::Mutex<()>,
     /// What writers already know of the bytes they wrote, by address: the event needs no parsing.
-    prepared: Mutex<HashMap<usize, (Bytes, Meta)>>,
+    prepared: Mutex<HashMap<usize, Stored>>,
 }
 
 struct State {
@@ -84,9 +84,9 @@ pub(super) struct Snapshot {
 }
 
 impl Cacher {
-    pub fn new(spec: Arc<StoreSpec>, prefix: String, progress: watch::Receiver<Progress>) -> Arc<Self> {
-        let state = RwLock::new(State::new(&spec));
-        Arc::new(Self { prefix, progress, state, loading: Default::default(), prepared: Mutex::default(), spec })
+    pub fn new(codec: Codec, prefix: String, progress: watch::Receiver<Progress>) -> Arc<Self> {
+        let state = RwLock::new(State::new(&codec.spec));
+        Arc::new(Self { prefix, progress, state, loading: Default::default(), prepared: Mutex::default(), codec })
     }
 
     pub fn prefix(&self) -> &str {
@@ -109,7 +109,7 @@ impl Cacher {
             let now = *self.progress.borrow();
             match std::mem::replace(&mut state.phase, Phase::Empty) {
                 Phase::Loading(missed) if now.up && now.generation == generation => {
-                    state.load(&self.spec, reply.kvs, reply.revision);
+                    state.load(&self.codec, reply.kvs, reply.revision);
                     missed.iter().for_each(|(revision, events)| self.apply_to(&mut state, *revision, events));
                 }
                 _ => {}
@@ -126,23 +126,23 @@ impl Cacher {
     pub fn reset(&self) {
         let mut state = self.state.write();
         state.phase = Phase::Empty;
-        state.watchers = Watchers::new(self.spec.indexed.len());
+        state.watchers = Watchers::new(self.codec.spec.indexed.len());
         self.prepared.lock().clear();
     }
 
-    /// Tells what is known of bytes that are about to be written.
-    pub fn prepare(&self, encoded: &Encoded) {
-        let mut prepared = self.prepared.lock();
-        if prepared.len() >= PREPARED_MAX {
-            // An engine that copies bytes never takes anything out.
-            prepared.clear();
-        }
-        prepared.insert(encoded.json.as_ptr() as usize, (encoded.json.clone(), encoded.meta.clone()));
+    /// Watchers end; the objects stay.
+    pub fn end_watches(&self) {
+        self.state.write().watchers = Watchers::new(self.codec.spec.indexed.len());
     }
 
-    /// Takes it back: the bytes were not written.
-    pub fn unprepare(&self, encoded: &Encoded) {
-        self.prepared.lock().remove(&(encoded.json.as_ptr() as usize));
+    /// Tells what is known of bytes that are being written.
+    pub fn prepare(&self, stored: &Stored) {
+        let mut prepared = self.prepared.lock();
+        if prepared.len() >= PREPARED_MAX {
+            // Writes that failed leave theirs behind.
+            prepared.clear();
+        }
+        prepared.insert(stored.json.as_ptr() as usize, stored.clone());
     }
 
     /// Applies a transaction's changes of this resource.
@@ -161,11 +161,11 @@ impl Cacher {
         }
         for event in events {
             match (&event.kv, &event.previous) {
-                (Some(kv), _) => state.put(&self.spec, kv.key.clone(), self.decode(kv), revision),
+                (Some(kv), _) => state.put(&self.codec.spec, kv.key.clone(), self.decode(kv), revision),
                 (None, Some(last)) => {
                     // A state that was written and deleted at once is known from the event only.
                     let object = (last.mod_revision == revision).then(|| self.decode(last)).flatten();
-                    state.delete(&self.spec, &last.key, object, revision);
+                    state.delete(&self.codec.spec, &last.key, object, revision);
                 }
                 (None, None) => {}
             }
@@ -175,12 +175,13 @@ impl Cacher {
 
     fn decode(&self, kv: &KeyValue) -> Option<Stored> {
         let prepared = self.prepared.lock().remove(&(kv.value.as_ptr() as usize));
-        if let Some((json, meta)) = prepared
-            && json.len() == kv.value.len()
+        if let Some(stored) = prepared
+            && stored.meta.resource_version == kv.mod_revision
         {
-            return Some(Encoded { json, meta }.stored(kv.mod_revision));
+            return Some(stored);
         }
-        decode(&self.spec, &kv.value, kv.mod_revision)
+        self.codec
+            .decode(kv)
             .inspect_err(
                 |error| tracing::error!(key = &*kv.key, %error, "the stored object is damaged and is not shown"),
             )
@@ -190,6 +191,13 @@ impl Cacher {
     /// One object as it is now.
     pub fn get(&self, key: &str) -> Option<Stored> {
         self.state.read().objects.get(key).cloned()
+    }
+
+    /// How much there is; `None` when it is not loaded.
+    pub fn stats(&self) -> Option<Stats> {
+        let state = self.state.read();
+        let loaded = matches!(state.phase, Phase::Ready);
+        loaded.then(|| Stats { count: state.objects.len() as u64, bytes: state.objects.bytes() as u64 })
     }
 
     /// How many objects there are.
@@ -207,7 +215,7 @@ impl Cacher {
         let state = self.state.read();
         let revision = self.revision(&state)?;
         let (mut items, mut more) = (Vec::new(), false);
-        for (key, stored) in state.objects.candidates(&self.spec, selection, span) {
+        for (key, stored) in state.objects.candidates(&self.codec.spec, selection, span) {
             if limit > 0 && items.len() == limit {
                 more = true;
                 break;
@@ -234,10 +242,10 @@ impl Cacher {
         let revision = self.revision(&state)?;
         let mut backlog = VecDeque::new();
         let mut after = 0;
-        let span = Span::of(&self.prefix, &self.spec, selection);
+        let span = Span::of(&self.prefix, &self.codec.spec, selection);
         match begin {
             Begin::Present => {
-                let present = state.objects.candidates(&self.spec, selection, &span);
+                let present = state.objects.candidates(&self.codec.spec, selection, &span);
                 let selected = present.filter(|(_, stored)| selection.matches(&stored.meta));
                 backlog.extend(selected.map(|(_, stored)| WatchEvent::Added(stored.clone())));
             }
@@ -248,7 +256,7 @@ impl Cacher {
                 after = revision;
             }
         }
-        let trigger = Trigger::of(&self.spec, selection, &span);
+        let trigger = Trigger::of(&self.codec.spec, selection, &span);
         let events = state.watchers.add(&trigger, selection.clone(), after);
         Some(Ok(Registered { backlog, revision, events, trigger }))
     }
@@ -272,11 +280,11 @@ impl State {
         }
     }
 
-    fn load(&mut self, spec: &StoreSpec, kvs: Vec<KeyValue>, revision: Revision) {
-        *self = Self::new(spec);
+    fn load(&mut self, codec: &Codec, kvs: Vec<KeyValue>, revision: Revision) {
+        *self = Self::new(&codec.spec);
         for kv in kvs {
-            match decode(spec, &kv.value, kv.mod_revision) {
-                Ok(stored) => drop(self.objects.insert(spec, kv.key, stored)),
+            match codec.decode(&kv) {
+                Ok(stored) => drop(self.objects.insert(&codec.spec, kv.key, stored)),
                 Err(error) => tracing::error!(key = &*kv.key, %error, "the stored object is damaged and is not shown"),
             }
         }

@@ -6,10 +6,11 @@
 
 use super::cacher::Cacher;
 use super::continuation::too_large;
+use crate::encryption::Encryption;
 use api::Status;
 use kv::{Kv, Revision, WatchBatch, WatchStream};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
@@ -19,8 +20,12 @@ use tokio::time::Instant;
 pub(super) const ROOT: &str = "/registry/";
 /// How long a request waits for a revision.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// History is forgotten when it is between one and two of these old.
+/// How often it is looked whether there is history to forget.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
+/// History is kept so long (twelve looks)...
+const KEEP_LOOKS: usize = 12;
+/// ... or for so many revisions, when they are reached earlier; never less than from one look to the next.
+const KEEP_REVISIONS: Revision = 200_000;
 
 /// How far the cachers are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,7 @@ pub(super) struct Progress {
 /// Feeds every cacher of a server from one watch of the key-value store.
 pub struct Dispatcher {
     kv: Arc<dyn Kv>,
+    encryption: Encryption,
     routes: Mutex<HashMap<String, Vec<Weak<Cacher>>>>,
     progress: watch::Sender<Progress>,
     started: OnceCell<()>,
@@ -44,12 +50,23 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// Builds a dispatcher; it starts with the first use of a store.
     pub fn new(kv: Arc<dyn Kv>) -> Arc<Self> {
+        Self::encrypted(kv, Encryption::default())
+    }
+
+    /// As [`Dispatcher::new`], for resources some of which are sealed.
+    pub fn encrypted(kv: Arc<dyn Kv>, encryption: Encryption) -> Arc<Self> {
         Arc::new(Self {
             kv,
+            encryption,
             routes: Mutex::default(),
             progress: watch::channel(Progress::default()).0,
             started: OnceCell::new(),
         })
+    }
+
+    /// What seals the resources.
+    pub(super) fn encryption(&self) -> &Encryption {
+        &self.encryption
     }
 
     /// The key-value store below.
@@ -196,7 +213,8 @@ async fn reconnect(dispatcher: &Dispatcher) -> WatchStream {
 #[derive(Default)]
 struct Compaction {
     at: Option<Instant>,
-    mark: Revision,
+    /// The revision at each of the last looks, the oldest first.
+    marks: VecDeque<Revision>,
     done: Revision,
 }
 
@@ -213,13 +231,44 @@ impl Compaction {
     }
 
     async fn run(&mut self, dispatcher: &Dispatcher) {
-        if self.mark > self.done {
-            match dispatcher.kv.compact(self.mark).await {
-                Ok(()) => self.done = self.mark,
+        let now = dispatcher.progress.borrow().revision;
+        if let Some(revision) = self.look(now) {
+            match dispatcher.kv.compact(revision).await {
+                Ok(()) => self.done = revision,
                 Err(error) => tracing::warn!(%error, "cannot compact the store"),
             }
         }
-        self.mark = dispatcher.progress.borrow().revision;
-        self.at = (self.mark > self.done).then(|| Instant::now() + COMPACT_EVERY);
+        let more = self.marks.iter().any(|mark| *mark > self.done);
+        self.at = more.then(|| Instant::now() + COMPACT_EVERY);
+    }
+
+    /// Notes the present revision; returns the one before which history is to be forgotten, when there is some.
+    fn look(&mut self, now: Revision) -> Option<Revision> {
+        let mut forget = None;
+        while self.marks.len() >= KEEP_LOOKS
+            || self.marks.len() > 1 && self.marks.front().is_some_and(|mark| now.saturating_sub(*mark) > KEEP_REVISIONS)
+        {
+            forget = self.marks.pop_front();
+        }
+        self.marks.push_back(now);
+        forget.filter(|revision| *revision > self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_is_kept_by_time_and_size() {
+        let mut slow = Compaction::default();
+        let forgotten: Vec<_> = (1..=14).filter_map(|n| slow.look(n * 10)).collect();
+        assert_eq!(forgotten, [10, 20], "an hour is kept");
+        let mut quick = Compaction::default();
+        let forgotten: Vec<_> = (1..=4).filter_map(|n| quick.look(n * 150_000)).collect();
+        assert_eq!(forgotten, [150_000, 300_000], "not more than so much");
+        let mut flood = Compaction::default();
+        let forgotten: Vec<_> = (1..=3).filter_map(|n| flood.look(n * 1_000_000)).collect();
+        assert_eq!(forgotten, [1_000_000], "what a watch may still resume from stays");
     }
 }

@@ -1,8 +1,10 @@
 //! Objects as bytes: canonical JSON, its resource version, and what is parsed of it.
 
 use super::{Meta, StoreSpec, Stored};
+use crate::encryption::Cipher;
 use api::{Object, Status, meta};
 use bytes::{BufMut, Bytes, BytesMut};
+use kv::KeyValue;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -26,16 +28,35 @@ impl Encoded {
 
     /// The object as readers get it.
     pub fn stored(&self, revision: u64) -> Stored {
-        let meta = Meta { resource_version: revision, ..self.meta.clone() };
-        Stored::of(with_resource_version(&self.json, revision), meta)
+        Self::stamped(&self.json, &self.meta, revision)
+    }
+
+    /// As [`Encoded::stored`], of its parts.
+    pub fn stamped(json: &Bytes, meta: &Meta, revision: u64) -> Stored {
+        let meta = Meta { resource_version: revision, ..meta.clone() };
+        Stored::of(with_resource_version(json, revision), meta)
     }
 }
 
-/// Parses a value of the key-value store.
-pub(super) fn decode(spec: &StoreSpec, json: &Bytes, revision: u64) -> Result<Stored, Status> {
-    let object: Object = serde_json::from_slice(json).map_err(Status::internal)?;
-    let meta = Meta { resource_version: revision, ..parse_meta(spec, &object) };
-    Ok(Stored::of(with_resource_version(json, revision), meta))
+/// How a resource is kept: its form, and what seals it.
+#[derive(Clone)]
+pub(super) struct Codec {
+    pub spec: Arc<StoreSpec>,
+    pub cipher: Option<Arc<Cipher>>,
+}
+
+impl Codec {
+    /// Reads a value of the key-value store.
+    pub fn decode(&self, kv: &KeyValue) -> Result<Stored, Status> {
+        let json = match &self.cipher {
+            Some(cipher) => cipher.open(&kv.key, &kv.value).map_err(Status::internal)?,
+            None => kv.value.clone(),
+        };
+        let object: Object = serde_json::from_slice(&json).map_err(Status::internal)?;
+        let meta = Meta { resource_version: kv.mod_revision, ..parse_meta(&self.spec, &object) };
+        Ok(Stored::of(with_resource_version(&json, kv.mod_revision), meta))
+    }
+
 }
 
 /// The same state at another resource version.
@@ -55,7 +76,8 @@ impl Stored {
     }
 }
 
-fn parse_meta(spec: &StoreSpec, object: &Object) -> Meta {
+/// What is parsed of an object.
+pub(super) fn parse_meta(spec: &StoreSpec, object: &Object) -> Meta {
     let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
     let mut labels: Vec<_> = labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
     labels.sort();
@@ -70,17 +92,23 @@ fn parse_meta(spec: &StoreSpec, object: &Object) -> Meta {
 }
 
 /// Puts a resource version into canonical JSON, where sorted keys have it; 0 leaves it out.
-fn with_resource_version(json: &Bytes, revision: u64) -> Bytes {
+pub(super) fn with_resource_version(json: &Bytes, revision: u64) -> Bytes {
     let Some(place) = Place::find(json) else { return json.clone() };
     if revision == 0 && place.from == place.to {
         return json.clone();
     }
-    let mut out = BytesMut::with_capacity(json.len() + 44);
-    out.put_slice(&json[..place.from]);
+    let mut member = String::new();
     if revision > 0 {
         let (before, after) = (if place.comma_before { "," } else { "" }, if place.comma_after { "," } else { "" });
-        out.put_slice(format!("{before}\"resourceVersion\":\"{revision}\"{after}").as_bytes());
+        member = format!("{before}\"resourceVersion\":\"{revision}\"{after}");
     }
+    if json[place.from..place.to] == *member.as_bytes() {
+        // It is there already: the bytes are shared with the key-value store.
+        return json.clone();
+    }
+    let mut out = BytesMut::with_capacity(json.len() + 44);
+    out.put_slice(&json[..place.from]);
+    out.put_slice(member.as_bytes());
     out.put_slice(&json[place.to..]);
     out.freeze()
 }

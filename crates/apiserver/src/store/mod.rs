@@ -22,16 +22,20 @@ mod read;
 #[cfg(test)]
 mod tests;
 mod types;
+mod view;
 mod watch;
 mod watchers;
 mod write;
 
 pub use dispatcher::Dispatcher;
 pub use types::*;
+pub use view::Convert;
 pub use watch::Watch;
 
 use api::Object;
+use crate::fairness::Stats;
 use cacher::Cacher;
+use encode::Codec;
 use std::sync::Arc;
 
 /// Gives the selectable fields of an object beside `metadata.name` and `metadata.namespace`.
@@ -60,27 +64,40 @@ pub struct StoreSpec {
 
 /// The store of one resource.
 pub struct ObjectStore {
-    spec: Arc<StoreSpec>,
+    codec: Codec,
     dispatcher: Arc<Dispatcher>,
     cacher: Arc<Cacher>,
+    /// How objects are shown, when not as they are stored.
+    view: Option<Arc<view::View>>,
 }
 
 impl ObjectStore {
     /// Builds a store; nothing is read before its first use.
     pub fn new(dispatcher: &Arc<Dispatcher>, spec: StoreSpec) -> Arc<Self> {
-        let spec = Arc::new(spec);
-        let prefix = format!("{}{}/", dispatcher::ROOT, spec.prefix);
-        let cacher = Cacher::new(spec.clone(), prefix, dispatcher.progress());
-        Arc::new(Self { spec, dispatcher: dispatcher.clone(), cacher })
+        let (group, resource) = &spec.group_resource;
+        let codec = Codec { cipher: dispatcher.encryption().cipher(group, resource), spec: Arc::new(spec) };
+        let prefix = format!("{}{}/", dispatcher::ROOT, codec.spec.prefix);
+        let cacher = Cacher::new(codec.clone(), prefix, dispatcher.progress());
+        Arc::new(Self { codec, dispatcher: dispatcher.clone(), cacher, view: None })
     }
 
     /// What it was built from.
     pub fn spec(&self) -> &StoreSpec {
-        &self.spec
+        &self.codec.spec
+    }
+
+    /// How much is stored; `None` before anyone has asked for it.
+    pub fn stats(&self) -> Option<Stats> {
+        self.cacher.stats()
+    }
+
+    /// Ends every watch: what is shown is to change.
+    pub fn end_watches(&self) {
+        self.cacher.end_watches();
     }
 
     fn key(&self, namespace: &str, name: &str) -> String {
-        match self.spec.namespaced {
+        match self.codec.spec.namespaced {
             true => format!("{}{namespace}/{name}", self.cacher.prefix()),
             false => format!("{}{name}", self.cacher.prefix()),
         }

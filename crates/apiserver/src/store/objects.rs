@@ -13,15 +13,21 @@ type Candidates<'a> = Box<dyn Iterator<Item = (&'a Arc<str>, &'a Stored)> + 'a>;
 pub(super) struct Objects {
     map: BTreeMap<Arc<str>, Stored>,
     indexes: Vec<Index>,
+    bytes: usize,
 }
 
 impl Objects {
     pub fn new(indexes: usize) -> Self {
-        Self { map: BTreeMap::new(), indexes: (0..indexes).map(|_| Index::new()).collect() }
+        Self { map: BTreeMap::new(), indexes: (0..indexes).map(|_| Index::new()).collect(), bytes: 0 }
     }
 
     pub fn len(&self) -> usize {
         self.map.len()
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn get(&self, key: &str) -> Option<&Stored> {
@@ -34,6 +40,7 @@ impl Objects {
         for (field, index) in spec.indexed.iter().zip(&mut self.indexes) {
             index.entry(stored.meta.field(field).to_owned()).or_default().insert(key.clone());
         }
+        self.bytes += stored.json.len();
         self.map.insert(key, stored);
         previous
     }
@@ -41,6 +48,7 @@ impl Objects {
     /// Removes an object; returns it.
     pub fn remove(&mut self, spec: &StoreSpec, key: &str) -> Option<Stored> {
         let previous = self.map.remove(key)?;
+        self.bytes -= previous.json.len();
         for (field, index) in spec.indexed.iter().zip(&mut self.indexes) {
             let value = previous.meta.field(field);
             if let Some(keys) = index.get_mut(value) {

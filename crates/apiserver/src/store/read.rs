@@ -2,7 +2,7 @@
 
 use super::cacher::{Begin, Registered, Snapshot, Span};
 use super::continuation::{Continuation, continue_expired, list_expired, too_large, watch_expired};
-use super::encode::decode;
+use super::view::{Shown, split};
 use super::watch::BOOKMARK_EVERY;
 use super::{
     Freshness, ListOptions, ListResult, ObjectStore, Selection, Stored, Watch, WatchEvent, WatchOptions, WatchStart,
@@ -20,12 +20,23 @@ impl ObjectStore {
     /// Reads an object that is as fresh as asked; an exact revision means one at least as new.
     pub async fn get_at(&self, namespace: &str, name: &str, freshness: Freshness) -> Result<Option<Stored>, Status> {
         self.wait(freshness).await?;
-        Ok(self.cacher.get(&self.key(namespace, name)))
+        match self.cacher.get(&self.key(namespace, name)) {
+            Some(stored) => Ok(Some(self.show_one(stored).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Lists objects, page by page when there is a limit.
     pub async fn list(&self, options: ListOptions) -> Result<ListResult, Status> {
-        let span = Span::of(self.cacher.prefix(), &self.spec, &options.selection);
+        match self.view {
+            None => self.list_stored(options).await,
+            Some(_) => self.list_view(options).await,
+        }
+    }
+
+    /// Lists objects as they are stored.
+    pub(super) async fn list_stored(&self, options: ListOptions) -> Result<ListResult, Status> {
+        let span = Span::of(self.cacher.prefix(), &self.codec.spec, &options.selection);
         if options.continue_token.is_empty() {
             return match options.freshness {
                 Freshness::Exact(revision) => self.list_exact(&options, span, revision, false).await,
@@ -51,7 +62,14 @@ impl ObjectStore {
     /// Watches objects. A resource version that is too old or too large is told by the stream's first event, as
     /// upstream does.
     pub async fn watch(&self, options: WatchOptions) -> Result<Watch, Status> {
-        Ok(self.begin_watch(options).await.unwrap_or_else(Watch::failed))
+        if self.view.is_none() {
+            return Ok(self.begin_watch(options).await.unwrap_or_else(Watch::failed));
+        }
+        let (wanted, selection) = split(&options.selection);
+        let start = options.start;
+        let stored = WatchOptions { selection: selection.clone(), ..options };
+        let events = self.begin_watch(stored).await.unwrap_or_else(Watch::failed);
+        Ok(Watch::shown(Shown::stream(self, wanted, &selection, start, events).await))
     }
 
     async fn begin_watch(&self, options: WatchOptions) -> Result<Watch, Status> {
@@ -147,7 +165,7 @@ impl ObjectStore {
                 more = true;
                 break;
             }
-            let stored = decode(&self.spec, &kv.value, kv.mod_revision)?;
+            let stored = self.codec.decode(kv)?;
             if options.selection.matches(&stored.meta) {
                 items.push((kv.key.clone(), stored));
             }

@@ -6,6 +6,7 @@ use super::dispatcher::Progress;
 use super::watchers::Trigger;
 use api::Status;
 use futures::Stream;
+use futures::stream::BoxStream;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -22,6 +23,8 @@ pub(super) const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 pub struct Watch {
     backlog: VecDeque<WatchEvent>,
     live: Option<Live>,
+    /// The events of a view, in place of the others.
+    shown: Option<BoxStream<'static, WatchEvent>>,
 }
 
 struct Live {
@@ -36,7 +39,12 @@ struct Live {
 impl Watch {
     /// A watch that ends with an error.
     pub(super) fn failed(status: Status) -> Self {
-        Self { backlog: [WatchEvent::Error(status)].into(), live: None }
+        Self { backlog: [WatchEvent::Error(status)].into(), live: None, shown: None }
+    }
+
+    /// A watch of a view.
+    pub(super) fn shown(events: BoxStream<'static, WatchEvent>) -> Self {
+        Self { backlog: VecDeque::new(), live: None, shown: Some(events) }
     }
 
     pub(super) fn new(
@@ -47,7 +55,7 @@ impl Watch {
     ) -> Self {
         let Registered { backlog, events, trigger, revision } = registered;
         let bookmark = bookmarks.map(|every| (every, Box::pin(tokio::time::sleep(pause(every)))));
-        Self { backlog, live: Some(Live { events, cacher, trigger, bookmark, progress, sent: revision }) }
+        Self { backlog, live: Some(Live { events, cacher, trigger, bookmark, progress, sent: revision }), shown: None }
     }
 }
 
@@ -62,6 +70,9 @@ impl Stream for Watch {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
         if let Some(event) = self.backlog.pop_front() {
             return Poll::Ready(Some(event));
+        }
+        if let Some(shown) = &mut self.shown {
+            return shown.as_mut().poll_next(cx);
         }
         match &mut self.live {
             Some(live) => live.poll(cx),

@@ -1,9 +1,9 @@
 //! create and guaranteed update.
 
-use super::encode::{Encoded, decode};
+use super::encode::Encoded;
 use super::{Freshness, ObjectStore, Preconditions, Stored, Update, Updated};
 use api::{Object, Status, meta};
-use kv::{Compare, Op, Txn, TxnOutcome};
+use kv::{Compare, Op, Stamp, Txn, TxnOutcome};
 use std::sync::Arc;
 
 impl ObjectStore {
@@ -11,16 +11,16 @@ impl ObjectStore {
     pub async fn create(&self, object: Object, dry_run: bool) -> Result<Stored, Status> {
         let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
         let key: Arc<str> = self.key(&namespace, &name).into();
-        let (group, resource) = &self.spec.group_resource;
+        let (group, resource) = &self.codec.spec.group_resource;
         let exists = || Status::already_exists(group, resource, &name);
-        let encoded = Encoded::new(&self.spec, object)?;
+        let encoded = Encoded::new(&self.codec.spec, self.unshow(object).await?)?;
         if dry_run {
             let present = self.get(&namespace, &name).await?;
-            return if present.is_some() { Err(exists()) } else { Ok(encoded.stored(0)) };
+            return if present.is_some() { Err(exists()) } else { self.show_one(encoded.stored(0)).await };
         }
         self.cacher.ready(&self.dispatcher).await?;
         match self.commit(&key, 0, Change::Put(&encoded)).await? {
-            TxnOutcome::Committed(revision) => Ok(encoded.stored(revision)),
+            TxnOutcome::Committed(revision) => self.show_one(encoded.stored(revision)).await,
             TxnOutcome::Conflict(_) => Err(exists()),
         }
     }
@@ -39,15 +39,20 @@ impl ObjectStore {
         F: FnMut(&Stored, Object) -> Result<Update, Status> + Send,
     {
         let key: Arc<str> = self.key(namespace, name).into();
-        let (group, resource) = &self.spec.group_resource;
+        let (group, resource) = &self.codec.spec.group_resource;
         self.wait(Freshness::Latest).await?;
         let mut present = self.cacher.get(&key);
         loop {
             let stored = present.ok_or_else(|| Status::not_found(group, resource, name))?;
             self.check(&key, name, preconditions, &stored)?;
-            let update = change(&stored, stored.object()?)?;
+            let shown = self.show_one(stored.clone()).await?;
+            let update = match change(&shown, shown.object()?)? {
+                Update::Write(object) => Update::Write(self.unshow(object).await?),
+                Update::Delete(object) => Update::Delete(self.unshow(object).await?),
+                Update::Keep => Update::Keep,
+            };
             match self.apply(&key, stored, update, dry_run).await? {
-                Ok(updated) => return Ok(updated),
+                Ok(updated) => return Ok(Updated { stored: self.show_one(updated.stored).await?, ..updated }),
                 Err(newer) => present = newer,
             }
         }
@@ -67,7 +72,7 @@ impl ObjectStore {
             Update::Delete(object) => (object, true),
         };
         let present = stored.meta.resource_version;
-        let encoded = Encoded::new(&self.spec, object)?;
+        let encoded = Encoded::new(&self.codec.spec, object)?;
         let next = encoded.stored(present);
         let same = next.json == stored.json;
         if same && !deleted {
@@ -87,32 +92,45 @@ impl ObjectStore {
             }
             TxnOutcome::Conflict(states) => {
                 let newer = states.into_iter().next().flatten();
-                Ok(Err(newer.map(|kv| decode(&self.spec, &kv.value, kv.mod_revision)).transpose()?))
+                Ok(Err(newer.map(|kv| self.codec.decode(&kv)).transpose()?))
             }
         }
     }
 
     async fn commit(&self, key: &Arc<str>, present: u64, change: Change<'_>) -> Result<TxnOutcome, Status> {
-        let put = |encoded: &Encoded| Op::Put(key.clone(), encoded.json.clone());
-        let (ops, encoded) = match change {
-            Change::Put(encoded) => (vec![put(encoded)], Some(encoded)),
-            Change::PutAndDelete(encoded) => (vec![put(encoded), Op::Delete(key.clone())], Some(encoded)),
-            Change::Delete => (vec![Op::Delete(key.clone())], None),
+        let (encoded, delete) = match change {
+            Change::Put(encoded) => (Some(encoded), false),
+            Change::PutAndDelete(encoded) => (Some(encoded), true),
+            Change::Delete => (None, true),
         };
+        let mut ops = Vec::with_capacity(2);
+        ops.extend(encoded.map(|encoded| self.put(key, encoded)).transpose()?);
+        ops.extend(delete.then(|| Op::Delete(key.clone())));
         let compares = vec![Compare { key: key.clone(), mod_revision: present }];
-        if let Some(encoded) = encoded {
-            self.cacher.prepare(encoded);
-        }
-        let outcome = self.dispatcher.kv().txn(Txn { compares, ops, durability: self.spec.durability }).await;
-        if let Some(encoded) = encoded.filter(|_| !matches!(outcome, Ok(TxnOutcome::Committed(_)))) {
-            self.cacher.unprepare(encoded);
-        }
+        let outcome = self.dispatcher.kv().txn(Txn { compares, ops, durability: self.codec.spec.durability }).await;
         outcome.map_err(Status::internal)
+    }
+
+    /// What is kept is what readers get, resource version included, so that the store and the cacher share it; unless
+    /// it is sealed.
+    fn put(&self, key: &Arc<str>, encoded: &Encoded) -> Result<Op, Status> {
+        if let Some(cipher) = &self.codec.cipher {
+            return Ok(Op::Put(key.clone(), cipher.seal(key, &encoded.json).map_err(Status::internal)?));
+        }
+        let (cacher, json, meta) = (Arc::downgrade(&self.cacher), encoded.json.clone(), encoded.meta.clone());
+        let stamp = Stamp::new(move |revision| {
+            let stored = Encoded::stamped(&json, &meta, revision);
+            if let Some(cacher) = cacher.upgrade() {
+                cacher.prepare(&stored);
+            }
+            stored.json
+        });
+        Ok(Op::Stamp(key.clone(), stamp))
     }
 
     /// Checks preconditions, with the texts of upstream's storage layer and delete strategy.
     fn check(&self, key: &str, name: &str, wanted: &Preconditions, stored: &Stored) -> Result<(), Status> {
-        let (group, resource) = &self.spec.group_resource;
+        let (group, resource) = &self.codec.spec.group_resource;
         if let Some(uid) = wanted.uid.as_ref().filter(|uid| **uid != stored.meta.uid) {
             let why = format!(
                 "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \

@@ -35,6 +35,8 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
         name: &name,
         old: None,
         dry_run: options.dry_run,
+        options: None,
+        reinvocation: None,
     };
     admission::admit(server, &attributes, &mut binding).await?;
     admission::validate(server, &attributes, Some(&binding)).await?;

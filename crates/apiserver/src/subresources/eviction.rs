@@ -35,8 +35,11 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
         name,
         old: None,
         dry_run: write.dry_run,
+        options: None,
+        reinvocation: None,
     };
     admission::admit(server, &attributes, &mut eviction).await?;
+    admission::validate(server, &attributes, Some(&eviction)).await?;
     let mut options = delete_options(&eviction);
     options.dry_run |= write.dry_run;
     let stored = pods.store.get(namespace, name).await?.ok_or_else(|| pods.not_found(name))?;
@@ -44,9 +47,37 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     if !ignores_budget(&pod) {
         charge_budget(server, request, &pod, options.dry_run).await?;
     }
+    let told = tell_disruption(pods, request, &options).await?;
+    if options.resource_version.is_some() && !options.dry_run {
+        options.resource_version = Some(told.to_string());
+    }
     delete(server, request, pods, namespace, name, &options).await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     answer::plain(request, 201, &done)
+}
+
+/// Notes in the pod's status why it ends, for whoever judges its failure (KEP-3329).
+/// The pod's resource version after that.
+async fn tell_disruption(pods: &Resource, request: &Request, options: &DeleteOptions) -> Result<u64, Status> {
+    let now = time(request.now);
+    let change = |_: &Stored, mut pod: Object| {
+        let generation = meta::generation(&pod);
+        let status = meta::field_mut(&mut pod, "status");
+        let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+        let Some(list) = conditions.as_array_mut() else { return Ok(Update::Keep) };
+        list.retain(|c| c["type"] != "DisruptionTarget");
+        list.push(json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastProbeTime": null, "lastTransitionTime": now,
+            "observedGeneration": generation,
+        }));
+        Ok(Update::Write(pod))
+    };
+    let resource_version = options.resource_version.as_deref().and_then(|v| v.parse().ok());
+    let expected = Preconditions { uid: options.uid.clone(), resource_version };
+    let (namespace, name) = (&request.info.namespace, &request.info.name);
+    let updated = pods.store.guaranteed_update(namespace, name, &expected, change, options.dry_run).await?;
+    Ok(updated.stored.meta.resource_version)
 }
 
 fn delete_options(eviction: &Object) -> DeleteOptions {

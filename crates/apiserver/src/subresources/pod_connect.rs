@@ -11,7 +11,7 @@ use crate::server::ApiServer;
 use api::{Object, Status};
 use http::Response;
 use http::header::UPGRADE;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How the streams' parameters are called by kubelets.
 const STREAMS: [(&str, &str); 4] = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
@@ -32,10 +32,12 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
         subresource: &info.subresource,
         namespace: &info.namespace,
         name: &info.name,
-        old: Some(&pod),
+        old: None,
         dry_run: false,
+        options: None,
+        reinvocation: None,
     };
-    admission::validate(server, &attributes, None).await?;
+    admission::connect(server, &attributes, options(request)).await?;
     let path = path(request, &pod)?;
     let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or("");
     if node.is_empty() {
@@ -45,6 +47,27 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
         return Err(Status::bad_request("Upgrade request required"));
     }
     forward(server, request, &Target::kubelet(server, node, path).await?).await
+}
+
+/// The parameters as the object that admission sees.
+fn options(request: &Request) -> Object {
+    let query = &request.query;
+    if request.info.subresource == "portforward" {
+        let ports: Vec<i64> = query.all("ports").iter().flat_map(|p| p.split(',')).filter_map(|p| p.parse().ok()).collect();
+        return json!({"kind": "PodPortForwardOptions", "apiVersion": "v1", "ports": ports});
+    }
+    let kind = if request.info.subresource == "exec" { "PodExecOptions" } else { "PodAttachOptions" };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    for (flag, _) in STREAMS.iter().filter(|(flag, _)| query.flag(flag)) {
+        options[flag] = true.into();
+    }
+    if query.has("container") {
+        options["container"] = query.get("container").into();
+    }
+    if query.has("command") {
+        options["command"] = json!(query.all("command"));
+    }
+    options
 }
 
 fn path(request: &Request, pod: &Object) -> Result<String, Status> {

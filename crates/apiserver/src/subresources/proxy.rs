@@ -1,6 +1,7 @@
 //! `pods/proxy`, `services/proxy`, `nodes/proxy`: HTTP requests sent on into the cluster.
 
 use super::upstream::{Scheme, Target, forward, query};
+use crate::admission::{self, Attributes, Operation};
 use crate::body::Body;
 use crate::handlers::Request;
 use crate::registry::Resource;
@@ -10,10 +11,26 @@ use api::selector::{LabelSelector, Requirement};
 use api::{Object, Status};
 use http::Response;
 use rand::seq::IndexedRandom;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Sends the request on.
 pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
+    let info = &request.info;
+    let attributes = Attributes {
+        request,
+        resource,
+        operation: Operation::Connect,
+        subresource: "proxy",
+        namespace: &info.namespace,
+        name: &info.name,
+        old: None,
+        dry_run: false,
+        options: None,
+        reinvocation: None,
+    };
+    let kind = resource.subresource("proxy").map_or("", |fact| fact.kind);
+    let options = json!({"kind": kind, "apiVersion": "v1", "path": path(request)});
+    admission::connect(server, &attributes, options).await?;
     let target = match resource.resource.as_str() {
         "nodes" => node(server, request).await?,
         "pods" => pod(request, resource).await?,
@@ -24,10 +41,10 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
 
 /// The path below `proxy`, with the query.
 fn path(request: &Request) -> String {
-    let marker = "/proxy";
+    // `/api/v1/[namespaces/NAMESPACE/]RESOURCE/NAME/proxy`, as sent: a name may say "proxy" too.
+    let above = if request.info.namespace.is_empty() { 5 } else { 7 };
     let path = &request.info.path;
-    let at = path.find(marker).map_or(path.len(), |at| at + marker.len());
-    let rest = if path[at..].is_empty() { "/" } else { &path[at..] };
+    let rest = path.match_indices('/').nth(above).map_or("/", |(at, _)| &path[at..]);
     let pairs: Vec<_> = request.query.pairs().iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     if pairs.is_empty() { rest.to_owned() } else { format!("{rest}?{}", query(&pairs)) }
 }

@@ -5,7 +5,8 @@ use crate::handlers::patch::{self, PatchType};
 use crate::handlers::{Request, answer, namespace, options};
 use crate::registry::decode::{Expected, body, canonical_quantity};
 use crate::registry::update::{Change, Changed, update};
-use crate::registry::{Resource, facts::BuiltIn};
+use crate::registry::create::WriteOptions;
+use crate::registry::{Resource, facts::BuiltIn, meta as system};
 use crate::server::ApiServer;
 use crate::store::Preconditions;
 use api::{Cause, Gvk, Object, Status, meta};
@@ -13,6 +14,8 @@ use http::Response;
 use serde_json::{Value, json};
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
+/// Where the scaled object has the number of replicas.
+const REPLICAS: [&str; 2] = ["f:spec", "f:replicas"];
 
 /// Answers a request for the scale.
 pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
@@ -36,7 +39,12 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         Change { namespace, name, upsert: false, unconditional: patch.is_some() || resource.custom.is_some(), preconditions: Preconditions::default() };
     let mut make = |old: Option<&Object>| {
         let old = old.ok_or_else(|| resource.not_found(name))?;
+        let mut tracked = false;
         let wanted = match (&patch, &put) {
+            (Some(patch), _) if patch.kind == PatchType::Apply => {
+                tracked = true;
+                applied(request, &show(resource, old)?, old, patch, &options)?
+            }
             (Some(patch), _) => patched(&show(resource, old)?, patch)?,
             (None, Some(scale)) => scale.clone(),
             (None, None) => return Err(Status::internal("a scale without a body")),
@@ -49,13 +57,17 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         }
         let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
         resource.strategy.set_scale(&mut object, replicas);
-        Ok(Changed { object, tracked: false })
+        if tracked {
+            merge::managers_from_scale(&wanted, &REPLICAS, &mut object);
+        }
+        Ok(Changed { object, tracked })
     };
     let outcome = update(server, request, resource, &change, &options, &mut make).await?;
     answer::plain(request, 200, &show(resource, &resource.whole_object(&outcome.stored)?)?)
 }
 
-fn show(resource: &Resource, object: &Object) -> Result<Value, Status> {
+/// The Scale of an object.
+pub fn show(resource: &Resource, object: &Object) -> Result<Value, Status> {
     let scale = resource.strategy.scale(object).ok_or_else(Status::no_such_path)?;
     let metadata: serde_json::Map<String, Value> = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
         .into_iter()
@@ -77,10 +89,34 @@ fn patched(scale: &Value, patch: &patch::Patch) -> Result<Value, Status> {
     let result = match patch.kind {
         PatchType::Json => merge::json_patch(scale, &patch.body),
         PatchType::Strategic => merge::strategic_merge(scale, &patch.body, SCHEMA, &BuiltIn),
-        // An apply of a scale says only how many replicas are wanted.
         PatchType::Merge | PatchType::Apply => merge::merge_patch(scale, &patch.body),
     };
     let mut value = result.map_err(|e| patch::failure(&e))?;
+    schema::decode(SCHEMA, &mut value, canonical_quantity).map_err(Status::bad_request)?;
+    Ok(value)
+}
+
+/// An apply is made on the scale, with the managers that the object's replicas have.
+fn applied(
+    request: &Request,
+    scale: &Value,
+    object: &Object,
+    patch: &patch::Patch,
+    options: &WriteOptions,
+) -> Result<Value, Status> {
+    let mut live = scale.clone();
+    merge::managers_to_scale(object, &REPLICAS, &mut live);
+    let time = system::time(request.now);
+    let apply = merge::Apply {
+        live: &live,
+        applied: &patch.body,
+        manager: &options.manager,
+        force: patch.force,
+        time: &time,
+        subresource: "scale",
+        schema: SCHEMA,
+    };
+    let mut value = merge::apply(&apply, &BuiltIn).map_err(|e| patch::failure(&e))?.object;
     schema::decode(SCHEMA, &mut value, canonical_quantity).map_err(Status::bad_request)?;
     Ok(value)
 }

@@ -46,6 +46,11 @@ pub async fn handle(server: &ApiServer, request: &Request, accounts: &Resource) 
     let stored = accounts.store.get(namespace, name).await?.ok_or_else(|| accounts.not_found(name))?;
     let account = stored.object()?;
     check_name(&token_request, request)?;
+    let (asked, own) = (meta::uid(&token_request), meta::uid(&account));
+    if !asked.is_empty() && asked != own {
+        let why = format!("the UID in the token request ({asked}) does not match the UID of the service account ({own})");
+        return Err(Status::conflict("authentication.k8s.io", "TokenRequest", name, &why));
+    }
     let attributes = Attributes {
         request,
         resource: accounts,
@@ -55,6 +60,8 @@ pub async fn handle(server: &ApiServer, request: &Request, accounts: &Resource) 
         name,
         old: None,
         dry_run: options.dry_run,
+        options: None,
+        reinvocation: None,
     };
     admission::admit(server, &attributes, &mut token_request).await?;
     validate(&token_request)?;

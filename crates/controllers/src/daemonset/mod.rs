@@ -172,7 +172,7 @@ impl DaemonSets {
         let known = history::list(&self.ctx, set.as_ref(), selector, &self.revisions).await?;
         let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|s| s.collision_count);
-        let new = history::New { template: &spec.template, labels, hash_label: HASH, collisions };
+        let new = history::New { template: &spec.template, labels, hash_label: HASH, hash: |template, _, n| template::hash(template, n), collisions };
         history::current(&self.ctx, set.as_ref(), known, new).await
     }
 

@@ -7,14 +7,15 @@ mod status;
 use crate::context::{Context, synced};
 use crate::history;
 use crate::ownership::{self, Claimant, claim, controlled_by, is_already_exists, is_not_found, message};
-use crate::pods;
+use crate::{pods, template};
 use api::k8s::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
-use api::k8s::core::v1::{PersistentVolumeClaim, Pod};
+use api::k8s::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use api::selector::LabelSelector;
 use informer::{Controller, Error, Event, Informer, Key, Reconcile, Requeue, WorkQueue};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use plan::Step;
+use serde_json::Value;
 use std::sync::Arc;
 
 const HASH: &str = "controller.kubernetes.io/hash";
@@ -68,6 +69,10 @@ struct Sync {
     /// The revision pods had before the present update, and the newest.
     current: ControllerRevision,
     update: ControllerRevision,
+}
+
+fn revision_hash(_: &PodTemplateSpec, data: &Value, collisions: Option<i32>) -> String {
+    template::revision_hash(data, collisions.unwrap_or(0))
 }
 
 impl Sync {
@@ -130,9 +135,9 @@ impl StatefulSets {
         let known = history::list(&self.ctx, set.as_ref(), selector, &self.revisions).await?;
         let named = set.status.as_ref().and_then(|s| s.current_revision.clone());
         let current = known.iter().find(|r| r.metadata.name == named).map(|r| ControllerRevision::clone(r));
-        let labels = spec.selector.match_labels.clone().unwrap_or_default();
+        let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|s| s.collision_count);
-        let new = history::New { template: &spec.template, labels, hash_label: HASH, collisions };
+        let new = history::New { template: &spec.template, labels, hash_label: HASH, hash: revision_hash, collisions };
         let (update, old) = history::current(&self.ctx, set.as_ref(), known, new).await?;
         Ok((current.unwrap_or_else(|| update.clone()), update, old))
     }

@@ -66,7 +66,12 @@ pub(super) fn steps(sync: &Sync) -> Vec<Step> {
             .filter(|(o, _)| !(first..end).contains(o)),
     );
     condemned.sort_by_key(|(ordinal, _)| std::cmp::Reverse(*ordinal));
-    for (_, pod) in &condemned {
+    // Scaling down in order waits for what is unhealthy before it; only the first of the unhealthy may go.
+    let first_unhealthy = condemned.iter().rev().find(|(_, p)| !healthy(p)).map(|(ordinal, _)| *ordinal);
+    for (ordinal, pod) in &condemned {
+        if sync.ordered() && !healthy(pod) && first_unhealthy != Some(*ordinal) {
+            return out;
+        }
         if !pods::is_deleting(pod) {
             out.push(Step::Delete((*pod).clone()));
         }
@@ -155,6 +160,9 @@ mod tests {
         check(json!({"replicas": 2}), &[("d-0", true, "new")], &["+1new"]);
         check(json!({"replicas": 2, "podManagementPolicy": "Parallel"}), &[], &["+0new", "+1new"]);
         check(json!({"replicas": 1}), &[("d-0", true, "new"), ("d-1", true, "new"), ("d-2", true, "new")], &["-d-2"]);
+        check(json!({"replicas": 0}), &[("d-0", false, "new"), ("d-1", false, "new"), ("d-2", true, "new")], &["-d-2"]);
+        check(json!({"replicas": 0}), &[("d-0", false, "new"), ("d-1", false, "new")], &[]);
+        check(json!({"replicas": 0}), &[("d-0", false, "new")], &["-d-0"]);
         check(json!({"replicas": 2}), &[("d-0", true, "old"), ("d-1", true, "old")], &["-d-1"]);
         check(json!({"replicas": 2}), &[("d-0", true, "old"), ("d-1", true, "new")], &["-d-0"]);
         check(

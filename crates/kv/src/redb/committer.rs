@@ -195,6 +195,7 @@ impl Committer {
         let on_disk = file.counters();
         drop(file);
         self.counters = on_disk;
+        *self.shared.failure.lock() = None;
         let records = self.doubt.take().unwrap_or_default();
         let newest = records.last().or(self.unwritten.back()).map_or(0, |r| r.revision);
         if newest > 0 && on_disk.revision >= newest {

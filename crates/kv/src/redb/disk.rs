@@ -57,28 +57,46 @@ pub(super) fn prepare(db: &Database) -> Result<Counters> {
     Ok(counters)
 }
 
-/// Reads the newest version of every key.
+/// Versions of a key that are read one after another before the newest is looked up instead.
+const FEW: usize = 4;
+
+/// Reads the newest version of every key. What has a long history (leases) is not read through.
 pub(super) fn load(db: &Database) -> Result<BTreeMap<Arc<str>, KeyValue>> {
     let table = db.begin_read()?.open_table(VERSIONS)?;
     let mut live = BTreeMap::new();
-    let mut newest = None;
-    for entry in table.iter()? {
-        let entry = entry?;
-        if let Some(before) = newest.replace(entry) {
-            let next = newest.as_ref().map(|(key, _)| key.value().0.to_owned());
-            if next.as_deref() != Some(before.0.value().0) {
-                insert_live(&mut live, before.0.value(), before.1.value())?;
+    let mut versions = table.iter()?;
+    let mut newest: Option<(Arc<str>, Revision, Vec<u8>)> = None;
+    let mut seen = 0;
+    while let Some(entry) = versions.next() {
+        let (key, version) = entry?;
+        let (key, revision) = key.value();
+        match &mut newest {
+            Some((name, at, bytes)) if **name == *key => {
+                seen += 1;
+                if seen > FEW {
+                    // There is one at least: the version just read.
+                    if let Some(last) = table.range((key, revision)..=(key, Revision::MAX))?.next_back() {
+                        let (last_key, last_version) = last?;
+                        (*at, *bytes) = (last_key.value().1, last_version.value().to_vec());
+                    }
+                    versions = table.range((key, *at + 1)..)?;
+                } else {
+                    (*at, *bytes) = (revision, version.value().to_vec());
+                }
+            }
+            _ => {
+                insert_live(&mut live, newest.replace((key.into(), revision, version.value().to_vec())))?;
+                seen = 1;
             }
         }
     }
-    if let Some((key, value)) = newest {
-        insert_live(&mut live, key.value(), value.value())?;
-    }
+    insert_live(&mut live, newest)?;
     Ok(live)
 }
 
-fn insert_live(live: &mut BTreeMap<Arc<str>, KeyValue>, key: (&str, u64), version: &[u8]) -> Result<()> {
-    if let Some(kv) = put_version(key.0.into(), key.1, version)? {
+fn insert_live(live: &mut BTreeMap<Arc<str>, KeyValue>, newest: Option<(Arc<str>, Revision, Vec<u8>)>) -> Result<()> {
+    let Some((key, revision, version)) = newest else { return Ok(()) };
+    if let Some(kv) = put_version(key, revision, &version)? {
         live.insert(kv.key.clone(), kv);
     }
     Ok(())

@@ -158,6 +158,10 @@ impl Kv for RedbKv {
         Ok(stream)
     }
 
+    fn is_healthy(&self) -> bool {
+        self.shared.failure.lock().is_none()
+    }
+
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.submit(|queue, reply| queue.compactions.push((revision, reply))).await
     }

@@ -165,7 +165,7 @@ impl<'a> Stage<'a> {
         let mut events: Vec<Event> = Vec::with_capacity(ops.len());
         for op in ops {
             let key = match &op {
-                Op::Put(key, _) | Op::Delete(key) => key.clone(),
+                Op::Put(key, _) | Op::Stamp(key, _) | Op::Delete(key) => key.clone(),
             };
             let touched =
                 events.iter().position(|e| e.kv.as_ref().or(e.previous.as_ref()).is_some_and(|kv| kv.key == key));
@@ -176,12 +176,17 @@ impl<'a> Stage<'a> {
                     Event { kv: present.clone(), previous: present }
                 }
             };
-            match op {
-                Op::Put(key, value) => {
+            let value = match op {
+                Op::Put(_, value) => Some(value),
+                Op::Stamp(_, stamp) => Some(stamp.at(revision)),
+                Op::Delete(_) => None,
+            };
+            match value {
+                Some(value) => {
                     let create_revision = event.kv.as_ref().map_or(revision, |kv| kv.create_revision);
                     event.kv = Some(KeyValue { key, value, create_revision, mod_revision: revision });
                 }
-                Op::Delete(_) => match event.kv.take() {
+                None => match event.kv.take() {
                     Some(last) => event.previous = Some(last),
                     None if touched.is_none() => continue,
                     None => {}

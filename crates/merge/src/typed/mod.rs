@@ -1,6 +1,7 @@
 //! Walking values by their facts: field sets, comparison, merging, removal, validation
 //! (what structured-merge-diff does).
 
+mod atomics;
 mod compare;
 mod merge;
 mod remove;
@@ -52,10 +53,9 @@ impl Typed<'_> {
     /// Type of the elements of a list or map.
     fn element(&self, node: &Node) -> Node {
         let shape = if node.fact.schema.is_empty() { Shape::Untyped } else { Shape::Struct };
-        Node {
-            fact: FieldFact { shape, schema: node.fact.schema.clone(), ..FieldFact::default() },
-            scalar: node.scalar,
-        }
+        let atomic = shape == Shape::Struct && self.facts.is_atomic(&node.fact.schema);
+        let fact = FieldFact { shape, schema: node.fact.schema.clone(), atomic, ..FieldFact::default() };
+        Node { fact, scalar: node.scalar }
     }
 
     /// What an element of an associative list is known by.

@@ -68,10 +68,16 @@ impl Strategy for AdmissionPolicyBinding {
         if spec.has("matchResources") {
             matching::match_resources(&mut errors, spec.at("matchResources"), &SPEC.field("matchResources"));
         }
-        if !self.mutating {
+        if self.mutating {
+            matching::mutable_operations(&mut errors, spec.at("matchResources"), &SPEC.field("matchResources"));
+        } else {
             actions(&mut errors, spec, &SPEC.field("validationActions"));
         }
         errors.0
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        matching::warnings(obj)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,5 +1,6 @@
 //! Rules, match resources and match conditions, shared by webhooks and policies.
 
+use super::expressions::{Compiler, Gives};
 use crate::field::{Errors, Fields, Path, items_mut, map_mut, set_default};
 use crate::{metadata, names};
 use serde_json::Value;
@@ -112,15 +113,42 @@ pub fn match_resources(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     }
 }
 
-/// Errors of match conditions.
-pub fn conditions(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
+/// The error of an expression that does not compile.
+pub fn compiled<T>(errors: &mut Errors, text: &str, compiled: Result<T, String>, path: &Path<'_>) {
+    if let Err(why) = compiled {
+        errors.invalid(path, text, &why);
+    }
+}
+
+/// Errors of operations that policies cannot change anything in.
+pub fn mutable_operations(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    let (rules, supported) = (path.field("resourceRules"), ["*", "CONNECT", "CREATE", "UPDATE"]);
+    for operation in of.list("resourceRules").iter().flat_map(|rule| rule.texts("operations")) {
+        errors.supported(&rules.field("operations"), operation, &supported);
+    }
+}
+
+/// A warning about names that the API is not to have.
+pub fn warnings(object: &Value) -> Vec<String> {
+    const SUFFIX: &str = ".static.k8s.io";
+    let reserved = api::meta::name(object).ends_with(SUFFIX);
+    let text = format!(
+        "metadata.name: names ending with {SUFFIX:?} are reserved for static manifest-based configurations and cannot be managed via the API"
+    );
+    if reserved { vec![text] } else { Vec::new() }
+}
+
+/// Errors of match conditions, which may see `params` or not.
+pub fn conditions(errors: &mut Errors, list: &[Value], params: bool, path: &Path<'_>) {
+    let compiler = Compiler::new(params);
     if list.len() > 64 {
         errors.too_many(path, list.len(), 64);
     }
     for (i, condition) in list.iter().enumerate() {
         let (item, name) = (path.index(i), condition.text("name"));
-        if condition.text("expression").trim().is_empty() {
-            errors.required(&item.field("expression"), "");
+        match condition.text("expression").trim() {
+            "" => errors.required(&item.field("expression"), ""),
+            text => compiled(errors, text, compiler.compile(text, true, Gives::Bool), &item.field("expression")),
         }
         match name {
             "" => errors.required(&item.field("name"), ""),

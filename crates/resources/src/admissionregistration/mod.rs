@@ -1,7 +1,8 @@
-//! `admissionregistration.k8s.io`. Expressions are checked for presence only: CEL is not compiled here.
+//! `admissionregistration.k8s.io`: webhook configurations and admission policies.
 
 pub mod binding;
+pub mod expressions;
 mod matching;
 pub mod policy;
 pub mod webhook;
-mod webhook_client;
+pub(crate) mod webhook_client;

@@ -1,9 +1,10 @@
 //! Admission policies written in CEL.
 
+use super::expressions::{Compiler, Gives};
 use super::matching;
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, field_mut, map_mut, set_default};
+use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
 use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -32,6 +33,9 @@ const MUTATING_COLUMNS: &[Column] = &[
     AGE,
 ];
 const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+const MAX_ANNOTATIONS: usize = 20;
+/// Values may be twice as long: expressions join strings.
+const MAX_ANNOTATION_EXPRESSION: usize = 5 * 1024;
 const NEEDS_ONE: &str = "validations or auditAnnotations must contain at least one item";
 
 impl Strategy for AdmissionPolicy {
@@ -74,13 +78,33 @@ impl Strategy for AdmissionPolicy {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        common(&mut errors, spec);
-        match self.mutating {
-            true => mutations(&mut errors, spec),
-            false => validations(&mut errors, obj, spec),
+        self.errors(obj, false)
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let (new_spec, old_spec) = (new.at("spec"), old.at("spec"));
+        let stays = |field: &str| same(new_spec.at(field), old_spec.at(field));
+        self.errors(new, stays("paramKind") && stays("matchConditions"))
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        let (status, path) = (new.at("status"), Path::root("status"));
+        let (checking, list) = (path.field("typeChecking"), status.at("typeChecking").list("expressionWarnings"));
+        let warnings = checking.field("expressionWarnings");
+        for (i, warning) in list.iter().enumerate() {
+            let path = warnings.index(i);
+            for field in ["warning", "fieldRef"] {
+                if warning.text(field).trim().is_empty() {
+                    errors.required(&path.field(field), "");
+                }
+            }
         }
         errors.0
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        matching::warnings(obj)
     }
 
     fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
@@ -114,6 +138,31 @@ impl Strategy for AdmissionPolicy {
     }
 }
 
+impl AdmissionPolicy {
+    /// All errors; conditions that stay as they are were valid once.
+    fn errors(&self, obj: &Object, same_conditions: bool) -> Vec<Cause> {
+        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
+        common(&mut errors, spec);
+        if self.mutating {
+            matching::mutable_operations(&mut errors, spec.at("matchConstraints"), &SPEC.field("matchConstraints"));
+        }
+        if !same_conditions {
+            let (list, path) = (spec.list("matchConditions"), SPEC.field("matchConditions"));
+            matching::conditions(&mut errors, list, spec.has("paramKind"), &path);
+        }
+        let mut compiler = Compiler::new(spec.has("paramKind"));
+        if self.mutating || !spec.list("variables").is_empty() {
+            compiler = compiler.with_variables();
+        }
+        variables(&mut errors, spec, &mut compiler);
+        match self.mutating {
+            true => mutations(&mut errors, spec, &compiler),
+            false => validations(&mut errors, obj, spec, &compiler),
+        }
+        errors.0
+    }
+}
+
 fn common(errors: &mut Errors, spec: &Value) {
     errors.supported(&SPEC.field("failurePolicy"), spec.text("failurePolicy"), &["Fail", "Ignore"]);
     if spec.has("paramKind") {
@@ -128,19 +177,33 @@ fn common(errors: &mut Errors, spec: &Value) {
             errors.required(&path.field("resourceRules"), "");
         }
     }
-    matching::conditions(errors, spec.list("matchConditions"), &SPEC.field("matchConditions"));
+}
+
+fn variables(errors: &mut Errors, spec: &Value, compiler: &mut Compiler) {
     let list = SPEC.field("variables");
     for (i, variable) in spec.list("variables").iter().enumerate() {
         let (path, name) = (list.index(i), variable.text("name"));
         if name.trim().is_empty() {
             errors.required(&path.field("name"), "name is not specified");
-        } else if !names::c_identifier(name).is_empty() {
+        } else if !is_identifier(name) {
             errors.invalid(&path.field("name"), name, "must be a valid CEL identifier");
         }
-        if variable.text("expression").trim().is_empty() {
-            errors.required(&path.field("expression"), "expression is not specified");
+        let (text, path) = (variable.text("expression"), path.field("expression"));
+        if text.trim().is_empty() {
+            errors.required(&path, "expression is not specified");
+        } else {
+            matching::compiled(errors, text, compiler.variable(name, text), &path);
         }
     }
+}
+
+/// Whether CEL takes a name for an identifier.
+fn is_identifier(name: &str) -> bool {
+    const RESERVED: [&str; 21] = [
+        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
+        "let", "loop", "package", "namespace", "return", "var", "void", "while",
+    ];
+    names::c_identifier(name).is_empty() && !RESERVED.contains(&name)
 }
 
 fn param_kind(errors: &mut Errors, of: &Value, path: &Path<'_>) {
@@ -167,67 +230,114 @@ fn param_kind(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     }
 }
 
-fn validations(errors: &mut Errors, obj: &Object, spec: &Value) {
+fn validations(errors: &mut Errors, obj: &Object, spec: &Value, compiler: &Compiler) {
     let (list, audits) = (spec.list("validations"), spec.list("auditAnnotations"));
     let (path, audit_path) = (SPEC.field("validations"), SPEC.field("auditAnnotations"));
     if list.is_empty() && audits.is_empty() {
         errors.required(&path, NEEDS_ONE);
         return errors.required(&audit_path, NEEDS_ONE);
     }
-    for (i, validation) in list.iter().enumerate() {
-        let path = path.index(i);
-        if validation.text("expression").trim().is_empty() {
-            errors.required(&path.field("expression"), "expression is not specified");
-        }
-        for field in ["messageExpression", "message"] {
-            let text = validation.text(field);
-            if !text.is_empty() && text.trim().is_empty() {
-                errors.invalid(&path.field(field), text, "must be non-empty if specified");
-            } else if field == "message" && text.trim().contains('\n') {
-                errors.invalid(&path.field(field), text, "must not contain line breaks");
-            }
-        }
-        if validation.has("reason") {
-            errors.supported(&path.field("reason"), validation.text("reason"), &REASONS);
-        }
+    for (i, one) in list.iter().enumerate() {
+        validation(errors, one, compiler, &path.index(i));
+    }
+    if audits.len() > MAX_ANNOTATIONS {
+        let text = format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations");
+        errors.invalid(&audit_path, audits.to_vec(), &text);
     }
     for (i, audit) in audits.iter().enumerate() {
-        let (path, key) = (audit_path.index(i), audit.text("key"));
-        let full = format!("{}/{key}", api::meta::name(obj));
-        errors.invalid_each(&path.field("key"), &full, names::qualified_name(&full));
-        if audit.text("valueExpression").trim().is_empty() {
-            errors.required(&path.field("valueExpression"), "valueExpression is not specified");
-        }
+        let path = audit_path.index(i);
+        annotation(errors, api::meta::name(obj), audit, compiler, &path);
+        let key = audit.text("key");
         if audits[..i].iter().any(|a| a.text("key") == key) {
             errors.duplicate(&path.field("key"), key);
         }
     }
 }
 
-fn mutations(errors: &mut Errors, spec: &Value) {
+fn validation(errors: &mut Errors, validation: &Value, compiler: &Compiler, path: &Path<'_>) {
+    let expression = validation.text("expression");
+    match expression.trim() {
+        "" => errors.required(&path.field("expression"), "expression is not specified"),
+        _ => {
+            let compiled = compiler.compile(expression, true, Gives::Bool);
+            matching::compiled(errors, expression, compiled, &path.field("expression"));
+        }
+    }
+    for field in ["messageExpression", "message"] {
+        let (text, path) = (validation.text(field), path.field(field));
+        match (field, text, text.trim()) {
+            (_, "", _) => {}
+            (_, _, "") => errors.invalid(&path, text, "must be non-empty if specified"),
+            ("message", _, trimmed) if trimmed.contains('\n') => {
+                errors.invalid(&path, text, "must not contain line breaks");
+            }
+            ("message", ..) => {}
+            _ => matching::compiled(errors, text, compiler.compile(text, false, Gives::Text), &path),
+        }
+    }
+    if validation.has("reason") {
+        errors.supported(&path.field("reason"), validation.text("reason"), &REASONS);
+    }
+}
+
+fn annotation(errors: &mut Errors, policy: &str, annotation: &Value, compiler: &Compiler, path: &Path<'_>) {
+    let key = annotation.text("key");
+    if policy.is_empty() {
+        errors.invalid(&path.field("key"), key, "requires metadata.name be non-empty");
+    } else {
+        let full = format!("{policy}/{key}");
+        errors.invalid_each(&path.field("key"), &full, names::qualified_name(&full));
+    }
+    let (text, path) = (annotation.text("valueExpression"), path.field("valueExpression"));
+    match text.trim() {
+        "" => errors.required(&path, "valueExpression is not specified"),
+        trimmed if trimmed.len() > MAX_ANNOTATION_EXPRESSION => {
+            errors.required(&path, &format!("must not exceed {MAX_ANNOTATION_EXPRESSION} bytes in length"));
+        }
+        trimmed => matching::compiled(errors, text, compiler.compile(trimmed, true, Gives::TextOrNull), &path),
+    }
+}
+
+fn mutations(errors: &mut Errors, spec: &Value, compiler: &Compiler) {
     let (list, path) = (spec.list("mutations"), SPEC.field("mutations"));
     if list.is_empty() {
         errors.required(&path, "mutations must contain at least one item");
     }
-    for (i, mutation) in list.iter().enumerate() {
-        let path = path.index(i);
-        let kinds = [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")];
-        let kind = mutation.text("patchType");
-        match kinds.iter().find(|(k, _)| *k == kind) {
-            None if kind.is_empty() => errors.required(&path.field("patchType"), ""),
-            None => errors.not_supported(&path.field("patchType"), kind, &kinds.map(|(k, _)| k)),
-            Some((_, field)) if !mutation.has(field) => {
-                errors.required(&path.field(field), &format!("must be specified when patchType is {kind}"));
-            }
-            Some((_, field)) => {
-                if mutation.at(field).text("expression").trim().is_empty() {
-                    errors.required(&path.field(field).field("expression"), "expression is not specified");
-                }
-            }
-        }
+    for (i, one) in list.iter().enumerate() {
+        mutation(errors, one, compiler, &path.index(i));
     }
     match spec.text("reinvocationPolicy") {
         "" => errors.required(&SPEC.field("reinvocationPolicy"), ""),
         policy => errors.one_of(&SPEC.field("reinvocationPolicy"), policy, &["IfNeeded", "Never"]),
+    }
+}
+
+/// A form of mutation: its name, its field, the other form's field, and what its expression gives.
+const FORMS: [(&str, &str, &str, Gives); 2] = [
+    ("ApplyConfiguration", "applyConfiguration", "jsonPatch", Gives::Configuration),
+    ("JSONPatch", "jsonPatch", "applyConfiguration", Gives::Patches),
+];
+
+fn mutation(errors: &mut Errors, mutation: &Value, compiler: &Compiler, path: &Path<'_>) {
+    let kind = mutation.text("patchType");
+    let Some((_, field, other, gives)) = FORMS.iter().find(|(name, ..)| *name == kind) else {
+        return match kind {
+            "" => errors.required(&path.field("patchType"), ""),
+            _ => errors.not_supported(&path.field("patchType"), kind, &FORMS.map(|(name, ..)| name)),
+        };
+    };
+    let at = path.field(field);
+    if !mutation.has(field) {
+        errors.required(&at, &format!("must be specified when patchType is {kind}"));
+    } else {
+        let (text, at) = (mutation.at(field).text("expression").trim(), at.field("expression"));
+        match text {
+            "" => errors.required(&at, ""),
+            _ => matching::compiled(errors, text, compiler.compile(text, true, *gives), &at),
+        }
+    }
+    if mutation.has(other) {
+        let text = format!("must not be specified when patchType is {kind}");
+        errors.invalid(&path.field(other), format!("{{{other}}}"), &text);
     }
 }

@@ -3,7 +3,7 @@
 use super::{matching, webhook_client};
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, field_mut, items_mut, map_mut, set_default};
+use crate::field::{Errors, Fields, Path, field_mut, items_mut, map_mut, same, set_default};
 use crate::{Ctx, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -62,18 +62,15 @@ impl Strategy for WebhookConfiguration {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let (mut errors, list) = (Errors::default(), Path::root("webhooks"));
-        let hooks = obj.list("webhooks");
-        for (i, hook) in hooks.iter().enumerate() {
-            let path = list.index(i);
-            webhook(&mut errors, hook, self.mutating, &path);
-            review_versions(&mut errors, hook, &path.field("admissionReviewVersions"));
-            let name = hook.text("name");
-            if !name.is_empty() && hooks[..i].iter().any(|h| h.text("name") == name) {
-                errors.duplicate(&path.field("name"), name);
-            }
-        }
-        errors.0
+        self.errors(obj, false)
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        self.errors(new, conditions_stay(new, old))
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        matching::warnings(obj)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -83,6 +80,34 @@ impl Strategy for WebhookConfiguration {
     fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
         vec![api::meta::name(obj).into(), obj.list("webhooks").len().into(), age::since_creation(obj, now).into()]
     }
+}
+
+impl WebhookConfiguration {
+    /// All errors; conditions that stay as they are were valid once.
+    fn errors(&self, obj: &Object, same_conditions: bool) -> Vec<Cause> {
+        let (mut errors, list) = (Errors::default(), Path::root("webhooks"));
+        let hooks = obj.list("webhooks");
+        for (i, hook) in hooks.iter().enumerate() {
+            let path = list.index(i);
+            webhook(&mut errors, hook, self.mutating, &path);
+            if !same_conditions {
+                let conditions = hook.list("matchConditions");
+                matching::conditions(&mut errors, conditions, false, &path.field("matchConditions"));
+            }
+            review_versions(&mut errors, hook, &path.field("admissionReviewVersions"));
+            let name = hook.text("name");
+            if !name.is_empty() && hooks[..i].iter().any(|h| h.text("name") == name) {
+                errors.duplicate(&path.field("name"), name);
+            }
+        }
+        errors.0
+    }
+}
+
+fn conditions_stay(new: &Object, old: &Object) -> bool {
+    let (new, old) = (new.list("webhooks"), old.list("webhooks"));
+    let same = |(a, b): (&Value, &Value)| same(a.at("matchConditions"), b.at("matchConditions"));
+    new.len() == old.len() && new.iter().zip(old).all(same)
 }
 
 fn webhook(errors: &mut Errors, hook: &Value, mutating: bool, path: &Path<'_>) {
@@ -108,7 +133,6 @@ fn webhook(errors: &mut Errors, hook: &Value, mutating: bool, path: &Path<'_>) {
         errors.supported(&path.field("reinvocationPolicy"), hook.text("reinvocationPolicy"), &["IfNeeded", "Never"]);
     }
     webhook_client::client_config(errors, hook.at("clientConfig"), &path.field("clientConfig"));
-    matching::conditions(errors, hook.list("matchConditions"), &path.field("matchConditions"));
 }
 
 fn fully_qualified(errors: &mut Errors, name: &str, path: &Path<'_>) {

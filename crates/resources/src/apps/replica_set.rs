@@ -69,10 +69,6 @@ impl Strategy for ReplicaSet {
         apps::replica_counts(new)
     }
 
-    fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
-        vec![("status.replicas", obj.at("status").int("replicas").unwrap_or(0).to_string())]
-    }
-
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

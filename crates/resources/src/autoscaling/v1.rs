@@ -10,7 +10,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// `autoscaling/v1` ⇄ v2.
-pub static V1: Conversion = Conversion { stored: "autoscaling/v2", to_stored, from_stored };
+pub static V1: Conversion = Conversion {
+    stored: "autoscaling/v2",
+    to_stored,
+    from_stored,
+    stored_field: |served| Some(served.to_owned()),
+};
 
 /// v1 autoscalers: their own defaults, all else as v2.
 pub struct HorizontalPodAutoscalerV1;

@@ -49,6 +49,9 @@ impl Strategy for Job {
         if !obj.at("spec").flag("manualSelector") {
             generate_selector(obj);
         }
+    }
+
+    fn prepare_to_store(&self, obj: &mut Object) {
         labels_of_template(obj);
     }
 
@@ -125,6 +128,13 @@ impl Strategy for Job {
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
         super::job_policy::status(new)
+    }
+
+    fn deletion_warning(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+        )
     }
 
     fn default_propagation(&self) -> Propagation {

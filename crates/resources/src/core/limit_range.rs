@@ -29,11 +29,16 @@ impl Strategy for LimitRange {
     }
 
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        // a limit range without a name gets a unique one
+        // a limit range without a name gets a unique one, other than its uid
         if api::meta::name(obj).is_empty() {
-            let uid = api::meta::uid(obj).to_owned();
-            api::meta::set(obj, "name", uid);
+            let (head, tail) = api::meta::uid(obj).split_once('-').unwrap_or_default();
+            let name = format!("{}-{tail}", head.chars().rev().collect::<String>());
+            api::meta::set(obj, "name", name);
         }
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
     }
 
     fn metadata_on_update(&self) -> crate::MetadataChecks {

@@ -2,7 +2,8 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
-use crate::core::pod::{difference, node_selector, volume_sources};
+use crate::core::pod::{node_selector, volume_sources};
+use crate::difference::difference;
 use crate::core::quantities::{quantity, round_up};
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
 use crate::{Ctx, Strategy, copy_field, names};
@@ -114,7 +115,8 @@ impl Strategy for PersistentVolume {
         }
         if !same(&a, &b) {
             let text = "spec.persistentvolumesource is immutable after creation";
-            errors.forbidden(&SPEC.field("persistentvolumesource"), &format!("{text}\n{}", difference(&b, &a)));
+            let changes = difference("io.k8s.api.core.v1.PersistentVolumeSource", &b, &a);
+            errors.forbidden(&SPEC.field("persistentvolumesource"), &format!("{text}\n{changes}"));
         }
         errors.immutable(&Path::root("volumeMode"), now.at("volumeMode"), was.at("volumeMode"));
         if was.has("nodeAffinity") {

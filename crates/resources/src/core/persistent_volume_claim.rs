@@ -1,5 +1,6 @@
 //! Persistent volume claims.
 
+use crate::difference::difference;
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
 use crate::core::persistent_volume::{access_modes, capacity, format_access_modes};
@@ -230,7 +231,8 @@ fn fixed(errors: &mut Errors, new: &Object, old: &Object) {
     if !same(&rest, &before) {
         let text =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        errors.forbidden(&SPEC, &format!("{text}\n{}", super::pod::difference(&before, &rest)));
+        let changes = difference("io.k8s.api.core.v1.PersistentVolumeClaimSpec", &before, &rest);
+        errors.forbidden(&SPEC, &format!("{text}\n{changes}"));
     }
     let size = |obj: &Value| quantity(obj.at("resources").at("requests").at("storage"));
     if size(now) < size(was) && size(now) <= quantity(old.at("status").at("capacity").at("storage")) {

@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::core::pod::volume_sources::csi_driver_name;
-use crate::field::{Errors, Fields, Path, map_mut, set_default};
+use crate::field::{Errors, Fields, Path, map_mut, same, set_default};
 use crate::{Ctx, Strategy};
 use api::table::Column;
 use api::{Cause, Object};
@@ -49,6 +49,13 @@ impl Strategy for CsiDriver {
 
     fn has_status(&self) -> bool {
         false
+    }
+
+    /// The generation starts at none and counts changes.
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        if !same(new.at("spec"), old.at("spec")) {
+            api::meta::set(new, "generation", api::meta::generation(old) + 1);
+        }
     }
 
     fn allow_unconditional_update(&self) -> bool {

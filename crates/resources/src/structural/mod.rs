@@ -4,14 +4,17 @@
 //! name them as text. Objects go through [`Schema::prune`], [`Schema::default_object`] and [`Schema::validate`];
 //! the definitions themselves are checked by `definition`.
 //!
-//! Deliberately absent: rules in CEL (definitions that have them are refused).
+//! Rules in CEL are compiled with the schema, see `rules`.
 
+mod correlate;
 mod defaults;
 pub(crate) mod definition;
+mod embedded;
 mod formats;
 mod list_types;
 mod numbers;
 mod prune;
+mod rules;
 mod validate;
 
 use regex::{Regex, RegexBuilder};
@@ -100,6 +103,7 @@ pub struct Node {
     /// Whether an object is owned as a whole.
     pub atomic: bool,
     pub(crate) bounds: Bounds,
+    pub(crate) rules: Option<rules::Rules>,
     pub(crate) all_of: Vec<usize>,
     pub(crate) any_of: Vec<usize>,
     pub(crate) one_of: Vec<usize>,
@@ -110,12 +114,19 @@ pub struct Node {
 #[derive(Debug)]
 pub struct Schema {
     nodes: Vec<Node>,
+    /// Whether the root is a whole object.
+    whole: bool,
 }
 
 impl Schema {
     /// Compiles `openAPIV3Schema`; what is no schema there counts as absent.
     pub fn new(source: &Value) -> Self {
-        let mut schema = Self { nodes: Vec::new() };
+        Self::of(source, true)
+    }
+
+    /// Compiles a schema, of a whole object or of a part of one.
+    pub(crate) fn of(source: &Value, whole: bool) -> Self {
+        let mut schema = Self { nodes: Vec::new(), whole };
         schema.add(source);
         schema
     }
@@ -170,6 +181,8 @@ impl Schema {
             list_keys: strings(source.get("x-kubernetes-list-map-keys")),
             atomic: text("x-kubernetes-map-type") == "atomic",
             bounds: bounds(source),
+            // Rules are part of the structure only: `allOf` and its like have none.
+            rules: rules::Rules::new(source, at == 0 && self.whole || flag("x-kubernetes-embedded-resource")),
             all_of: each(self, "allOf"),
             any_of: each(self, "anyOf"),
             one_of: each(self, "oneOf"),

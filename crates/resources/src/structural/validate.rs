@@ -1,43 +1,94 @@
 //! Validation of custom resources, with the texts and the order of upstream's OpenAPI validator.
 
+use super::correlate::Correlated;
 use super::{Kind, Node, Schema, formats, numbers};
 use api::{Cause, CauseType};
 use serde_json::Value;
 
 impl Schema {
-    /// Every error of an object, those of its lists' uniqueness last.
-    pub fn validate(&self, object: &Value) -> Vec<Cause> {
+    /// The errors of an object's values; those of a changed object's that did change.
+    pub fn values(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
         let mut out = Vec::new();
-        self.check(0, object, "", &mut out);
-        self.list_types(0, object, "", &mut out);
+        self.check_part(0, new, "", old.map(|old| Correlated::of(self, new, old)), &mut out);
         out
     }
 
+    /// The errors of the values of a changed status.
+    pub fn status_values(&self, new: &Value, old: &Value) -> Vec<Cause> {
+        let mut out = Vec::new();
+        if let (Some(status), Some(node)) = (new.get("status"), self.root().properties.get("status")) {
+            self.check_part(*node, status, "", Correlated::of(self, new, old).key("status"), &mut out);
+        }
+        for cause in &mut out {
+            cause.field = match cause.field.as_str() {
+                "" | "<nil>" => "status".into(),
+                below => format!("status.{below}"),
+            };
+        }
+        out
+    }
+
+    /// The errors of the whole objects inside of an object, and of lists that are to be sets or maps.
+    pub fn invariants(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let mut out = Vec::new();
+        self.embedded_errors(new, &mut out);
+        out.extend(self.lists(new, old));
+        out
+    }
+
+    /// The errors of lists that are to be sets or maps; those of a changed object that were none before need not
+    /// become such.
+    pub fn lists(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let errors = |object: &Value| {
+            let mut found = Vec::new();
+            self.list_types(0, object, "", &mut found);
+            found
+        };
+        let found = errors(new);
+        match old {
+            Some(old) if !found.is_empty() && !errors(old).is_empty() => Vec::new(),
+            _ => found,
+        }
+    }
+
     pub(super) fn check(&self, at: usize, value: &Value, path: &str, out: &mut Vec<Cause>) {
+        self.check_part(at, value, path, None, out);
+    }
+
+    /// Checks a part that may have an old value; the errors of one that did not change are dropped.
+    fn check_part(&self, at: usize, value: &Value, path: &str, old: Option<Correlated<'_>>, out: &mut Vec<Cause>) {
+        let before = out.len();
+        self.check_value(at, value, path, old, out);
+        if out.len() > before && old.is_some_and(|old| old.is_unchanged()) {
+            out.truncate(before);
+        }
+    }
+
+    fn check_value(&self, at: usize, value: &Value, path: &str, old: Option<Correlated<'_>>, out: &mut Vec<Cause>) {
         let node = self.node(at);
         check_type(node, value, path, out);
         if !value.is_null() {
-            self.combinations(node, value, path, out);
+            self.combinations(node, value, path, old, out);
             match value {
                 Value::String(text) => check_string(node, text, path, out),
                 Value::Number(_) => {
                     check_number_type(node, value, path, out);
                     numbers::validate(&node.bounds, value, path, out);
                 }
-                Value::Array(list) => self.check_list(node, list, path, out),
+                Value::Array(list) => self.check_list(node, list, path, old, out),
                 _ => {}
             }
         }
         check_values(node, value, path, out);
         if let Value::Object(map) = value {
-            self.check_object(node, map, path, out);
+            self.check_object(node, map, path, old, out);
         }
     }
 
-    fn combinations(&self, node: &Node, value: &Value, path: &str, out: &mut Vec<Cause>) {
+    fn combinations(&self, node: &Node, value: &Value, path: &str, old: Option<Correlated<'_>>, out: &mut Vec<Cause>) {
         let errors = |at: &usize| {
             let mut found = Vec::new();
-            self.check(*at, value, path, &mut found);
+            self.check_value(*at, value, path, old, &mut found);
             found
         };
         if !node.any_of.is_empty() {
@@ -75,10 +126,10 @@ impl Schema {
         }
     }
 
-    fn check_list(&self, node: &Node, list: &[Value], path: &str, out: &mut Vec<Cause>) {
+    fn check_list(&self, node: &Node, list: &[Value], path: &str, old: Option<Correlated<'_>>, out: &mut Vec<Cause>) {
         if let Some(items) = node.items {
             for (i, item) in list.iter().enumerate() {
-                self.check(items, item, &format!("{path}[{i}]"), out);
+                self.check_part(items, item, &format!("{path}[{i}]"), old.and_then(|old| old.index(i)), out);
             }
         }
         if let Some(min) = node.bounds.min_items.filter(|min| list.len() < *min) {
@@ -90,7 +141,14 @@ impl Schema {
         }
     }
 
-    fn check_object(&self, node: &Node, map: &serde_json::Map<String, Value>, path: &str, out: &mut Vec<Cause>) {
+    fn check_object(
+        &self,
+        node: &Node,
+        map: &serde_json::Map<String, Value>,
+        path: &str,
+        old: Option<Correlated<'_>>,
+        out: &mut Vec<Cause>,
+    ) {
         let place = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
         if let Some(min) = node.bounds.min_properties.filter(|min| map.len() < *min) {
             let text = format!("{path} in body should have at least {min} properties");
@@ -104,7 +162,9 @@ impl Schema {
         }
         for (key, value) in map {
             if let Some(below) = node.properties.get(key).copied().or(node.additional) {
-                self.check(below, value, &place(key), out);
+                // Old and new are of one type: a change of it would not be seen.
+                let old = old.filter(|_| !path.is_empty() || !matches!(key.as_str(), "apiVersion" | "kind"));
+                self.check_part(below, value, &place(key), old.and_then(|old| old.key(key)), out);
             }
         }
     }
@@ -198,8 +258,10 @@ mod tests {
     fn errors_have_upstreams_texts() {
         let check = |schema: Value, value: Value, want: &[&str]| {
             let schema = Schema::new(&json!({"type": "object", "properties": {"x": schema}}));
-            let got: Vec<_> =
-                schema.validate(&json!({"x": value})).iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+            let object = json!({"x": value});
+            let mut found = schema.values(&object, None);
+            found.extend(schema.invariants(&object, None));
+            let got: Vec<_> = found.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
             assert_eq!(got, want);
         };
         check(json!({"type": "integer"}), json!(1), &[]);
@@ -236,5 +298,17 @@ mod tests {
         );
         check(json!({"x-kubernetes-int-or-string": true}), json!("5"), &[]);
         check(json!({"type": "string", "nullable": true}), json!(null), &[]);
+    }
+
+    #[test]
+    fn what_did_not_change_may_stay() {
+        let schema = Schema::new(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "a": {"type": "integer", "maximum": 3}, "b": {"type": "string"}}}}}));
+        let check = |new: Value, old: Value, want: usize| {
+            assert_eq!(schema.values(&json!({"spec": new}), Some(&json!({"spec": old}))).len(), want);
+        };
+        check(json!({"a": 5, "b": "x"}), json!({"a": 5, "b": "y"}), 0);
+        check(json!({"a": 6, "b": "x"}), json!({"a": 5, "b": "x"}), 1);
+        check(json!({"a": 5}), json!({}), 1);
     }
 }

@@ -1,7 +1,10 @@
 //! One file for each command.
 
+pub mod access;
 pub mod agent;
+pub mod api_flags;
 pub mod delete;
+pub mod encryption;
 pub mod image;
 pub mod kubeconfig;
 pub mod logs;

@@ -1,5 +1,6 @@
 //! `sagong server`
 
+use super::api_flags::ApiFlags;
 use crate::server::{self, Part};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,6 +38,10 @@ pub struct Server {
     /// Name of the cluster in kubeconfigs
     #[arg(long, default_value = "sagong", value_name = "NAME")]
     cluster_name: String,
+    #[command(flatten)]
+    access: super::access::Access,
+    #[command(flatten)]
+    api: ApiFlags,
     #[command(flatten)]
     node: NodeFlags,
     /// File to log to instead of stderr
@@ -95,10 +100,12 @@ impl Server {
             service_cidr: self.service_cidr,
             cluster_cidr: cluster_cidr.clone(),
             agent: self.agent,
+            api: self.api.options()?,
             disabled: self.disable,
             write_kubeconfig: self.write_kubeconfig,
             cluster_name: self.cluster_name,
             node: self.node.options(&self.data_dir, cluster_cidr),
+            access: self.access,
             data_dir: self.data_dir,
             ready: server::Ready { file: self.ready_file, socket: std::env::var_os(cluster::notify::VARIABLE).map(PathBuf::from) },
         };

@@ -4,14 +4,18 @@ use super::node::{Surroundings, TlsFiles};
 use super::options::{Options, Part};
 use super::kubeconfig;
 use anyhow::{Context, Result};
+use apiserver::encryption::{Encryption, key_file};
 use apiserver::{ApiServer, UserInfo};
 use informer::InformerFactory;
-use pki::{Ca, Identity, ServiceAccountKey};
+use pki::{Ca, Identity};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// File of the keys that seal secrets, in the data directory.
+pub const ENCRYPTION_KEYS: &str = "encryption.keys";
 
 /// A control plane that runs.
 pub struct ControlPlane {
@@ -37,14 +41,19 @@ impl ControlPlane {
         let pki_dir = dir.join("pki");
         let ca = Arc::new(Ca::load_or_create(&pki_dir)?);
         let front_proxy = Ca::load_or_create_front_proxy(&pki_dir)?;
-        let key = Arc::new(ServiceAccountKey::load_or_create(&pki_dir)?);
+        let key = Arc::new(options.access.token_key(&pki_dir)?);
         let mut config = apiserver::Config::new(kv, ca.clone(), key, (options.advertise, port))?;
         config.front_proxy_ca_pem = front_proxy.cert_pem().to_owned();
+        config.proxy_client = Some(front_proxy.issue_client("front-proxy-client", &[])?);
+        options.access.apply(&mut config)?;
         config.service_cidr = options.service_cidr.clone();
         let (first, dns) = service_addresses(&options.service_cidr)?;
+        config.limits = options.api.limits;
+        config.audit = options.api.audit.clone();
+        config.encryption = Some(encryption(options)?);
         let server = ApiServer::new(config)?;
         let serving_cert = ca.issue_server("kube-apiserver", &names(options, first))?;
-        let tls = Arc::new(pki::tls::server_config(&serving_cert, &[ca.cert_pem()])?);
+        let tls = Arc::new(pki::tls::server_config_asking(&serving_cert, &[ca.cert_pem(), &server.config().front_proxy_ca_pem])?);
         let (served_until, mut serving) = (CancellationToken::new(), JoinSet::new());
         serving.spawn(server.clone().serve(listener, tls, served_until.clone()));
         options.ready.status("starting the API server");
@@ -110,6 +119,15 @@ impl ControlPlane {
             self.serving.abort_all();
         }
     }
+}
+
+/// What seals secrets in the store: keys of the server's own, or what the configuration says.
+fn encryption(options: &Options) -> Result<Encryption> {
+    let own = key_file::load_or_create(&options.data_dir.join(ENCRYPTION_KEYS))?;
+    Ok(match &options.api.encryption_config {
+        Some(file) => apiserver::encryption::config::read(file, own)?,
+        None => Encryption::own(own),
+    })
 }
 
 /// The identity a controller writes with.

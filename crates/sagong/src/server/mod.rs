@@ -13,7 +13,8 @@ mod ready;
 mod remote;
 
 pub use kubeconfig::config as kubeconfig_of;
-pub use options::{NodeOptions, Options, Part, Ready, default_address};
+pub use control_plane::ENCRYPTION_KEYS;
+pub use options::{ApiOptions, NodeOptions, Options, Part, Ready, default_address};
 pub use remote::Remote;
 
 use anyhow::{Context, Result};

@@ -44,6 +44,17 @@ pub struct Ready {
     pub socket: Option<PathBuf>,
 }
 
+/// Options of the API server.
+#[derive(Clone, Debug, Default)]
+pub struct ApiOptions {
+    /// How much is done at once, and for how long.
+    pub limits: apiserver::Limits,
+    /// The audit log.
+    pub audit: apiserver::audit::Settings,
+    /// `EncryptionConfiguration` file.
+    pub encryption_config: Option<PathBuf>,
+}
+
 /// Options of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -55,6 +66,8 @@ pub struct Options {
     pub service_cidr: String,
     /// Addresses of pods.
     pub cluster_cidr: String,
+    /// The API server.
+    pub api: ApiOptions,
     /// Whether a node runs beside the control plane.
     pub agent: bool,
     /// Parts left out.
@@ -63,6 +76,8 @@ pub struct Options {
     pub write_kubeconfig: Option<PathBuf>,
     /// Name in kubeconfigs.
     pub cluster_name: String,
+    /// Who may reach the API and do what.
+    pub access: crate::commands::access::Access,
     /// The node.
     pub node: NodeOptions,
     /// Store and certificates.

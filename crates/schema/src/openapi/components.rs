@@ -137,7 +137,20 @@ fn property(field: Field, flavour: Flavour, texts: &Descriptions) -> Value {
         Value::Object(map) => map,
         _ => Map::new(),
     };
-    describe(&mut out, texts.of_field(field));
+    let mut text = texts.of_field(field);
+    let values = field.enumeration();
+    if !values.is_empty() {
+        match out.get_mut("items") {
+            Some(items) => items["enum"] = json!(values),
+            None => {
+                // Upstream adds a sentence for each value; those are not ours to repeat.
+                let list: Vec<String> = values.iter().map(|value| format!(" - `{:?}`", value)).collect();
+                text.push_str(&format!("\n\nPossible enum values:\n{}", list.join("\n")));
+                out.insert("enum".into(), json!(values));
+            }
+        }
+    }
+    describe(&mut out, text);
     if let Some(default) = default(field, flavour) {
         out.insert("default".into(), default);
     }

@@ -4,10 +4,12 @@
 //! from the facts the documents are made of, not from the documents.
 
 mod components;
+mod custom;
 mod descriptions;
 mod gnostic;
 mod paths;
 
+pub use custom::{CustomKind, openapi_v3_custom};
 pub use descriptions::description;
 
 use crate::resources::resources;
@@ -60,16 +62,17 @@ pub fn openapi_v3(path: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// `/openapi/v2` as JSON.
-pub fn openapi_v2() -> Vec<u8> {
+/// `/openapi/v2` as JSON, with custom resources.
+pub fn openapi_v2(custom: &[CustomKind<'_>]) -> Vec<u8> {
     let texts = Descriptions::unpack();
     let mut out = Vec::with_capacity(4 << 20);
     out.extend_from_slice(
         b"{\"swagger\":\"2.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},\"paths\":",
     );
-    write_object(&mut out, v2_paths());
+    write_object(&mut out, v2_paths(custom));
     out.extend_from_slice(b",\"definitions\":");
-    write_object(&mut out, definitions(&v2_closure(), Flavour::V2, &texts, &group_versions()));
+    let custom = custom::kinds(custom, Flavour::V2);
+    write_object(&mut out, definitions(&v2_closure(), Flavour::V2, &texts, &group_versions()).chain(custom));
     out.extend_from_slice(b",\"securityDefinitions\":");
     out.extend_from_slice(security().to_string().as_bytes());
     out.extend_from_slice(b",\"security\":[{\"BearerToken\":[]}]}");
@@ -77,14 +80,18 @@ pub fn openapi_v2() -> Vec<u8> {
 }
 
 /// `/openapi/v2` as gnostic protobuf (`application/com.github.proto-openapi.spec.v2@v1.0+protobuf`).
-pub fn openapi_v2_protobuf() -> Vec<u8> {
+pub fn openapi_v2_protobuf(custom: &[CustomKind<'_>]) -> Vec<u8> {
     let texts = Descriptions::unpack();
-    gnostic::document(v2_paths(), definitions(&v2_closure(), Flavour::V2, &texts, &group_versions()), &security())
+    let kinds = custom::kinds(custom, Flavour::V2);
+    let closure = v2_closure();
+    let all = definitions(&closure, Flavour::V2, &texts, &group_versions()).chain(kinds).collect::<Vec<_>>();
+    gnostic::document(v2_paths(custom), all.into_iter(), &security())
 }
 
-fn v2_paths() -> impl Iterator<Item = (String, Value)> {
+fn v2_paths<'a>(custom: &'a [CustomKind<'_>]) -> impl Iterator<Item = (String, Value)> + 'a {
     let items = group_versions().into_iter().flat_map(|(g, v)| paths::paths(g, v));
-    items.map(|p| (p.path.clone(), p.render(Flavour::V2)))
+    let custom = custom.iter().flat_map(|kind| paths::custom(kind, Flavour::V2));
+    items.map(|p| (p.path.clone(), p.render(Flavour::V2))).chain(custom)
 }
 
 fn v2_closure() -> Closure {
@@ -210,10 +217,10 @@ mod tests {
 
     #[test]
     fn v2_is_json_and_protobuf() {
-        let doc: Value = serde_json::from_slice(&openapi_v2()).expect("JSON");
+        let doc: Value = serde_json::from_slice(&openapi_v2(&[])).expect("JSON");
         assert_eq!(doc["swagger"], "2.0");
         assert!(doc["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"].is_string());
-        let bytes = openapi_v2_protobuf();
+        let bytes = openapi_v2_protobuf(&[]);
         let mut reader = crate::wire::Reader::new(&bytes);
         let mut fields = Vec::new();
         while let Some((number, _)) = reader.next_field().expect("protobuf") {
@@ -232,7 +239,7 @@ mod tests {
             std::fs::write(format!("{dir}/{name}.json"), openapi_v3(&path).expect("served")).expect("writable");
         }
         std::fs::write(format!("{dir}/index.json"), openapi_v3_index().to_string()).expect("writable");
-        std::fs::write(format!("{dir}/v2.json"), openapi_v2()).expect("writable");
-        std::fs::write(format!("{dir}/v2.pb"), openapi_v2_protobuf()).expect("writable");
+        std::fs::write(format!("{dir}/v2.json"), openapi_v2(&[])).expect("writable");
+        std::fs::write(format!("{dir}/v2.pb"), openapi_v2_protobuf(&[])).expect("writable");
     }
 }

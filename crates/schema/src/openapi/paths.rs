@@ -1,6 +1,7 @@
 //! Paths and operations of a group version, derived from its resources.
 
 use super::components::Flavour;
+use super::custom::CustomKind;
 use crate::resources::{ResourceFact, resources};
 use serde_json::{Map, Value, json};
 
@@ -13,6 +14,8 @@ const PATCHES: [&str; 4] = [
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+const CUSTOM_PATCHES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 const LIST: [(&str, &str); 10] = [
     ("allowWatchBookmarks", "boolean"),
     ("continue", "string"),
@@ -60,8 +63,19 @@ struct Operation {
 /// A path with its operations.
 pub(super) struct PathItem {
     pub(super) path: String,
-    fact: &'static ResourceFact,
+    /// Group, version and kind of what it speaks of.
+    gvk: Value,
+    tag: String,
+    /// Whether protobuf is spoken.
+    protobuf: bool,
     operations: Vec<Operation>,
+}
+
+impl PathItem {
+    fn new(path: String, fact: &ResourceFact, operations: Vec<Operation>) -> Self {
+        let gvk = json!({"group": fact.kind_group, "version": fact.kind_version, "kind": fact.kind});
+        Self { path, gvk, tag: tag(fact.group, fact.version), protobuf: true, operations }
+    }
 }
 
 /// `/api/v1` or `/apis/apps/v1`.
@@ -87,7 +101,7 @@ fn resource_paths(fact: &'static ResourceFact, out: &mut Vec<PathItem>) {
     };
     let mut push = |path: String, operations: Vec<Operation>| {
         if !operations.is_empty() {
-            out.push(PathItem { path, fact, operations });
+            out.push(PathItem::new(path, fact, operations));
         }
     };
     let pick = |verbs: &[&'static str]| {
@@ -98,6 +112,86 @@ fn resource_paths(fact: &'static ResourceFact, out: &mut Vec<PathItem>) {
     if fact.namespaced && fact.has_verb("list") {
         push(format!("{base}/{plural}"), operation(fact, "list", Place::AllNamespaces).into_iter().collect());
     }
+}
+
+/// The paths of a custom resource, in the words of v2 or v3.
+pub(super) fn custom(kind: &CustomKind<'_>, flavour: Flavour) -> Vec<(String, Value)> {
+    let base = base(kind.group, kind.version);
+    let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+    let collection = format!("{base}{scope}/{}", kind.plural);
+    let place = if kind.namespaced { Place::Namespace } else { Place::Cluster };
+    let mut items = vec![
+        (collection.clone(), "", &["list", "create", "deletecollection"][..], place),
+        (format!("{collection}/{{name}}"), "", &["get", "update", "patch", "delete"], place),
+    ];
+    if kind.namespaced {
+        items.push((format!("{base}/{}", kind.plural), "", &["list"], Place::AllNamespaces));
+    }
+    for (name, _) in [("status", kind.status), ("scale", kind.scale)].into_iter().filter(|(_, served)| *served) {
+        items.push((format!("{collection}/{{name}}/{name}"), name, &["get", "update", "patch"], place));
+    }
+    let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+    let render = |(path, sub, verbs, place): (String, &str, &[&'static str], Place)| {
+        let operations = verbs.iter().filter_map(|verb| custom_operation(kind, verb, sub, place)).collect();
+        let tag = tag(kind.group, kind.version);
+        let item = PathItem { path: path.clone(), gvk: gvk.clone(), tag, protobuf: false, operations };
+        (path, item.render(flavour))
+    };
+    items.into_iter().map(render).collect()
+}
+
+fn custom_operation(kind: &CustomKind<'_>, verb: &'static str, sub: &str, place: Place) -> Option<Operation> {
+    let fact = ResourceFact {
+        group: "",
+        version: "",
+        resource: "",
+        subresource: "",
+        kind: "Pod",
+        kind_group: "",
+        kind_version: "v1",
+        namespaced: kind.namespaced,
+        verbs: &[],
+        short_names: &[],
+        categories: &[],
+        singular: "",
+    };
+    // The operation of a built-in kind, with what differs put in its place.
+    let mut operation = operation(&fact, verb, place)?;
+    let model = match sub {
+        "scale" => "io.k8s.api.autoscaling.v1.Scale".to_owned(),
+        _ => kind.model(kind.kind),
+    };
+    match verb {
+        "list" => operation.answer = kind.model(kind.list_kind),
+        "delete" | "deletecollection" => {}
+        _ => operation.answer = model.clone(),
+    }
+    match verb {
+        "create" | "update" => {
+            operation.body = Some(model);
+            operation.consumes = &PRODUCES[..2];
+        }
+        "patch" => operation.consumes = &CUSTOM_PATCHES,
+        _ => {}
+    }
+    operation.streams = false;
+    operation.id = format!(
+        "{}{}{}{}{}{}{}{}",
+        match verb {
+            "get" => "read",
+            "update" => "replace",
+            "deletecollection" => "delete",
+            verb => verb,
+        },
+        group_words(kind.group),
+        capitalized(kind.version),
+        if verb == "deletecollection" { "Collection" } else { "" },
+        if place == Place::Namespace { "Namespaced" } else { "" },
+        kind.kind,
+        capitalized(sub),
+        if place == Place::AllNamespaces { "ForAllNamespaces" } else { "" },
+    );
+    Some(operation)
 }
 
 fn subresource_paths(fact: &'static ResourceFact, out: &mut Vec<PathItem>) {
@@ -115,9 +209,9 @@ fn subresource_paths(fact: &'static ResourceFact, out: &mut Vec<PathItem>) {
             .collect()
     };
     if sub == "proxy" {
-        out.push(PathItem { path: format!("{path}/{{path}}"), fact, operations: operations(true) });
+        out.push(PathItem::new(format!("{path}/{{path}}"), fact, operations(true)));
     }
-    out.push(PathItem { path, fact, operations: operations(false) });
+    out.push(PathItem::new(path, fact, operations(false)));
 }
 
 fn operation(fact: &ResourceFact, verb: &str, place: Place) -> Option<Operation> {
@@ -277,13 +371,11 @@ impl PathItem {
     }
 
     fn operation(&self, op: &Operation, flavour: Flavour) -> Value {
-        let fact = self.fact;
-        let kind = json!({"group": fact.kind_group, "version": fact.kind_version, "kind": fact.kind});
         let mut out = json!({
             "operationId": op.id,
-            "tags": [self.tag()],
+            "tags": [self.tag],
             "x-kubernetes-action": op.action,
-            "x-kubernetes-group-version-kind": kind,
+            "x-kubernetes-group-version-kind": self.gvk,
         });
         let mut parameters: Vec<Value> =
             op.query.iter().map(|(name, ty)| parameter(name, ty, "query", flavour)).collect();
@@ -310,32 +402,33 @@ impl PathItem {
         if !parameters.is_empty() {
             out["parameters"] = parameters.into();
         }
-        out["responses"] = responses(op, flavour);
+        out["responses"] = responses(op, flavour, self.protobuf);
         if flavour == Flavour::V2 {
             out["consumes"] = json!(op.consumes);
-            out["produces"] = json!(media_types(op));
+            out["produces"] = json!(media_types(op, self.protobuf));
             out["schemes"] = json!(["https"]);
         }
         out
     }
-
-    fn tag(&self) -> String {
-        let words = group_words(self.fact.group);
-        let mut chars = words.chars();
-        let lower: String = chars.next().map_or(String::new(), |c| c.to_lowercase().chain(chars).collect());
-        format!("{lower}_{}", self.fact.version)
-    }
 }
 
-fn media_types(op: &Operation) -> Vec<&'static str> {
+fn tag(group: &str, version: &str) -> String {
+    let words = group_words(group);
+    let mut chars = words.chars();
+    let lower: String = chars.next().map_or(String::new(), |c| c.to_lowercase().chain(chars).collect());
+    format!("{lower}_{version}")
+}
+
+fn media_types(op: &Operation, protobuf: bool) -> Vec<&'static str> {
     match (op.answer.as_str(), op.streams) {
         ("string", _) => vec!["*/*"],
+        _ if !protobuf => PRODUCES[..2].to_vec(),
         (_, true) => PRODUCES.into_iter().chain(STREAMS).collect(),
         (_, false) => PRODUCES.to_vec(),
     }
 }
 
-fn responses(op: &Operation, flavour: Flavour) -> Value {
+fn responses(op: &Operation, flavour: Flavour, protobuf: bool) -> Value {
     let schema = match op.answer.as_str() {
         "string" => json!({"type": "string"}),
         name => flavour.reference(name),
@@ -351,7 +444,7 @@ fn responses(op: &Operation, flavour: Flavour) -> Value {
             Flavour::V2 => json!({"description": description, "schema": schema}),
             Flavour::V3 => {
                 let content: Map<String, Value> =
-                    media_types(op).into_iter().map(|m| (m.to_owned(), json!({"schema": schema}))).collect();
+                    media_types(op, protobuf).into_iter().map(|m| (m.to_owned(), json!({"schema": schema}))).collect();
                 json!({"description": description, "content": content})
             }
         };

@@ -5,13 +5,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-/// What a real server gave in both forms: `testdata/pairs.json`, or the file named by `SCHEMA_PAIRS`.
-fn pairs() -> Vec<(String, Value, Vec<u8>)> {
+/// What a real server gave: `testdata/pairs.json`, or the file named by `SCHEMA_PAIRS`.
+fn recorded() -> Value {
     let text = match std::env::var("SCHEMA_PAIRS") {
         Ok(path) => std::fs::read_to_string(path).expect("readable"),
         Err(_) => include_str!("../../testdata/pairs.json").to_owned(),
     };
-    let all: Value = serde_json::from_str(&text).expect("JSON");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Objects in both forms.
+fn pairs() -> Vec<(String, Value, Vec<u8>)> {
+    let all = recorded();
     let one = |p: &Value| {
         let bytes = STANDARD.decode(p["protobuf"].as_str().expect("text")).expect("base64");
         (p["path"].as_str().unwrap_or_default().to_owned(), p["json"].clone(), bytes)
@@ -73,6 +78,47 @@ fn lists_are_written_item_by_item() {
     let empty = ListMessage::new(&json!({"resourceVersion": "7"})).expect("metadata").finish("v1", "PodList");
     let list = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": []});
     assert_eq!(to_protobuf("", &list), Ok(empty));
+}
+
+/// Type and envelope of each frame of a watch stream.
+fn frames(mut stream: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut out = Vec::new();
+    while let Some((length, rest)) = stream.split_first_chunk::<4>() {
+        let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
+        stream = rest;
+        let event = fields(frame);
+        let object = fields(&event[1].1).remove(0).1;
+        out.push((String::from_utf8(event[0].1.clone()).expect("a type"), object));
+    }
+    out
+}
+
+/// The length-delimited fields of a message.
+fn fields(mut message: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut out = Vec::new();
+    while let [tag, rest @ ..] = message {
+        let (mut length, mut at) = (0usize, 0);
+        while {
+            length |= usize::from(rest[at] & 0x7f) << (7 * at);
+            at += 1;
+            rest[at - 1] >= 0x80
+        } {}
+        out.push((tag >> 3, rest[at..at + length].to_vec()));
+        message = &rest[at + length..];
+    }
+    out
+}
+
+#[test]
+fn a_recorded_watch_is_framed_the_same() {
+    let stream = STANDARD.decode(recorded()["watch"]["bytes"].as_str().expect("recorded")).expect("base64");
+    let (mut out, frames) = (Vec::new(), frames(&stream));
+    for (event, envelope) in &frames {
+        let object = from_protobuf("", envelope).expect("an object");
+        out.extend(watch_event_protobuf(event, &to_protobuf("", &object).expect("writes")));
+    }
+    assert!(frames.iter().any(|(event, _)| event == "BOOKMARK"));
+    assert_eq!(out, stream);
 }
 
 #[test]

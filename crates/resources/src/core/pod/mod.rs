@@ -20,7 +20,6 @@ pub mod warnings;
 pub use affinity::{node_selector, taint_effect, tolerations};
 pub use probe::port_number_or_name;
 pub use spec::{Scope, ip, pod_spec};
-pub use update::difference;
 
 use crate::field::{Errors, Fields, Path};
 use crate::{Ctx, Strategy, copy_field};

@@ -1,6 +1,7 @@
 //! What may change of a pod.
 
 use super::affinity;
+use crate::difference::difference;
 use crate::field::{Errors, Fields, Path, same};
 use crate::names;
 use api::{Cause, Object};
@@ -46,7 +47,7 @@ pub fn spec(errors: &mut Errors, new: &Value, old: &Value) {
         gated(errors, &mut rest, old);
     }
     if !same(&rest, old) {
-        errors.forbidden(&SPEC, &format!("{FIXED}\n{}", difference(old, &rest)));
+        errors.forbidden(&SPEC, &format!("{FIXED}\n{}", difference("io.k8s.api.core.v1.PodSpec", old, &rest)));
     }
 }
 
@@ -150,7 +151,7 @@ pub fn ephemeral_containers(errors: &mut Errors, new: &Object, old: &Object) {
             None => errors.forbidden(&path, &format!("existing ephemeral containers {name:?} may not be removed\n")),
             Some(now) if !same(now, was) => {
                 let text =
-                    format!("existing ephemeral containers {name:?} may not be changed\n{}", difference(was, now));
+                    format!("existing ephemeral containers {name:?} may not be changed\n{}", difference("io.k8s.api.core.v1.EphemeralContainer", was, now));
                 errors.forbidden(&path, &text);
             }
             Some(_) => {}
@@ -286,25 +287,6 @@ fn addresses(errors: &mut Errors, status: &Value, field: &str, first: &str, path
         let text = "may specify no more than one IP for each IP family";
         errors.invalid_printed(path, &format!("[{}]", printed.join(",")), text);
     }
-}
-
-/// The lines that differ, as a unified diff with three lines around them.
-pub fn difference(old: &Value, new: &Value) -> String {
-    let print = |v: &Value| serde_json::to_string_pretty(v).unwrap_or_default();
-    let (a, b) = (print(old), print(new));
-    let (a, b): (Vec<&str>, Vec<&str>) = (a.lines().collect(), b.lines().collect());
-    let head = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
-    let room = a.len().min(b.len()) - head;
-    let tail = a.iter().rev().zip(b.iter().rev()).take(room).take_while(|(x, y)| x == y).count();
-    let (start, before, after) = (head.saturating_sub(3), a.len() - tail, b.len() - tail);
-    let end = (before + 3).min(a.len());
-    let mut out = format!("@@ -{},{} +{},{} @@\n", start + 1, end - start, start + 1, end - start + after - before);
-    let mut push = |mark: char, lines: &[&str]| lines.iter().for_each(|line| out.push_str(&format!("{mark}{line}\n")));
-    push(' ', &a[start..head]);
-    push('-', &a[head..before]);
-    push('+', &b[head..after]);
-    push(' ', &a[before..end]);
-    out
 }
 
 #[cfg(test)]

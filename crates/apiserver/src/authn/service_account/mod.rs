@@ -1,6 +1,9 @@
 //! Service account tokens: signature, issuer, time, audience, and that all they are bound to still lives.
 
+mod legacy;
+
 use super::{AUTHENTICATED, CREDENTIAL_ID, Refusal, UserInfo};
+use crate::handlers::Request;
 use crate::server::ApiServer;
 use api::meta;
 use jiff::Timestamp;
@@ -11,40 +14,45 @@ use serde_json::Value;
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// Seconds by which clocks may differ.
 const LEEWAY: i64 = 60;
-const INVALID: &str = "invalid bearer token";
 const INVALIDATED: &str = "service account token has been invalidated";
 
 /// The user of a token and those of `audiences` (empty: the server's own) it is for.
 pub async fn authenticate(
     server: &ApiServer,
+    request: &Request,
     token: &str,
     audiences: &[String],
 ) -> Result<(UserInfo, Vec<String>), Refusal> {
-    let refuse = |why: &str| if why.is_empty() { INVALID.to_owned() } else { format!("[{INVALID}, {why}]") };
-    let payload = server.config().sa_key.verify(token).map_err(|_| refuse(""))?;
+    let none = String::new;
+    let payload = server.config().sa_key.verify(token).map_err(|_| none())?;
     if payload.get("iss").and_then(Value::as_str) == Some(LEGACY_ISSUER) {
         // Such a token names no audience: it is for this server alone.
         let own = &server.config().api_audiences;
         let matching: Vec<_> = own.iter().filter(|a| audiences.is_empty() || audiences.contains(a)).cloned().collect();
         if matching.is_empty() {
-            return Err(refuse(""));
+            return Err(none());
         }
-        let user = legacy(server, &payload, token).await.map_err(|why| refuse(&why))?;
+        let user = legacy::user(server, request, &payload, token).await?;
         return Ok((user, matching));
     }
-    let claims: TokenClaims = serde_json::from_value(payload).map_err(|_| refuse(""))?;
+    let claims: TokenClaims = serde_json::from_value(payload).map_err(|_| none())?;
     if claims.iss != server.config().issuer {
-        return Err(refuse(""));
+        return Err(none());
     }
     let wanted = if audiences.is_empty() { &server.config().api_audiences } else { audiences };
     let matching: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
     if matching.is_empty() {
         let why =
             format!("token audiences {} is invalid for the target audiences {}", quoted(&claims.aud), quoted(wanted));
-        return Err(refuse(&why));
+        return Err(why);
     }
-    check_times(&claims, Timestamp::now().as_second()).map_err(|why| refuse(why))?;
-    check_bindings(server, &claims).await.map_err(|why| refuse(&why))?;
+    let now = Timestamp::now().as_second();
+    check_times(&claims, now)?;
+    check_bindings(server, &claims).await?;
+    if let Some(after) = claims.kubernetes.warnafter.filter(|after| now > *after) {
+        let (user, late) = (&claims.sub, jiff::SignedDuration::from_secs(now - after));
+        request.annotate("authentication.k8s.io/stale-token", format!("subject: {user}, seconds after warning threshold: {}", late.as_secs()));
+    }
     Ok((user(&claims), matching))
 }
 
@@ -133,29 +141,6 @@ pub fn account_user(namespace: &str, name: &str, uid: &str) -> UserInfo {
 /// The groups of a namespace's service accounts.
 pub fn groups(namespace: &str) -> Vec<String> {
     vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")]
-}
-
-/// A token kept in a secret: valid as long as the secret holds it and the account lives.
-async fn legacy(server: &ApiServer, payload: &Value, token: &str) -> Result<UserInfo, String> {
-    let claim = |key: &str| payload.get(format!("kubernetes.io/serviceaccount/{key}")).and_then(Value::as_str);
-    let (Some(namespace), Some(secret), Some(name), Some(uid)) =
-        (claim("namespace"), claim("secret.name"), claim("service-account.name"), claim("service-account.uid"))
-    else {
-        return Err(String::new());
-    };
-    let store = server.store("", "secrets").ok_or(INVALIDATED)?;
-    let stored = store.get(namespace, secret).await.map_err(|e| e.message)?.ok_or(INVALIDATED)?;
-    let object = stored.object().map_err(|e| e.message)?;
-    let held = object.pointer("/data/token").and_then(Value::as_str).and_then(decode_base64);
-    if meta::is_deleting(&object) || !held.is_some_and(|h| pki::equal_in_constant_time(&h, token.as_bytes())) {
-        return Err(INVALIDATED.into());
-    }
-    check_account(server, namespace, &Reference { name: name.into(), uid: uid.into() }).await?;
-    Ok(account_user(namespace, name, uid))
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).ok()
 }
 
 #[cfg(test)]

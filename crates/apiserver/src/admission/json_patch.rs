@@ -1,0 +1,78 @@
+//! JSON patches of webhooks and policies, with the reason why one does not apply.
+
+use api::Object;
+use serde_json::Value;
+
+/// Why a patch does not apply.
+#[derive(Debug, PartialEq)]
+pub enum Failure {
+    /// A test failed.
+    Test(String),
+    /// Another operation did.
+    Operation(String),
+}
+
+impl Failure {
+    /// The text of upstream's library.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Test(why) | Self::Operation(why) => why,
+        }
+    }
+}
+
+/// Applies a patch.
+pub fn apply(object: &Object, patch: &Value) -> Result<Object, Failure> {
+    merge::json_patch(object, patch).map_err(|error| why(object, patch, &error))
+}
+
+/// Finds the first operation that fails.
+fn why(object: &Object, patch: &Value, error: &merge::Error) -> Failure {
+    let mut current = object.clone();
+    for operation in patch.as_array().into_iter().flatten() {
+        match merge::json_patch(&current, &Value::Array(vec![operation.clone()])) {
+            Ok(next) => current = next,
+            Err(_) => return describe(operation),
+        }
+    }
+    Failure::Operation(error.to_string())
+}
+
+fn describe(operation: &Value) -> Failure {
+    let text = |key: &str| operation[key].as_str().unwrap_or("");
+    let (path, from) = (text("path"), text("from"));
+    let key = path.rsplit('/').next().unwrap_or("");
+    match text("op") {
+        "test" => Failure::Test(format!("testing value {path} failed: test failed")),
+        "remove" => Failure::Operation(format!(
+            "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+        )),
+        "add" => {
+            Failure::Operation(format!("add operation does not apply: doc is missing path: {path:?}: missing value"))
+        }
+        "replace" => {
+            Failure::Operation(format!("replace operation does not apply: doc is missing path: {path}: missing value"))
+        }
+        op @ ("move" | "copy") => {
+            Failure::Operation(format!("{op} operation does not apply: doc is missing from path: {from}: missing value"))
+        }
+        odd => Failure::Operation(format!("Unexpected kind: {odd}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn failures_are_named() {
+        let object = json!({"data": {"k": "v"}});
+        let check = |patch: Value, want: Failure| assert_eq!(apply(&object, &patch), Err(want));
+        let test = json!({"op": "test", "path": "/data/k", "value": "z"});
+        check(json!([test]), Failure::Test("testing value /data/k failed: test failed".into()));
+        let text = "add operation does not apply: doc is missing path: \"/a/b\": missing value";
+        check(json!([{"op": "add", "path": "/a/b", "value": 1}, test]), Failure::Operation(text.into()));
+        assert!(apply(&object, &json!([{"op": "add", "path": "/data/x", "value": "1"}])).is_ok());
+    }
+}

@@ -1,0 +1,94 @@
+//! Checks beyond types: literal durations, timestamps and patterns, and literals of one type.
+
+use crate::ast::{Expr, Node, as_text};
+use crate::checker::Checked;
+use crate::error::Issue;
+use crate::library::Regex;
+use crate::source::report;
+use crate::time;
+use crate::types::Type;
+
+/// Checks the literals of a tree.
+pub(crate) fn literals(root: &Node, checked: &Checked) -> Result<(), Vec<Issue>> {
+    let mut walk = Walk { checked, issues: Vec::new() };
+    walk.node(root, false);
+    if walk.issues.is_empty() { Ok(()) } else { Err(walk.issues) }
+}
+
+struct Walk<'c> {
+    checked: &'c Checked,
+    issues: Vec<Issue>,
+}
+
+impl Walk<'_> {
+    /// `exempt`: inside the arguments of `format`, which may mix types.
+    fn node(&mut self, node: &Node, exempt: bool) {
+        match &*node.expr {
+            Expr::Literal(_) | Expr::Ident(_) => {}
+            Expr::Select { operand, .. } => self.node(operand, exempt),
+            Expr::Call { function, target, args } => {
+                self.call(function, args);
+                let exempt = exempt || function == "format";
+                target.iter().chain(args).for_each(|node| self.node(node, exempt));
+            }
+            Expr::List(elements) => {
+                let parts: Vec<(&Node, bool)> = elements.iter().map(|e| (&e.value, e.optional)).collect();
+                self.alike(&parts, exempt, true);
+                elements.iter().for_each(|e| self.node(&e.value, exempt));
+            }
+            Expr::Map(entries) => {
+                self.alike(&entries.iter().map(|e| (&e.key, false)).collect::<Vec<_>>(), exempt, false);
+                self.alike(&entries.iter().map(|e| (&e.value, e.optional)).collect::<Vec<_>>(), exempt, false);
+                entries.iter().for_each(|e| {
+                    self.node(&e.key, exempt);
+                    self.node(&e.value, exempt);
+                });
+            }
+            Expr::Struct { fields, .. } => fields.iter().for_each(|f| self.node(&f.value, exempt)),
+            Expr::Fold(fold) => {
+                [Some(&fold.range), fold.filter.as_ref(), Some(&fold.body)]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|n| self.node(n, exempt));
+            }
+        }
+    }
+
+    fn call(&mut self, function: &str, args: &[Node]) {
+        let Some((arg, text)) = args.first().and_then(|arg| as_text(arg).map(|text| (arg, text))) else { return };
+        let valid = match function {
+            "duration" => time::parse_duration(text).is_some(),
+            "timestamp" => time::parse_timestamp(text).is_some(),
+            "matches" => Regex::new(text).is_ok(),
+            _ => true,
+        };
+        if !valid {
+            report(&mut self.issues, arg.at, format!("invalid {function} argument"));
+        }
+    }
+
+    fn alike(&mut self, nodes: &[(&Node, bool)], exempt: bool, once: bool) {
+        if exempt {
+            return;
+        }
+        let mut first: Option<Type> = None;
+        for (node, optional) in nodes {
+            let t = &self.checked.types[node.id as usize];
+            let t = match t {
+                Type::Optional(inner) if *optional => inner,
+                other => other,
+            };
+            match &first {
+                None => first = Some(t.clone()),
+                Some(expected) if expected == t => {}
+                Some(expected) => {
+                    let message = format!("expected type '{expected}' but found '{t}'");
+                    report(&mut self.issues, node.at, message);
+                    if once {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
