@@ -37,6 +37,11 @@ impl Strategy for ApiService {
         }
     }
 
+    /// The name of the core group's ends with a dot.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        names::path_segment(name, prefix)
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         let (group, version, name) = (spec.text("group"), spec.text("version"), api::meta::name(obj));

@@ -22,8 +22,8 @@ async fn custom_body(request: &Request, resource: &Resource, custom: &Definition
     let (version, kind) = (&resource.version, &resource.kind);
     let failed =
         |why: &str| Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"));
-    let mut object = match format {
-        Format::Json => parse(&bytes).map_err(|why| failed(&why))?,
+    let (mut object, twice) = match format {
+        Format::Json => (parse(&bytes).map_err(|why| failed(&why))?, None),
         Format::Yaml => decode::yaml(&bytes, kind)?,
         Format::Protobuf => return Err(media::unsupported()),
     };
@@ -37,7 +37,7 @@ async fn custom_body(request: &Request, resource: &Resource, custom: &Definition
             "the API version in the data ({found}) does not match the expected API version ({want})"
         )));
     }
-    let mut strict = if format == Format::Json { schema::duplicate_fields(&bytes) } else { Vec::new() };
+    let mut strict = if format == Format::Json { schema::duplicate_fields(&bytes) } else { Vec::from_iter(twice) };
     strict.extend(custom.clean(&mut object).map_err(|why| failed(&why))?);
     validate_fields(request, strict, &|list| failed(&format!("strict decoding error: {list}")))?;
     Ok(object)

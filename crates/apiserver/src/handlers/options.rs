@@ -254,7 +254,7 @@ fn from_body(request: &Request, body: &[u8]) -> Result<Value, Status> {
     let format = Format::of_content_type(&request.headers).ok_or_else(unsupported)?;
     let json = match format {
         Format::Json => body.to_vec(),
-        Format::Yaml => yaml(body, "DeleteOptions")?.to_string().into_bytes(),
+        Format::Yaml => yaml(body, "DeleteOptions")?.0.to_string().into_bytes(),
         Format::Protobuf => schema::from_protobuf(schema, body).map_err(Status::bad_request)?.to_string().into_bytes(),
     };
     if let Ok(value) = serde_json::from_slice::<Value>(&json) {

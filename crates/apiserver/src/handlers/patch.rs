@@ -3,7 +3,7 @@
 use super::{Request, answer, namespace, options, update::check_name};
 use crate::body::Body;
 use crate::registry::create::WriteOptions;
-use crate::registry::decode::{canonical_quantity, invalid_options, parse_yaml, validate_fields};
+use crate::registry::decode::{canonical_quantity, invalid_options, parse_yaml_body, validate_fields};
 use crate::registry::update::{Change, Changed, update};
 use crate::registry::{Resource, meta as system};
 use crate::server::ApiServer;
@@ -106,15 +106,13 @@ pub async fn read(request: &Request, subresource: &str) -> Result<(Patch, WriteO
         return Err(invalid_options("PatchOptions", &causes));
     }
     let bytes = request.read_body().await?;
-    let body = match kind {
-        PatchType::Apply => parse_yaml(&bytes)
-            .map_err(|why| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")))?,
-        _ => parse(&bytes)?,
-    };
-    if kind == PatchType::Apply {
-        let duplicates = schema::duplicate_fields(&bytes);
-        validate_fields(request, duplicates, &|list| Status::bad_request(format!("error strict decoding YAML: {list}")))?;
+    if kind != PatchType::Apply {
+        return Ok((Patch { kind, body: parse(&bytes)?, force: force.unwrap_or(false) }, options));
     }
+    let (body, twice) = parse_yaml_body(&bytes)
+        .map_err(|why| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")))?;
+    let found = twice.map_or_else(|| schema::duplicate_fields(&bytes), |twice| vec![twice]);
+    validate_fields(request, found, &|list| Status::bad_request(format!("error strict decoding YAML: {list}")))?;
     Ok((Patch { kind, body, force: force.unwrap_or(false) }, options))
 }
 

@@ -4,6 +4,7 @@ use super::Resource;
 use crate::handlers::Request;
 use crate::media::{self, Format};
 use api::{Cause, Gvk, Object, Status};
+use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_json::{Value, json};
 
 /// What is done about unknown and duplicate fields.
@@ -56,11 +57,15 @@ pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, 
             schema::decode_slice(expected.schema, &bytes, canonical_quantity)
         }
         Format::Yaml => {
-            let value = yaml(&bytes, kind)?;
+            let (value, twice) = yaml(&bytes, kind)?;
             let header = header_of(&value);
             check_kind(&header, expected).map_err(|why| other(&header, &why))?;
             let json = serde_json::to_vec(&value).map_err(Status::internal)?;
-            schema::decode_slice(expected.schema, &json, canonical_quantity)
+            let decoded = schema::decode_slice(expected.schema, &json, canonical_quantity);
+            decoded.map(|mut decoded| {
+                decoded.strict.splice(0..0, twice);
+                decoded
+            })
         }
         Format::Protobuf => {
             let envelope = schema::Envelope::open(&bytes).map_err(|why| unrecognized(kind, &why, &bytes))?;
@@ -157,8 +162,8 @@ fn check_kind((api_version, kind): &(String, String), expected: &Expected<'_>) -
 }
 
 /// Parses YAML into a JSON value.
-pub fn yaml(bytes: &[u8], kind: &str) -> Result<Value, Status> {
-    parse_yaml(bytes).map_err(|why| {
+pub fn yaml(bytes: &[u8], kind: &str) -> Result<(Value, Option<String>), Status> {
+    parse_yaml_body(bytes).map_err(|why| {
         let quoted: String = bytes.iter().take(256).map(|b| format!("{b:02x}")).collect();
         let why = format!("{why} ({quoted})");
         Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}"))
@@ -167,11 +172,35 @@ pub fn yaml(bytes: &[u8], kind: &str) -> Result<Value, Status> {
 
 /// Parses YAML; errors are worded as Go's parser does, `yaml: line 1: did not find expected node content`.
 pub fn parse_yaml(bytes: &[u8]) -> Result<Value, String> {
+    yaml_with(bytes, DuplicateKeyPolicy::Error)
+}
+
+/// As [`parse_yaml`], but of a key that is given twice the last value counts; the first such key is told, in the
+/// words for strict decoding.
+pub fn parse_yaml_body(bytes: &[u8]) -> Result<(Value, Option<String>), String> {
+    match parse_yaml(bytes) {
+        Ok(value) => Ok((value, None)),
+        Err(why) => match key_given_twice(&why) {
+            Some(twice) => Ok((yaml_with(bytes, DuplicateKeyPolicy::LastWins)?, Some(twice))),
+            None => Err(why),
+        },
+    }
+}
+
+fn yaml_with(bytes: &[u8], duplicates: DuplicateKeyPolicy) -> Result<Value, String> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(json!({}));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| "yaml: control characters are not allowed".to_owned())?;
-    serde_saphyr::from_str(text).map_err(|e| go_yaml_error(&e.to_string()))
+    let options = serde_saphyr::options! { duplicate_keys: duplicates };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| go_yaml_error(&e.to_string()))
+}
+
+/// `line 9: key "foo" already set in map`, if that is what the parser complains of.
+fn key_given_twice(why: &str) -> Option<String> {
+    let (line, rest) = why.strip_prefix("yaml: ")?.split_once(": duplicate mapping key: ")?;
+    let key = rest.split_once(", set ").map_or(rest, |(key, _)| key);
+    Some(format!("yaml: unmarshal errors:\n  {line}: key {key:?} already set in map"))
 }
 
 /// From `error: line 2 column 3: why` and a picture of the place.
