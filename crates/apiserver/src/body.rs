@@ -4,13 +4,18 @@ use api::Status;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body::Body as _;
 use std::io;
+use std::time::Duration;
 
 /// The body of every request and answer, whatever carries it.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The largest request body.
 pub const LIMIT: usize = 3 * 1024 * 1024;
+
+/// How long the rest of a body is waited for that nobody reads.
+const DISCARD: Duration = Duration::from_secs(5);
 
 /// A body that is known as a whole.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
@@ -29,6 +34,15 @@ pub async fn read(body: Body) -> Result<Bytes, Status> {
         Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
         Err(e) => Err(Status::bad_request(e.to_string())),
     }
+}
+
+/// Reads what nobody has read of a body while its answer is sent: HTTP/2 would reset the stream of a request that is
+/// dropped before its end, and the answer that still waits to be sent with it.
+pub fn discard(body: Body) {
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(tokio::time::timeout(DISCARD, Limited::new(body, LIMIT).collect()));
 }
 
 fn too_large() -> Status {

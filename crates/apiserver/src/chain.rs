@@ -114,6 +114,7 @@ async fn finish(
     mut way: Way,
     (long, labels): (bool, Labels),
 ) -> Response<Body> {
+    body::discard(request.take_body());
     let code = response.status().as_u16();
     request.audit.note(|state| state.code = code);
     let goes_on = long && code < 300;

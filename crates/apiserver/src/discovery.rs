@@ -170,8 +170,7 @@ fn resource(fact: &ResourceFact) -> Value {
         }
     }
     if fact.has_verb("list") && fact.subresource.is_empty() {
-        let hash = pki::sha256_hex(format!("{}/{}/{}", fact.group, fact.version, fact.kind).as_bytes());
-        out["storageVersionHash"] = hash[..11].into();
+        out["storageVersionHash"] = custom::storage_version_hash(fact.group, fact.version, fact.kind).into();
     }
     out
 }
@@ -241,12 +240,12 @@ async fn openapi(server: &ApiServer, request: &Request, parts: &[&str]) -> Resul
     let accept = request.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     match parts {
         ["openapi", "v2"] if accept.contains(OPENAPI_PROTOBUF) => {
-            let document = crate::custom::openapi::Version2::new(server.registry());
+            let document = aggregator::openapi::Version2::new(server);
             let tag = format!("{}P", document.hash());
             Ok(tagged(request, &tag, || document.protobuf().into(), OPENAPI_PROTOBUF_TYPE))
         }
         ["openapi", "v2"] => {
-            let document = crate::custom::openapi::Version2::new(server.registry());
+            let document = aggregator::openapi::Version2::new(server);
             Ok(tagged(request, &document.hash(), || document.json().into(), "application/json"))
         }
         ["openapi", "v3"] => {

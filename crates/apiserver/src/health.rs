@@ -95,7 +95,8 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Option<Resp
     let Some(root) = known.into_iter().find(|k| path == *k || path.starts_with(&format!("{k}/"))) else {
         return Ok(None);
     };
-    if !matches!(request.method, Method::GET | Method::HEAD) {
+    let reads = request.method == Method::GET || (request.method == Method::HEAD && root != "/version");
+    if !reads {
         return Err(Status::method_not_allowed());
     }
     match (root, path) {

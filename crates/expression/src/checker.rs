@@ -276,7 +276,7 @@ impl Checker<'_> {
         for element in elements {
             let t = self.node(&element.value);
             let t = self.optional_part(&element.value, t, element.optional);
-            joined = Some(self.join(&element.value, joined, t));
+            joined = Some(self.join(joined, t));
         }
         Type::list(joined.unwrap_or_else(|| self.bound.fresh()))
     }
@@ -285,10 +285,10 @@ impl Checker<'_> {
         let (mut key, mut value) = (None, None);
         for entry in entries {
             let t = self.node(&entry.key);
-            key = Some(self.join(&entry.key, key, t));
+            key = Some(self.join(key, t));
             let t = self.node(&entry.value);
             let t = self.optional_part(&entry.value, t, entry.optional);
-            value = Some(self.join(&entry.value, value, t));
+            value = Some(self.join(value, t));
         }
         match (key, value) {
             (Some(key), Some(value)) => Type::map(key, value),
@@ -309,15 +309,14 @@ impl Checker<'_> {
         inner
     }
 
-    /// All elements of a list are of one type.
-    fn join(&mut self, node: &Node, before: Option<Type>, t: Type) -> Type {
+    /// The type of a list's elements so far; `dyn` where they differ.
+    fn join(&mut self, before: Option<Type>, t: Type) -> Type {
         let Some(before) = before else { return t };
         if self.bound.assign(&before, &t) {
             return most_general(&before, &t);
         }
-        let (expected, found) = (self.show(&before), self.show(&t));
-        self.error(node.at, format!("expected type '{expected}' but found '{found}'"));
-        Type::Error
+        // Reported after the check, for lists that may not mix types.
+        Type::Dyn
     }
 
     fn object(&mut self, node: &Node, name: &str, fields: &[Field]) -> Type {

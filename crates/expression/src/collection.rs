@@ -207,11 +207,11 @@ impl<'a> Map<'a> {
     pub fn find(&self, name: &str) -> Result<Option<Value<'a>>, EvalError> {
         match self {
             Self::Json(fields, decl) => match &decl.kind {
-                Kind::Object(object) => {
+                Kind::Object(_) => {
                     let Some(property) = unescape(name) else { return Ok(None) };
                     // A null in place of a field counts as absent.
                     let json = fields.get(property.as_ref()).filter(|json| !json.is_null());
-                    json.zip(object.fields.get(name)).map(|(json, decl)| Value::view(json, decl)).transpose()
+                    json.zip(decl.field(name)).map(|(json, decl)| Value::view(json, decl)).transpose()
                 }
                 Kind::Map(value) => fields.get(name).map(|json| Value::view(json, value)).transpose(),
                 _ => Ok(fields.get(name).map(Value::json)),

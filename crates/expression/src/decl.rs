@@ -1,6 +1,6 @@
 //! Declared types: what a schema says of the values an expression sees, with the bounds that cost estimates need.
 
-use crate::escape::escape;
+use crate::escape::{escape, is_reserved};
 use crate::limits::MAX_REQUEST_SIZE_BYTES;
 use crate::types::Type;
 use serde_json::Value as Json;
@@ -21,6 +21,8 @@ pub struct DeclType {
     pub max_elements: i64,
     /// The fewest bytes of a value in JSON.
     pub min_serialized_size: i64,
+    /// Whether a value may be `null`.
+    pub nullable: bool,
 }
 
 /// The shapes of declared types.
@@ -87,7 +89,7 @@ impl DeclType {
     }
 
     fn simple(kind: Kind, max_elements: i64, min_serialized_size: i64) -> Arc<Self> {
-        Arc::new(Self { kind, max_elements, min_serialized_size })
+        Arc::new(Self { kind, max_elements, min_serialized_size, nullable: false })
     }
 
     /// A string of unknown length.
@@ -194,7 +196,11 @@ impl DeclType {
     /// The declared type of a field or value.
     pub(crate) fn field(&self, name: &str) -> Option<&Arc<DeclType>> {
         match &self.kind {
-            Kind::Object(object) => object.fields.get(name),
+            // Words that CEL reserves may be written as they are after a dot.
+            Kind::Object(object) => {
+                let reserved = || is_reserved(name).then(|| object.fields.get(&format!("__{name}__"))).flatten();
+                object.fields.get(name).or_else(reserved)
+            }
             Kind::Map(value) => Some(value),
             _ => None,
         }
@@ -208,6 +214,11 @@ struct Reader<'s, 'r> {
 impl<'s> Reader<'s, '_> {
     fn read(&self, schema: &'s Json, root: bool, name: &str, depth: usize) -> Option<Arc<DeclType>> {
         let schema = self.target(schema)?;
+        let decl = self.shape(schema, root, name, depth)?;
+        Some(if flag(schema, "nullable") { Arc::new(DeclType { nullable: true, ..Arc::unwrap_or_clone(decl) }) } else { decl })
+    }
+
+    fn shape(&self, schema: &'s Json, root: bool, name: &str, depth: usize) -> Option<Arc<DeclType>> {
         if depth > MAX_DEPTH {
             return None;
         }

@@ -47,6 +47,7 @@ pub struct Issue {
 /// Why a text is no program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompileError {
+    stage: &'static str,
     issues: String,
 }
 
@@ -54,10 +55,15 @@ impl CompileError {
     pub(crate) fn new(source: &Source<'_>, mut issues: Vec<Issue>) -> Self {
         issues.sort_by_key(|issue| issue.offset);
         let shown: Vec<String> = issues.iter().map(|issue| source.show(issue)).collect();
-        Self { issues: shown.join("\n") }
+        Self { stage: "compilation failed", issues: shown.join("\n") }
     }
 
-    /// The issues one after another, without the words `compilation failed: `.
+    /// A checked expression of which no program can be made: a constant that cannot be converted, a bad pattern.
+    pub(crate) fn instantiation(why: &str) -> Self {
+        Self { stage: "program instantiation failed", issues: why.to_owned() }
+    }
+
+    /// The issues one after another, without the words `compilation failed: ` (or `program instantiation failed: `).
     pub fn issues(&self) -> &str {
         &self.issues
     }
@@ -65,7 +71,7 @@ impl CompileError {
 
 impl fmt::Display for CompileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "compilation failed: {}", self.issues)
+        write!(f, "{}: {}", self.stage, self.issues)
     }
 }
 

@@ -88,16 +88,30 @@ impl<'a, 'b> Evaluator<'a, 'b> {
 
     fn select(&mut self, operand: &'a Op, field: &'a str, optional: bool, charged: bool) -> Outcome<'a> {
         let target = self.run(operand)?;
-        self.charge(cost::SELECT + u64::from(charged))?;
+        self.charge(u64::from(charged))?;
         match target {
-            Value::Map(map) if !optional => map.find(field)?.ok_or_else(|| EvalError::no_such_key(field)),
-            Value::Map(map) => Ok(Value::optional(map.find(field)?)),
+            Value::Map(map) if !optional => {
+                self.charge(cost::SELECT)?;
+                map.find(field)?.ok_or_else(|| EvalError::no_such_key(field))
+            }
+            Value::Map(map) => self.maybe(map.find(field)?),
             Value::Optional(None) => Ok(Value::Optional(None)),
-            Value::Optional(Some(inner)) => Ok(Value::optional(present(&inner, field)?)),
-            Value::List(_) => Err(EvalError::new("unsupported index type 'string' in list")),
+            Value::Optional(Some(inner)) => self.maybe(present(&inner, field)?),
             _ if optional => Ok(Value::Optional(None)),
-            _ => Err(EvalError::no_such_key(field)),
+            other => {
+                self.charge(cost::SELECT)?;
+                Err(match other {
+                    Value::List(_) => EvalError::new("unsupported index type 'string' in list"),
+                    _ => EvalError::no_such_key(field),
+                })
+            }
         }
+    }
+
+    /// What an optional step leads to; a step to nothing is free.
+    fn maybe(&mut self, found: Option<Value<'a>>) -> Outcome<'a> {
+        self.charge(if found.is_some() { cost::SELECT } else { 0 })?;
+        Ok(Value::optional(found))
     }
 
     fn has(&mut self, operand: &'a Op, field: &str) -> Outcome<'a> {
@@ -113,12 +127,15 @@ impl<'a, 'b> Evaluator<'a, 'b> {
     fn index(&mut self, operand: &'a Op, index: &'a Op, optional: bool, charged: bool) -> Outcome<'a> {
         let target = self.run(operand)?;
         let index = self.run(index)?;
-        self.charge(cost::SELECT + u64::from(charged))?;
+        self.charge(u64::from(charged))?;
         match target {
             Value::Optional(None) => Ok(Value::Optional(None)),
-            Value::Optional(Some(inner)) => element(&inner, &index).map(Value::optional),
-            other if optional => element(&other, &index).map(Value::optional),
-            other => element(&other, &index)?.ok_or_else(|| missing(&other, &index)),
+            Value::Optional(Some(inner)) => self.maybe(element(&inner, &index)?),
+            other if optional => self.maybe(element(&other, &index)?),
+            other => {
+                self.charge(cost::SELECT)?;
+                element(&other, &index)?.ok_or_else(|| missing(&other, &index))
+            }
         }
     }
 
@@ -148,17 +165,30 @@ impl<'a, 'b> Evaluator<'a, 'b> {
     fn call(&mut self, invocation: &'a Invocation) -> Outcome<'a> {
         match invocation.args.as_slice() {
             [] => self.invoke(invocation, &[]),
-            [a] => {
-                let a = [self.run(a)?];
-                self.invoke(invocation, &a)
-            }
-            [a, b] => {
-                let both = [self.run(a)?, self.run(b)?];
-                self.invoke(invocation, &both)
-            }
+            [a] => match self.run(a) {
+                Ok(a) => self.invoke(invocation, &[a]),
+                Err(error) => self.failed(invocation, error, Ok(Value::Null)),
+            },
+            [a, b] => match (self.run(a), self.run(b)) {
+                (Ok(a), Ok(b)) => self.invoke(invocation, &[a, b]),
+                (Err(error), other) | (other, Err(error)) => self.failed(invocation, error, other),
+            },
             more => {
                 let args = more.iter().map(|arg| self.run(arg)).collect::<Result<Vec<_>, _>>()?;
                 self.invoke(invocation, &args)
+            }
+        }
+    }
+
+    /// A call with an operand that failed. It is charged, as if that operand had no size.
+    fn failed(&mut self, invocation: &'a Invocation, error: EvalError, other: Outcome<'a>) -> Outcome<'a> {
+        match (error.is_absorbable(), other) {
+            (true, Err(EvalError::CostLimitExceeded)) => Err(EvalError::CostLimitExceeded),
+            (false, _) => Err(error),
+            (true, other) => {
+                let args = [other.unwrap_or_default(), Value::Null];
+                self.charge(cost::charge(common_cost(&invocation.rows), &args, Some(&Value::Null)))?;
+                Err(error)
             }
         }
     }

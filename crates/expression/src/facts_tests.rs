@@ -22,7 +22,26 @@ fn facts() {
     assert_eq!(bad, 0);
 }
 
+fn compiles(fact: &Json) -> Option<String> {
+    let decl = DeclType::from_schema(&fact["schema"], true)?;
+    let env = Env::new().variable("self", decl.clone());
+    let env = if fact["opt"] == true { env.optional_variable("oldSelf", decl) } else { env.variable("oldSelf", decl) };
+    let got = match compile(fact["expr"].as_str()?, &env) {
+        Ok(program) if program.result_type() != &crate::Type::Bool => Some("cel expression must evaluate to a bool".to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    match (fact["expect"].as_str(), got) {
+        (None, None) => None,
+        (Some(part), Some(error)) if error.contains(part) => None,
+        (expect, got) => Some(format!("expected {expect:?}, got {got:?}")),
+    }
+}
+
 fn check(fact: &Json) -> Option<String> {
+    if fact["kind"] == "compile" {
+        return compiles(fact);
+    }
     let root = fact["root"].as_bool().unwrap_or(true);
     let decl = DeclType::from_schema(&fact["schema"], root)?;
     let env = Env::new().variable("self", decl.clone()).variable("oldSelf", decl.clone());

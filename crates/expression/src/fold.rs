@@ -198,7 +198,6 @@ impl<'a> Evaluator<'a, '_> {
             let Value::Map(entries) = value else { return Err(EvalError::no_such_overload()) };
             for key in entries.keys() {
                 let value = entries.get(&key)?.unwrap_or_default();
-                self.charge(cost::SELECT)?;
                 insert(&mut out, &key, value)?;
             }
         }

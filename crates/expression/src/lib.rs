@@ -51,6 +51,7 @@ pub use env::Env;
 pub use error::{CompileError, EvalError, Issue};
 pub use escape::escape;
 pub use program::{Evaluation, Program, compile};
+pub use time::Moment;
 pub use size::CostRange;
 pub use types::Type;
 pub use value::{Opaque, Text, Value};

@@ -97,7 +97,8 @@ pub(crate) struct FoldOp {
 }
 
 /// Functions whose call on a constant is made once, at compile time.
-const CONVERSIONS: [&str; 9] = ["bool", "bytes", "double", "duration", "int", "string", "timestamp", "type", "uint"];
+const CONVERSIONS: [&str; 10] =
+    ["bool", "bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"];
 /// Functions whose second argument is a pattern.
 const PATTERNS: [&str; 3] = ["matches", "find", "findAll"];
 
@@ -106,11 +107,13 @@ pub(crate) struct Planner<'c> {
     locals: Vec<String>,
     /// The variables that are referred to.
     pub used: Vec<Arc<str>>,
+    /// Why no program can be made.
+    pub problem: Option<String>,
 }
 
 impl<'c> Planner<'c> {
     pub fn new(checked: &'c Checked) -> Self {
-        Self { checked, locals: Vec::new(), used: Vec::new() }
+        Self { checked, locals: Vec::new(), used: Vec::new(), problem: None }
     }
 
     fn meaning(&self, node: &Node) -> &'c Meaning {
@@ -209,7 +212,45 @@ impl<'c> Planner<'c> {
             Meaning::Call(rows) | Meaning::Qualified(rows) => rows.clone(),
             _ => Vec::new(),
         };
-        invocation(rows, planned)
+        self.invocation(rows, planned)
+    }
+
+    fn invocation(&mut self, rows: Vec<&'static Function>, mut args: Vec<Op>) -> Op {
+        let Some(first) = rows.first() else { return Op::Const(Value::Null) };
+        let function = first.overload.function;
+        if let Some(op) = special(function, &mut args) {
+            return op;
+        }
+        if PATTERNS.contains(&function) {
+            self.compile_pattern(&mut args);
+        }
+        if let Some(value) = self.converted(function, &rows, &args) {
+            return Op::Const(value);
+        }
+        let direct = first.overload.dynamic.then_some(first.overload.call);
+        Op::Call(Box::new(Invocation { function, rows, direct, args }))
+    }
+
+    fn compile_pattern(&mut self, args: &mut [Op]) {
+        let Some(Op::Const(pattern)) = args.get_mut(1) else { return };
+        match pattern.as_str().map(Regex::new) {
+            Some(Ok(regex)) => *pattern = Value::opaque(regex),
+            Some(Err(why)) => self.problem = Some(format!("error parsing regexp: {why}")),
+            None => {}
+        }
+    }
+
+    /// The result of a conversion of a constant.
+    fn converted(&mut self, function: &str, rows: &[&'static Function], args: &[Op]) -> Option<Value<'static>> {
+        let [Op::Const(value)] = args else { return None };
+        let row = rows.iter().find(|row| CONVERSIONS.contains(&function) && value.fits(&row.signature.params[0]))?;
+        match (row.overload.call)(std::slice::from_ref(value)) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem = Some(error.to_string());
+                None
+            }
+        }
     }
 
     fn list(&mut self, elements: &[Element]) -> Op {
@@ -273,31 +314,6 @@ fn constant_map(entries: Vec<(Op, Op, bool)>) -> Op {
         }
     }
     Op::Const(Value::Map(Map::values(constants)))
-}
-
-fn invocation(rows: Vec<&'static Function>, mut args: Vec<Op>) -> Op {
-    let Some(first) = rows.first() else { return Op::Const(Value::Null) };
-    let function = first.overload.function;
-    if let Some(op) = special(function, &mut args) {
-        return op;
-    }
-    if PATTERNS.contains(&function)
-        && let Some(Op::Const(pattern)) = args.get_mut(1)
-        && let Some(regex) = pattern.as_str().and_then(|text| Regex::new(text).ok())
-    {
-        *pattern = Value::opaque(regex);
-    }
-    let direct = (first.overload.dynamic || rows.len() == 1 && args.iter().all(|arg| matches!(arg, Op::Const(_))))
-        .then_some(first.overload.call);
-    if CONVERSIONS.contains(&function)
-        && let [Op::Const(value)] = args.as_slice()
-    {
-        let fitting = rows.iter().find(|row| value.fits(&row.signature.params[0]));
-        if let Some(Ok(value)) = fitting.map(|row| (row.overload.call)(std::slice::from_ref(value))) {
-            return Op::Const(value);
-        }
-    }
-    Op::Call(Box::new(Invocation { function, rows, direct, args }))
 }
 
 /// Functions that are evaluated in a way of their own.

@@ -41,16 +41,16 @@ pub struct Evaluation<'a> {
 
 /// Compiles an expression, or says in upstream's words what is wrong with it.
 pub fn compile(text: &str, env: &Env) -> Result<Program, CompileError> {
-    compile_inner(text, env).map_err(|issues| CompileError::new(&Source::new(text), issues))
-}
-
-fn compile_inner(text: &str, env: &Env) -> Result<Program, Vec<Issue>> {
-    let tree = parser::parse(text, &Macros { bind: env.bind })?;
-    let checked = checker::check(&tree.root, tree.nodes, env)?;
-    validate::literals(&tree.root, &checked)?;
+    let failed = |issues: Vec<Issue>| CompileError::new(&Source::new(text), issues);
+    let tree = parser::parse(text, &Macros { bind: env.bind }).map_err(failed)?;
+    let checked = checker::check(&tree.root, tree.nodes, env).map_err(failed)?;
+    validate::literals(&tree.root, &checked).map_err(failed)?;
     let (estimate, decl) = estimate::estimate(&tree.root, &checked, env);
     let mut planner = Planner::new(&checked);
     let op = planner.plan(&tree.root);
+    if let Some(why) = planner.problem {
+        return Err(CompileError::instantiation(&why));
+    }
     let result = checked.types[tree.root.id as usize].clone();
     Ok(Program(Arc::new(Inner { op, result, decl, used: planner.used, estimate })))
 }

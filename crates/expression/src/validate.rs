@@ -55,7 +55,13 @@ impl Walk<'_> {
     }
 
     fn call(&mut self, function: &str, args: &[Node]) {
-        let Some((arg, text)) = args.first().and_then(|arg| as_text(arg).map(|text| (arg, text))) else { return };
+        let Some(arg) = args.first() else { return };
+        if let (Expr::Literal(crate::Value::Int(seconds)), "timestamp") = (&*arg.expr, function)
+            && time::from_seconds(*seconds).is_err()
+        {
+            return report(&mut self.issues, arg.at, "invalid timestamp argument");
+        }
+        let Some(text) = as_text(arg) else { return };
         let valid = match function {
             "duration" => time::parse_duration(text).is_some(),
             "timestamp" => time::parse_timestamp(text).is_some(),

@@ -3,7 +3,7 @@
 use crate::collection::{List, Map};
 use crate::decl::{DeclType, Kind};
 use crate::error::EvalError;
-use crate::time;
+use crate::time::{self, Moment};
 use crate::types::Type;
 use base64::Engine;
 use serde_json::Value as Json;
@@ -30,7 +30,7 @@ pub enum Value<'a> {
     /// Bytes.
     Bytes(Arc<[u8]>),
     /// A moment.
-    Timestamp(jiff::Timestamp),
+    Timestamp(Moment),
     /// A length of time in nanoseconds.
     Duration(i64),
     /// A list.
@@ -104,9 +104,9 @@ impl<'a> Value<'a> {
     /// As [`Value::typed`], with the error of a value that does not fit.
     pub(crate) fn view(json: &'a Json, decl: &'a DeclType) -> Result<Self, EvalError> {
         Ok(match (&decl.kind, json) {
-            (Kind::Dyn, _) | (Kind::IntOrString, Json::Number(_) | Json::String(_)) | (_, Json::Null) => {
-                Self::json(json)
-            }
+            (Kind::Dyn, _) | (Kind::IntOrString, Json::Number(_) | Json::String(_)) => Self::json(json),
+            (_, Json::Null) if decl.nullable => Self::Null,
+            (_, Json::Null) => return Err(EvalError::new("invalid data, got null for schema with nullable=false")),
             (Kind::Object(_) | Kind::Map(_), Json::Object(fields)) => Self::Map(Map::json(fields, decl)),
             (Kind::List(..), Json::Array(items)) => Self::List(List::json(items, decl)),
             (Kind::String, Json::String(text)) => Self::String(Text::Borrowed(text)),

@@ -1,5 +1,7 @@
 //! `resource.k8s.io`: dynamic resource allocation. Expressions are checked for presence only.
 
+mod selector;
+
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, go_struct, items_mut, map_mut, same, set_default};
@@ -53,7 +55,7 @@ impl Strategy for DeviceClass {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        selectors(&mut errors, obj.at("spec"), &SPEC.field("selectors"));
+        selector::check(&mut errors, obj.at("spec"), &SPEC.field("selectors"));
         errors.0
     }
 
@@ -338,7 +340,7 @@ fn device_request(errors: &mut Errors, request: &Value, path: &Path<'_>) {
         "" => errors.required(&path.field("deviceClassName"), ""),
         name => errors.invalid_each(&path.field("deviceClassName"), name, names::dns1123_subdomain(name, false)),
     }
-    selectors(errors, request, &path.field("selectors"));
+    selector::check(errors, request, &path.field("selectors"));
     let count = request.int("count").unwrap_or(0);
     match request.text("allocationMode") {
         "All" if count != 0 => {
@@ -348,20 +350,6 @@ fn device_request(errors: &mut Errors, request: &Value, path: &Path<'_>) {
         "ExactCount" if count <= 0 => errors.invalid(&path.field("count"), count, "must be greater than zero"),
         "ExactCount" => {}
         other => errors.not_supported(&path.field("allocationMode"), other, &["All", "ExactCount"]),
-    }
-}
-
-fn selectors(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    if of.list("selectors").len() > 32 {
-        errors.too_many(path, of.list("selectors").len(), 32);
-    }
-    for (i, selector) in of.list("selectors").iter().enumerate() {
-        let item = path.index(i);
-        if !selector.has("cel") {
-            errors.required(&item.field("cel"), "");
-        } else if selector.at("cel").text("expression").is_empty() {
-            errors.required(&item.field("cel.expression"), "");
-        }
     }
 }
 

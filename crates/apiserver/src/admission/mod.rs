@@ -19,10 +19,13 @@ mod matching;
 pub mod metrics;
 mod mutating_admission_policy;
 mod mutating_admission_webhook;
+mod mutation_types;
 mod namespace_lifecycle;
 mod node_restriction;
 mod persistent_volume_claim_resize;
+mod pod_resize;
 mod pod_security;
+mod pod_topology_labels;
 mod policies;
 mod policy_params;
 pub mod policy_status;
@@ -194,6 +197,8 @@ const PLUGINS: &[&dyn Plugin] = &[
     &certificate_signing::CertificateSigning,
     &certificate_subject_restriction::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
+    &pod_topology_labels::PodTopologyLabels,
+    &pod_resize::PodResizeValidator,
     &mutating_admission_policy::MutatingAdmissionPolicy,
     &mutating_admission_webhook::MutatingAdmissionWebhook,
     &validating_admission_policy::ValidatingAdmissionPolicy,

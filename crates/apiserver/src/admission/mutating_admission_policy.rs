@@ -5,6 +5,7 @@ use super::evaluation::{BUDGET, Compiled, Inputs, evaluate};
 use super::json_patch::{self, Failure};
 use super::matching::equivalents;
 use super::mutating_admission_webhook::remember;
+use super::mutation_types;
 use super::policies::{Binding, Policy, namespace};
 use super::versions::Version;
 use super::webhooks::show;
@@ -249,6 +250,7 @@ impl Mutation {
         }
         let (bindings, mut budget) = (inputs.bindings(), BUDGET);
         let value = evaluate(&self.expression, &bindings, &mut budget)??;
+        mutation_types::check(&value)?;
         let made = value.to_json().map_err(|e| e.to_string())?;
         if self.form == Gives::Configuration {
             return version.merge(a, object, &made).map_err(|why| format!("error applying patch: {why}"));

@@ -74,8 +74,11 @@ async fn reconcile(server: &Arc<ApiServer>, stored: &Stored) {
     };
     let api: Api<DynamicObject> = Api::all_with(server.client(UserInfo::new(USER, &groups)), &kind);
     let outcome = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
-    if let Err(error) = outcome {
-        tracing::warn!(%error, name, "cannot write the status of a validating admission policy");
+    match outcome {
+        Ok(_) => {}
+        // Gone, or changed: the next event brings it back if need be.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+        Err(error) => tracing::warn!(%error, name, "cannot write the status of a validating admission policy"),
     }
 }
 

@@ -5,13 +5,14 @@ use super::proxy;
 use super::remote::Remote;
 use super::service::ApiService;
 use crate::body::Body;
+use crate::custom::openapi as custom;
 use crate::handlers::Request;
 use crate::server::ApiServer;
 use api::Status;
 use http::Response;
 use http::header::{ACCEPT, ETAG, IF_NONE_MATCH};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const REFERENCE: &str = "#/definitions/";
@@ -100,18 +101,61 @@ pub async fn v3(server: &ApiServer, request: &Request, path: &str) -> Option<Res
     Some(proxy::forward(&remote, request, &aggregator()).await)
 }
 
-/// The v2 documents of other servers, with a tag that is another one when one of them is.
-pub fn v2(server: &ApiServer) -> (String, Vec<Arc<Value>>) {
-    let documents = server.aggregator().documents.read();
-    let mut found: Vec<_> = documents.iter().filter_map(|(name, d)| Some((name, d.openapi.v2.as_ref()?))).collect();
-    found.sort_by_key(|(name, _)| *name);
-    let tag: String = found.iter().map(|(name, (tag, _))| format!("{name}={tag};")).collect();
-    (tag, found.into_iter().map(|(_, (_, document))| document.clone()).collect())
+/// The v2 document of all servers, made when it is asked for.
+pub struct Version2 {
+    own: custom::Version2,
+    /// The documents of other servers by the names of their APIServices, with their tags.
+    others: BTreeMap<String, (String, Arc<Value>)>,
+}
+
+impl Version2 {
+    /// With what is known now.
+    pub fn new(server: &ApiServer) -> Self {
+        let documents = server.aggregator().documents.read();
+        let others = documents.iter().filter_map(|(name, d)| Some((name.clone(), d.openapi.v2.clone()?)));
+        Self { own: custom::Version2::new(server.registry()), others: others.collect() }
+    }
+
+    /// The hash of the document.
+    pub fn hash(&self) -> String {
+        let own = self.own.hash();
+        if self.others.is_empty() {
+            return own;
+        }
+        let tags: String = self.others.iter().map(|(name, (tag, _))| format!("{name}={tag};")).collect();
+        pki::sha256_hex(format!("{own};{tags}").as_bytes())
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> Vec<u8> {
+        match self.merged() {
+            None => self.own.json(),
+            Some(merged) => merged.to_string().into_bytes(),
+        }
+    }
+
+    /// As protobuf.
+    pub fn protobuf(&self) -> Vec<u8> {
+        match self.merged() {
+            None => self.own.protobuf(),
+            Some(merged) => schema::openapi_v2_to_protobuf(&merged),
+        }
+    }
+
+    /// `None` when there is nothing to merge.
+    fn merged(&self) -> Option<Value> {
+        if self.others.is_empty() {
+            return None;
+        }
+        let mut all: Value = serde_json::from_slice(&self.own.json()).ok()?;
+        self.others.values().for_each(|(_, document)| merge(&mut all, document));
+        Some(all)
+    }
 }
 
 /// Merges a document into one; what both have stays as it is, and a definition of the same name and another content
 /// gets another name.
-pub fn merge(into: &mut Value, document: &Value) {
+fn merge(into: &mut Value, document: &Value) {
     let mut document = document.clone();
     let names: Vec<String> = document["definitions"].as_object().into_iter().flat_map(|m| m.keys().cloned()).collect();
     for name in names {

@@ -121,12 +121,16 @@ impl State {
         let Some(present) = self.all.get(name).cloned() else { return };
         let mut wanted = present.clone();
         settle(&mut wanted, &self.all);
-        if is_true(&wanted, "Established") {
-            self.serve(server, &wanted);
+        match is_true(&wanted, "Established") {
+            true => self.serve(server, &wanted),
+            false => self.unserve(server, name),
         }
         if wanted != present {
             match write_status(store, &wanted).await {
-                Ok(()) => drop(self.all.insert(name.to_owned(), wanted.clone())),
+                Ok(()) => {
+                    self.all.insert(name.to_owned(), wanted.clone());
+                    self.released(server, store, &present, &wanted).await;
+                }
                 // The next event of the definition tries again.
                 Err(error) => tracing::debug!(%error, name, "cannot write the status of a definition"),
             }
@@ -134,6 +138,20 @@ impl State {
         if meta::is_deleting(&wanted) && self.cleaning.insert(meta::uid(&wanted).to_owned()) {
             let (server, store) = (Arc::downgrade(server), store.clone());
             tokio::spawn(clean_up(server, store, name.to_owned()));
+        }
+    }
+
+    /// Looks at the others of the group again when a definition gave up names.
+    async fn released(&mut self, server: &Arc<ApiServer>, store: &Arc<ObjectStore>, old: &Object, new: &Object) {
+        let names = |crd: &Object| crd.at("status").at("acceptedNames").clone();
+        let group = new.at("spec").text("group");
+        if names(old) == names(new) || old.at("status").at("acceptedNames").text("plural").is_empty() {
+            return;
+        }
+        let same_group = |(name, crd): &(&String, &Object)| *name != meta::name(new) && crd.at("spec").text("group") == group;
+        let others: Vec<String> = self.all.iter().filter(same_group).map(|(name, _)| name.clone()).collect();
+        for name in others {
+            Box::pin(self.sync(server, store, &name)).await;
         }
     }
 
@@ -177,11 +195,15 @@ fn of_definition(server: &ApiServer, name: &str) -> Vec<Arc<Resource>> {
 /// Sets accepted names and conditions.
 fn settle(crd: &mut Object, all: &BTreeMap<String, Object>) {
     let (accepted, conflict) = names::accept(crd, all);
+    // Who has the names that it wants is not judged again.
+    let settled = crd.at("status").at("acceptedNames") == crd.at("spec").at("names");
     crd["status"]["acceptedNames"] = accepted;
     match &conflict {
         None => {
-            set_condition(crd, "NamesAccepted", true, "NoConflicts", "no conflicts found");
-            if !is_true(crd, "Established") {
+            if !settled {
+                set_condition(crd, "NamesAccepted", true, "NoConflicts", "no conflicts found");
+            }
+            if is_true(crd, "NamesAccepted") && !is_true(crd, "Established") {
                 let why = "the initial names have been accepted";
                 set_condition(crd, "Established", true, "InitialNamesAccepted", why);
             }
@@ -195,9 +217,16 @@ fn settle(crd: &mut Object, all: &BTreeMap<String, Object>) {
     }
     let approval = meta::annotation(crd, APPROVAL).unwrap_or("").to_owned();
     let group = crd.at("spec").text("group");
-    if !approval.is_empty() && (group.ends_with(".k8s.io") || group.ends_with(".kubernetes.io")) {
+    let protected = ["k8s.io", "kubernetes.io"];
+    let protected = protected.iter().any(|p| group.strip_suffix(p).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
+    if !approval.is_empty() && protected {
         let kind = "KubernetesAPIApprovalPolicyConformant";
-        if approval.starts_with("unapproved") {
+        if !approval.starts_with("unapproved") && !approval.contains("://") {
+            let why = format!(
+                "protected groups must have approval annotation {APPROVAL:?} with either a URL or a reason starting with \"unapproved\", see https://github.com/kubernetes/enhancements/pull/1111"
+            );
+            set_condition(crd, kind, false, "InvalidAnnotation", &why);
+        } else if approval.starts_with("unapproved") {
             set_condition(crd, kind, false, "UnapprovedAnnotation", &format!("not approved: {approval:?}"));
         } else {
             set_condition(crd, kind, true, "ApprovedAnnotation", &format!("approved in {approval}"));

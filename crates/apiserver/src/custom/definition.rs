@@ -93,6 +93,8 @@ pub struct Definition {
     pub warning: Option<String>,
     /// Whether the definition is being deleted.
     pub terminating: bool,
+    /// The version that objects are stored in, when it is served.
+    pub served_storage: Option<String>,
     /// Whether objects are stored in this version.
     pub storage: bool,
     /// Whether stored objects are what this version shows, so that reads need no parsing.
@@ -216,6 +218,11 @@ fn definition(crd: &Object, version: &Value) -> Definition {
             .then(|| version.at("deprecationWarning").as_str().map_or(deprecated, str::to_owned)),
         terminating: meta::is_deleting(crd),
         storage: version.flag("storage"),
+        served_storage: spec
+            .list("versions")
+            .iter()
+            .find(|v| v.flag("storage") && v.flag("served"))
+            .map(|v| v.text("name").to_owned()),
         api_version,
         kind,
         schema,

@@ -2,6 +2,8 @@
 
 use super::Definition;
 use crate::registry::{Registry, Resource};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -61,14 +63,28 @@ fn with_names(mut out: Value, custom: &Definition) -> Value {
     out
 }
 
+/// A resource whose definition is being deleted takes no more objects.
+fn verbs<'a>(resource: &'a Resource, custom: &Definition) -> Vec<&'a str> {
+    let kept = |verb: &&str| !custom.terminating || !matches!(*verb, "patch" | "create" | "update");
+    resource.verbs.iter().map(String::as_str).filter(kept).collect()
+}
+
+/// What tells clients that objects are stored in another version by now.
+pub fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
+    let hash = pki::sha256_hex(format!("{group}/{version}/{kind}").as_bytes());
+    let byte = |at: usize| hash.get(2 * at..2 * at + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+    STANDARD.encode((0..8).filter_map(byte).collect::<Vec<_>>())
+}
+
 /// The entries of an `APIResourceList`.
 pub fn resource_list(registry: &Registry, group: &str, version: &str) -> Vec<Value> {
     let mut out = Vec::new();
     for (resource, custom) in of_version(registry, group, version) {
-        let hash = pki::sha256_hex(format!("{group}/{version}/{}", resource.kind).as_bytes());
-        let entry = json!({"name": resource.resource, "singularName": custom.singular,
-            "namespaced": resource.namespaced, "kind": resource.kind, "verbs": resource.verbs,
-            "storageVersionHash": hash[..11]});
+        let mut entry = json!({"name": resource.resource, "singularName": custom.singular,
+            "namespaced": resource.namespaced, "kind": resource.kind, "verbs": verbs(&resource, &custom)});
+        if let Some(stored) = &custom.served_storage {
+            entry["storageVersionHash"] = storage_version_hash(group, stored, &resource.kind).into();
+        }
         out.push(with_names(entry, &custom));
         for sub in &resource.subresources {
             let mut entry = json!({"name": format!("{}/{}", resource.resource, sub.subresource), "singularName": "",
@@ -90,7 +106,7 @@ pub fn aggregated(registry: &Registry, group: &str, version: &str) -> Vec<Value>
         let kind = json!({"group": group, "version": version, "kind": resource.kind});
         let scope = if resource.namespaced { "Namespaced" } else { "Cluster" };
         let mut entry = json!({"resource": resource.resource, "responseKind": kind, "scope": scope,
-            "singularResource": custom.singular, "verbs": resource.verbs});
+            "singularResource": custom.singular, "verbs": verbs(&resource, &custom)});
         let subs = resource.subresources.iter().map(|sub| {
             let shown = match sub.kind {
                 "" => kind.clone(),
@@ -110,6 +126,11 @@ pub fn aggregated(registry: &Registry, group: &str, version: &str) -> Vec<Value>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_are_upstreams() {
+        assert_eq!(storage_version_hash("", "v1", "Pod"), "xPOwRZ+Yhw8=");
+    }
 
     #[test]
     fn versions_are_ordered() {

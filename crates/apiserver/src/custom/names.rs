@@ -24,26 +24,39 @@ pub fn accept(crd: &Object, all: &BTreeMap<String, Object>) -> (Value, Option<(&
         ("listKind", "ListKindConflict", &kinds),
     ] {
         let name = wanted.text(field);
-        let clash = !name.is_empty() && taken.contains(name);
+        let clash = !name.is_empty() && name != before.text(field) && taken.contains(name);
+        if field == "kind" {
+            conflict = short_names(wanted, before, &resources).or(conflict);
+        }
         if clash {
-            conflict.get_or_insert((reason, format!("{name:?} is already in use")));
+            // As upstream, the last conflict is told.
+            conflict = Some((reason, format!("{name:?} is already in use")));
         }
         let kept = if clash { before.text(field) } else { name };
         if !kept.is_empty() || matches!(field, "plural" | "kind") {
             accepted.insert(field.into(), kept.into());
         }
     }
-    let clashes: Vec<_> = wanted.texts("shortNames").into_iter().filter(|n| resources.contains(n)).collect();
-    if let Some(name) = clashes.first() {
-        conflict.get_or_insert(("ShortNamesConflict", format!("{name:?} is already in use")));
-    }
-    let short = if clashes.is_empty() { wanted } else { before };
+    let short = if short_names(wanted, before, &resources).is_none() { wanted } else { before };
     for (field, from) in [("shortNames", short), ("categories", wanted)] {
         if !from.list(field).is_empty() {
             accepted.insert(field.into(), from.at(field).clone());
         }
     }
     (accepted.into(), conflict)
+}
+
+/// The conflict of short names that are not one's own already.
+fn short_names(wanted: &Value, before: &Value, taken: &BTreeSet<&str>) -> Option<(&'static str, String)> {
+    let own = before.texts("shortNames");
+    let clashes = wanted.texts("shortNames").into_iter().filter(|name| !own.contains(name) && taken.contains(name));
+    let texts: Vec<_> = clashes.map(|name| format!("{name:?} is already in use")).collect();
+    let text = match texts.as_slice() {
+        [] => return None,
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    };
+    Some(("ShortNamesConflict", text))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use super::{Request, answer, options, table};
 use crate::body::Body;
 use crate::media::{Format, Media, Shape};
+use crate::metrics::Bound;
+use crate::metrics::storage::{WATCH_EVENT_SIZES, WATCH_EVENTS};
 use crate::registry::Resource;
 use crate::registry::decode::invalid_options;
 use crate::server::ApiServer;
@@ -19,9 +21,6 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A watch without a timeout ends after this time and up to as much again, so that watchers spread.
-const MIN_TIMEOUT: u64 = 1800;
-
 /// Answers with a stream of events.
 pub async fn handle(
     server: &ApiServer,
@@ -32,7 +31,7 @@ pub async fn handle(
     if media.format == Format::Yaml {
         return Err(crate::media::not_acceptable_stream());
     }
-    let (options, timeout) = watch_options(request, resource).await?;
+    let (options, timeout) = watch_options(server, request, resource).await?;
     let watch = resource.store.watch(options).await?;
     let deadline = tokio::time::sleep(timeout);
     let stopping = server.stopping().clone();
@@ -56,7 +55,7 @@ pub async fn handle(
     Ok(response)
 }
 
-async fn watch_options(request: &Request, resource: &Resource) -> Result<(WatchOptions, Duration), Status> {
+async fn watch_options(server: &ApiServer, request: &Request, resource: &Resource) -> Result<(WatchOptions, Duration), Status> {
     let query = &request.query;
     query.integer("limit")?;
     let timeout = query.integer("timeoutSeconds")?.filter(|t| *t > 0);
@@ -74,9 +73,11 @@ async fn watch_options(request: &Request, resource: &Resource) -> Result<(WatchO
     };
     let bookmarks = query.flag("allowWatchBookmarks");
     let selection = options::selection(request, resource)?;
+    // Without a timeout it ends after the shortest time and up to as much again, so that watchers spread.
+    let shortest = server.config().limits.min_watch.as_secs().max(1);
     let seconds = timeout.map_or_else(
-        || MIN_TIMEOUT + rand::rng().random_range(0..MIN_TIMEOUT),
-        |t| u64::try_from(t).unwrap_or(MIN_TIMEOUT),
+        || shortest + rand::rng().random_range(0..shortest),
+        |t| u64::try_from(t).unwrap_or(shortest),
     );
     Ok((WatchOptions { selection, start, bookmarks }, Duration::from_secs(seconds)))
 }
@@ -87,6 +88,8 @@ struct Encoder {
     resource: Arc<Resource>,
     media: Media,
     columns_sent: bool,
+    counts: Option<Bound>,
+    sizes: Option<Bound>,
 }
 
 impl Encoder {
@@ -94,7 +97,9 @@ impl Encoder {
         let parts = (request.method.clone(), http::HeaderMap::new(), request.query.clone());
         let body = crate::body::empty();
         let request = Request::new(parts, request.info.clone(), request.user.clone(), body, None);
-        Self { request, resource: resource.clone(), media, columns_sent: false }
+        let labels = [resource.group.as_str(), &resource.resource, &resource.version];
+        let (counts, sizes) = (WATCH_EVENTS.bind(&labels), WATCH_EVENT_SIZES.bind(&labels));
+        Self { request, resource: resource.clone(), media, columns_sent: false, counts, sizes }
     }
 
     fn encode(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
@@ -165,6 +170,10 @@ fn frames(watch: Watch, encoder: Encoder) -> impl Stream<Item = Result<Bytes, st
     futures::stream::unfold((watch, encoder), |(mut watch, mut encoder)| async move {
         let event = watch.next().await?;
         let line = encoder.encode(&event).map_err(std::io::Error::other);
+        if let (Ok(line), Some(counts), Some(sizes)) = (&line, &encoder.counts, &encoder.sizes) {
+            counts.inc();
+            sizes.observe(line.len() as f64);
+        }
         Some((line, (watch, encoder)))
     })
 }

@@ -84,13 +84,14 @@ impl Family {
 
     /// Adds an observation to a histogram.
     pub fn observe(&self, values: &[&str], value: f64) {
-        let at = self.buckets.partition_point(|bound| *bound < value);
-        self.with(values, |child| {
-            child.add(value);
-            if let Some(count) = child.counts.get(at) {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+        self.with(values, |child| child.observe(self.buckets, value));
+    }
+
+    /// One child, for those who count often; `None` when there are too many.
+    pub fn bind(&'static self, values: &[&str]) -> Option<Bound> {
+        let mut bound = None;
+        self.with(values, |child| bound = Some(child.clone()));
+        bound.map(|child| Bound { family: self, child })
     }
 
     /// Forgets children whose first label has this value.
@@ -98,7 +99,7 @@ impl Family {
         self.children.write().retain(|_, child| child.values.first().is_none_or(|value| value != first));
     }
 
-    fn with(&self, values: &[&str], f: impl FnOnce(&Child)) {
+    fn with(&self, values: &[&str], f: impl FnOnce(&Arc<Child>)) {
         debug_assert_eq!(values.len(), self.labels.len(), "{}", self.name);
         let key = values.join("\u{1}");
         if let Some(child) = self.children.read().get(&key) {
@@ -166,10 +167,35 @@ impl Child {
         f64::from_bits(self.value.load(Ordering::Relaxed))
     }
 
+    fn observe(&self, buckets: &[f64], value: f64) {
+        self.add(value);
+        if let Some(count) = self.counts.get(buckets.partition_point(|bound| *bound < value)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn add(&self, amount: f64) {
         let sum = |bits| Some((f64::from_bits(bits) + amount).to_bits());
         // The closure always gives a value, so the update cannot fail.
         let _ = self.value.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+    }
+}
+
+/// A child of a family.
+pub struct Bound {
+    family: &'static Family,
+    child: Arc<Child>,
+}
+
+impl Bound {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.child.add(1.0);
+    }
+
+    /// Adds an observation.
+    pub fn observe(&self, value: f64) {
+        self.child.observe(self.family.buckets, value);
     }
 }
 

@@ -7,7 +7,7 @@ mod process;
 pub mod requests;
 pub mod storage;
 
-pub use family::Family;
+pub use family::{Bound, Family};
 
 use crate::health;
 use crate::server::ApiServer;

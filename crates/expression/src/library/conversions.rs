@@ -102,7 +102,7 @@ fn int_of<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> {
     match first(args) {
         Value::Double(d) => number::double_to_int(d).map(Value::Int),
         Value::Uint(u) => i64::try_from(u).map(Value::Int).map_err(|_| EvalError::new("integer overflow")),
-        Value::Timestamp(t) => Ok(Value::Int(t.as_nanosecond().div_euclid(1_000_000_000) as i64)),
+        Value::Timestamp(t) => Ok(Value::Int(t.seconds())),
         Value::Duration(d) => Ok(Value::Int(d)),
         _ => Err(EvalError::no_such_overload()),
     }

@@ -8,6 +8,7 @@ mod cidr;
 mod comparisons;
 mod conversions;
 mod duration;
+mod go_regex;
 mod ip;
 mod jsonpatch;
 pub(crate) mod list_operations;
@@ -31,7 +32,8 @@ use crate::value::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
-pub use regex::{Regex, compile as compile_regex};
+pub use go_regex::compile as compile_regex;
+pub(crate) use regex::Regex;
 
 /// What a function does with its arguments, the target of a member call first.
 pub(crate) type Call = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, EvalError>;

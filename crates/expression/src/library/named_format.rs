@@ -7,6 +7,7 @@ use crate::time;
 use crate::value::{Opaque, Value};
 use base64::Engine;
 use std::any::Any;
+use std::borrow::Cow;
 
 pub(super) static TABLE: &[Overload] = &[
     Overload::new("validate", "kubernetes.NamedFormat::validate(string) -> optional(list(string))", Cost::Format, validate),
@@ -126,9 +127,12 @@ fn too_long(text: &str, max: usize) -> Vec<String> {
     unless(text.len() <= max, &format!("must be no more than {max} characters"))
 }
 
-/// A prefix may end with `-`: more follows.
-fn masked(text: &str, prefix: bool) -> &str {
-    if prefix && text.len() > 1 { text.strip_suffix('-').unwrap_or(text) } else { text }
+/// A prefix may end with `-`: its last two characters are taken for one that is right.
+fn masked(text: &str, prefix: bool) -> Cow<'_, str> {
+    match text.strip_suffix('-').filter(|rest| prefix && !rest.is_empty()) {
+        Some(rest) => format!("{}a", rest.char_indices().next_back().map_or("", |(at, _)| &rest[..at])).into(),
+        None => text.into(),
+    }
 }
 
 fn is_framed(text: &str, edge: fn(u8) -> bool, inner: fn(u8) -> bool) -> bool {
@@ -147,7 +151,7 @@ fn is_name(text: &str) -> bool {
 fn dns1123_label(text: &str, prefix: bool) -> Vec<String> {
     let mut out = too_long(text, 63);
     let name = masked(text, prefix);
-    if !is_label(name) {
+    if !is_label(&name) {
         let dotted = !name.is_empty() && name.split('.').all(is_label);
         out.push(if dotted { "must not contain dots".into() } else { LABEL.into() });
     }
@@ -163,7 +167,7 @@ fn dns1123_subdomain(text: &str, prefix: bool) -> Vec<String> {
 fn dns1035_label(text: &str, prefix: bool) -> Vec<String> {
     let mut out = too_long(text, 63);
     let name = masked(text, prefix);
-    out.extend(unless(is_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()), LABEL_1035));
+    out.extend(unless(is_label(&name) && name.starts_with(|c: char| c.is_ascii_lowercase()), LABEL_1035));
     out
 }
 

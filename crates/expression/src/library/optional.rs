@@ -41,6 +41,7 @@ fn is_zero(value: &Value<'_>) -> bool {
         Value::Bytes(bytes) => bytes.is_empty(),
         Value::List(list) => list.is_empty(),
         Value::Map(map) => map.is_empty(),
+        Value::Timestamp(t) => t.is_zero(),
         _ => false,
     }
 }

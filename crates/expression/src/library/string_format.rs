@@ -162,7 +162,7 @@ fn scientific(d: f64, precision: usize) -> String {
     let (mantissa, exponent) = plain.split_once('e').unwrap_or((&plain, "0"));
     let (sign, digits) = exponent.strip_prefix('-').map_or(("", exponent), |digits| ("\u{207b}", digits));
     let raised: String = format!("{digits:0>2}").chars().map(superscript).collect();
-    format!("{mantissa}\u{202f}\u{d7}\u{202f}10{sign}{raised}")
+    format!("{mantissa}\u{d7}10{sign}{raised}")
 }
 
 fn superscript(digit: char) -> char {

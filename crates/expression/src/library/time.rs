@@ -3,10 +3,9 @@
 use super::{Overload, text};
 use crate::cost::Cost;
 use crate::error::EvalError;
-use crate::time::zone;
+use crate::time::{Zone, zone};
 use crate::value::Value;
-use jiff::Zoned;
-use jiff::tz::TimeZone;
+use jiff::civil::DateTime;
 
 macro_rules! part {
     ($name:literal, $call:ident) => {
@@ -31,48 +30,48 @@ pub(super) static TABLE: &[Overload] = [
 ]
 .as_flattened();
 
-fn part<'a>(args: &[Value<'a>], part: fn(&Zoned) -> i64) -> Result<Value<'a>, EvalError> {
+fn part<'a>(args: &[Value<'a>], part: fn(&DateTime) -> i64) -> Result<Value<'a>, EvalError> {
     let Some(Value::Timestamp(t)) = args.first() else { return Err(EvalError::no_such_overload()) };
-    let zone = if args.len() > 1 { zone(text(args, 1)?)? } else { TimeZone::UTC };
-    Ok(Value::Int(part(&t.to_zoned(zone))))
+    let zone = if args.len() > 1 { zone(text(args, 1)?)? } else { Zone::Fixed(0) };
+    Ok(Value::Int(part(&t.civil(&zone))))
 }
 
-fn full_year(t: &Zoned) -> i64 {
+fn full_year(t: &DateTime) -> i64 {
     t.year().into()
 }
 
-fn month(t: &Zoned) -> i64 {
+fn month(t: &DateTime) -> i64 {
     i64::from(t.month()) - 1
 }
 
-fn day_of_year(t: &Zoned) -> i64 {
+fn day_of_year(t: &DateTime) -> i64 {
     i64::from(t.day_of_year()) - 1
 }
 
-fn day_of_month(t: &Zoned) -> i64 {
+fn day_of_month(t: &DateTime) -> i64 {
     i64::from(t.day()) - 1
 }
 
-fn date(t: &Zoned) -> i64 {
+fn date(t: &DateTime) -> i64 {
     t.day().into()
 }
 
-fn day_of_week(t: &Zoned) -> i64 {
+fn day_of_week(t: &DateTime) -> i64 {
     t.weekday().to_sunday_zero_offset().into()
 }
 
-fn hours(t: &Zoned) -> i64 {
+fn hours(t: &DateTime) -> i64 {
     t.hour().into()
 }
 
-fn minutes(t: &Zoned) -> i64 {
+fn minutes(t: &DateTime) -> i64 {
     t.minute().into()
 }
 
-fn seconds(t: &Zoned) -> i64 {
+fn seconds(t: &DateTime) -> i64 {
     t.second().into()
 }
 
-fn milliseconds(t: &Zoned) -> i64 {
+fn milliseconds(t: &DateTime) -> i64 {
     t.millisecond().into()
 }

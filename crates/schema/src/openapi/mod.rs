@@ -88,6 +88,15 @@ pub fn openapi_v2_protobuf(custom: &[CustomKind<'_>]) -> Vec<u8> {
     gnostic::document(v2_paths(custom), all.into_iter(), &security())
 }
 
+/// A v2 document as gnostic protobuf, with what other servers have added to it.
+pub fn openapi_v2_to_protobuf(document: &Value) -> Vec<u8> {
+    let members = |key: &str| {
+        let map = document.get(key).and_then(Value::as_object);
+        map.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone()))
+    };
+    gnostic::document(members("paths"), members("definitions"), &security())
+}
+
 fn v2_paths<'a>(custom: &'a [CustomKind<'_>]) -> impl Iterator<Item = (String, Value)> + 'a {
     let items = group_versions().into_iter().flat_map(|(g, v)| paths::paths(g, v));
     let custom = custom.iter().flat_map(|kind| paths::custom(kind, Flavour::V2));

@@ -1,18 +1,25 @@
-//! `cargo xtask bench api`: the API server alone: writes, reads, lists, watches, memory.
+//! `cargo xtask bench api`: the API server alone: writes, reads, lists, watches, CPU, memory.
+//!
+//! With `--peer` the same is asked of another API server (a real kube-apiserver with its etcd), and its figures stand
+//! beside ours.
 
-use super::row;
-use super::server::{Connection, JSON, PROTOBUF, Server};
+use super::percentile;
+use super::server::{Connection, JSON, PROTOBUF, Target, TABLE};
 use anyhow::{Context, Result, anyhow};
-use serde_json::{Value, json};
+use serde_json::json;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The API server alone: writes, reads, lists, watches, memory.
+/// The API server alone: writes, reads, lists, watches, CPU, memory.
 #[derive(clap::Args)]
 pub struct Api {
-    /// Pods that are created and listed
+    /// Pods that are created and listed first
     #[arg(long, default_value_t = 10_000)]
     pods: usize,
+    /// Pods that there are when they are listed by node
+    #[arg(long, default_value_t = 100_000)]
+    many: usize,
     /// Connections that write and read at once
     #[arg(long, default_value_t = 64)]
     streams: usize,
@@ -20,51 +27,100 @@ pub struct Api {
     #[arg(long, default_value_t = 5)]
     lists: usize,
     /// Watchers of one object
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 1000)]
     watchers: usize,
-    /// Changes that the watchers see
+    /// Changes that the watchers see in a second
     #[arg(long, default_value_t = 200)]
-    changes: usize,
+    rate: u32,
+    /// Seconds that they last
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
+    /// Kubeconfig of another API server, to be measured beside this one
+    #[arg(long, value_name = "FILE")]
+    peer: Option<PathBuf>,
+    /// Processes of the other one (API server and store), for its CPU and memory
+    #[arg(long, value_delimiter = ',', value_name = "PIDS")]
+    peer_pids: Vec<u32>,
 }
 
-const NAMESPACE: &str = "/api/v1/namespaces/default";
-const PODS: &str = "/api/v1/namespaces/default/pods";
+const NAMESPACE: &str = "/api/v1/namespaces/bench";
+const PODS: &str = "/api/v1/namespaces/bench/pods";
+/// Pods are spread over so many nodes.
+const NODES: usize = 1000;
+
+/// A figure: what, unit, value.
+type Figures = Vec<(String, &'static str, f64)>;
 
 impl Api {
     /// Prints a table.
     pub fn run(self) -> Result<()> {
-        let server = Server::start()?;
-        println!("{:<52} {:>9.1} MB resident", "API server, empty", server.resident()?);
-        let account = json!({"metadata": {"name": "default"}}).to_string();
-        server.connect()?.call("POST", &format!("{NAMESPACE}/serviceaccounts"), JSON, account.as_bytes())?;
-
-        let posts =
-            self.at_once(&server, |connection, at| connection.call("POST", PODS, JSON, pod(at).as_bytes()).map(drop))?;
-        posts.print(&format!("POST a pod of 2 KB, {} streams", self.streams));
-        println!("{:<52} {:>9.1} MB resident", format!("with {} pods", self.pods), server.resident()?);
-        for (name, accept) in [("JSON", JSON), ("protobuf", PROTOBUF)] {
-            let gets = self.at_once(&server, |connection, at| {
-                connection.call("GET", &format!("{PODS}/{}", name_of(at)), accept, b"").map(drop)
-            })?;
-            gets.print(&format!("GET a pod in {name}, {} streams", self.streams));
+        let ours = self.measure("sagong", Target::start()?)?;
+        let peer = match &self.peer {
+            Some(kubeconfig) => self.measure("peer", Target::connect_to(kubeconfig, self.peer_pids.clone())?)?,
+            None => Vec::new(),
+        };
+        println!("\n{:<56} {:>12} {:>12}", "", "sagong", if peer.is_empty() { "" } else { "peer" });
+        for (at, (what, unit, value)) in ours.iter().enumerate() {
+            let other = peer.get(at).map_or(String::new(), |(_, _, value)| format!("{value:.2}"));
+            println!("{:<56} {value:>12.2} {other:>12}", format!("{what}, {unit}"));
         }
-        for (name, accept) in [("JSON", JSON), ("protobuf", PROTOBUF)] {
-            self.list(&server, name, accept)?;
-        }
-        println!("{:<52} {:>9.1} MB resident", "after the lists", server.resident()?);
-        row(&format!("change sent to event seen, {} watchers", self.watchers), "ms", &self.fan_out(&server)?);
-        println!("{:<52} {:>9.1} MB resident", "after the watches", server.resident()?);
         Ok(())
     }
 
-    /// Calls `request` once for each pod, from as many connections as there are streams.
-    fn at_once(&self, server: &Server, request: impl Fn(&mut Connection, usize) -> Result<()> + Sync) -> Result<Rate> {
-        let (next, begun) = (AtomicUsize::new(0), Instant::now());
+    fn measure(&self, name: &str, target: Target) -> Result<Figures> {
+        let mut out = Run { name, target, figures: Vec::new() };
+        out.memory("resident, empty")?;
+        let namespace = json!({"metadata": {"name": "bench"}}).to_string();
+        let mut first = out.target.connect()?;
+        first.call("POST", "/api/v1/namespaces", JSON, namespace.as_bytes())?;
+        let account = json!({"metadata": {"name": "default"}}).to_string();
+        // Another server's controllers may have made it already.
+        let _ = first.call("POST", &format!("{NAMESPACE}/serviceaccounts"), JSON, account.as_bytes());
+        let first_name = format!("{PODS}/{}", name_of(0));
+        self.requests(&mut out, "POST a pod of 2 KB", 0..self.pods, |connection, at| {
+            connection.call("POST", PODS, JSON, pod(at).as_bytes()).map(drop)
+        })?;
+        out.memory(&format!("resident, {} pods", self.pods))?;
+        for (kind, accept) in [("JSON", JSON), ("protobuf", PROTOBUF)] {
+            self.requests(&mut out, &format!("GET a pod, {kind}"), 0..self.pods, |connection, at| {
+                connection.call("GET", &format!("{PODS}/{}", name_of(at)), accept, b"").map(drop)
+            })?;
+        }
+        for (kind, accept) in [("JSON", JSON), ("protobuf", PROTOBUF), ("Table", TABLE)] {
+            self.list(&mut out, &format!("LIST {} pods, {kind}", self.pods), PODS, accept)?;
+        }
+        let lags = self.fan_out(&out.target)?;
+        let what = format!("{} watchers, {}/s: lag", self.watchers, self.rate);
+        out.add(format!("{what} p50"), "ms", percentile(&lags, 50));
+        out.add(format!("{what} p99"), "ms", percentile(&lags, 99));
+        if self.many > self.pods {
+            self.requests(&mut out, "POST more pods", self.pods..self.many, |connection, at| {
+                connection.call("POST", PODS, JSON, pod(at).as_bytes()).map(drop)
+            })?;
+            out.memory(&format!("resident, {} pods", self.many))?;
+            let by_node = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", node_of(7));
+            self.list(&mut out, &format!("LIST by spec.nodeName of {} pods", self.many), &by_node, JSON)?;
+        }
+        out.target.connect()?.call("GET", &first_name, JSON, b"")?;
+        Ok(out.figures)
+    }
+
+    /// Calls `request` once for each number, from as many connections as there are streams.
+    fn requests(
+        &self,
+        run: &mut Run<'_>,
+        what: &str,
+        numbers: std::ops::Range<usize>,
+        request: impl Fn(&mut Connection, usize) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let count = numbers.len();
+        let (next, cpu) = (AtomicUsize::new(numbers.start), run.target.cpu()?);
+        let begun = Instant::now();
         let one = || -> Result<Vec<f64>> {
-            let (mut connection, mut samples) = (server.connect()?, Vec::new());
+            let (mut connection, mut samples) = (run.target.connect()?, Vec::new());
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
-                if at >= self.pods {
+                if at >= numbers.end {
                     return Ok(samples);
                 }
                 let sent = Instant::now();
@@ -76,39 +132,54 @@ impl Api {
             let threads: Vec<_> = (0..self.streams).map(|_| scope.spawn(one)).collect();
             threads.into_iter().map(|t| t.join().map_err(|_| anyhow!("a stream panicked"))?).collect::<Result<Vec<_>>>()
         })?;
-        Ok(Rate { seconds: begun.elapsed().as_secs_f64(), samples: samples.concat() })
+        let (samples, seconds) = (samples.concat(), begun.elapsed().as_secs_f64());
+        let what = format!("{what}, {} streams", self.streams);
+        run.add(format!("{what}: rate"), "1/s", count as f64 / seconds);
+        run.add(format!("{what}: p50"), "ms", percentile(&samples, 50));
+        run.add(format!("{what}: p99"), "ms", percentile(&samples, 99));
+        let used = run.target.cpu()? - cpu;
+        run.add(format!("{what}: CPU each"), "µs", used * 1e6 / count.max(1) as f64);
+        Ok(())
     }
 
-    fn list(&self, server: &Server, name: &str, accept: &str) -> Result<()> {
-        let (mut connection, mut samples, mut size) = (server.connect()?, Vec::new(), 0);
+    fn list(&self, run: &mut Run<'_>, what: &str, path: &str, accept: &str) -> Result<()> {
+        let (mut connection, mut samples, mut size) = (run.target.connect()?, Vec::new(), 0);
+        let cpu = run.target.cpu()?;
         for _ in 0..self.lists {
             let sent = Instant::now();
-            size = connection.call("GET", PODS, accept, b"")?.len();
+            size = connection.call("GET", path, accept, b"")?.len();
             samples.push(milliseconds(sent));
         }
-        row(&format!("LIST {} pods in {name}, {:.1} MB", self.pods, size as f64 / 1e6), "ms", &samples);
+        let used = run.target.cpu()? - cpu;
+        run.add(format!("{what}, {:.1} MB: p50", size as f64 / 1e6), "ms", percentile(&samples, 50));
+        run.add(format!("{what}: CPU each"), "ms", used * 1e3 / self.lists.max(1) as f64);
         Ok(())
     }
 
     /// Milliseconds from each change to each watcher's seeing it.
-    fn fan_out(&self, server: &Server) -> Result<Vec<f64>> {
+    fn fan_out(&self, target: &Target) -> Result<Vec<f64>> {
         let path = format!("{NAMESPACE}/configmaps");
-        let mut writer = server.connect()?;
+        let changes = (self.rate * self.seconds) as usize;
+        let mut writer = target.connect()?;
         writer.call("POST", &path, JSON, json!({"metadata": {"name": "seen"}}).to_string().as_bytes())?;
         let begun = Instant::now();
         let mut watchers = Vec::new();
         for _ in 0..self.watchers {
-            let mut connection = server.connect()?;
+            let mut connection = target.connect()?;
             connection.watch(&format!("{path}?watch=1&fieldSelector=metadata.name%3Dseen"))?;
             watchers.push(connection);
         }
         let samples = std::thread::scope(|scope| -> Result<Vec<_>> {
-            let seen = watchers.into_iter().map(|c| scope.spawn(move || lags(c, self.changes, begun)));
-            let seen: Vec<_> = seen.collect();
-            for _ in 0..self.changes {
+            let watch = |connection| move || lags(connection, changes, begun);
+            let small = || std::thread::Builder::new().stack_size(256 << 10);
+            let seen = watchers.into_iter().map(|c| small().spawn_scoped(scope, watch(c)));
+            let seen: Vec<_> = seen.collect::<std::io::Result<_>>()?;
+            let start = Instant::now();
+            for at in 0..changes {
+                let due = start + Duration::from_secs_f64(at as f64 / f64::from(self.rate));
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 let patch = json!({"data": {"sent": begun.elapsed().as_nanos().to_string()}}).to_string();
                 writer.call("PATCH", &format!("{path}/seen"), JSON, patch.as_bytes())?;
-                std::thread::sleep(Duration::from_millis(10));
             }
             seen.into_iter().map(|t| t.join().map_err(|_| anyhow!("a watcher panicked"))?).collect()
         })?;
@@ -116,35 +187,44 @@ impl Api {
     }
 }
 
-/// What one watcher sees: how old each change is.
+/// A server that is being measured.
+struct Run<'a> {
+    name: &'a str,
+    target: Target,
+    figures: Figures,
+}
+
+impl Run<'_> {
+    fn add(&mut self, what: String, unit: &'static str, value: f64) {
+        println!("{:<8} {what:<60} {value:>12.2} {unit}", self.name);
+        self.figures.push((what, unit, value));
+    }
+
+    fn memory(&mut self, what: &str) -> Result<()> {
+        let resident = self.target.resident()?;
+        self.add(what.to_owned(), "MB", resident);
+        Ok(())
+    }
+}
+
+/// What one watcher sees: how old each change is. Reading JSON would cost more than the watch itself.
 fn lags(mut connection: Connection, changes: usize, begun: Instant) -> Result<Vec<f64>> {
-    let (mut samples, mut buffer) = (Vec::new(), Vec::new());
+    const MARK: &[u8] = b"\"sent\":\"";
+    let (mut samples, mut buffer) = (Vec::with_capacity(changes), Vec::new());
     while samples.len() < changes {
         buffer.extend(connection.chunk()?.context("the watch ended")?);
         let seen = begun.elapsed();
         while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
-            let event: Value = serde_json::from_slice(&buffer[..end])?;
-            buffer.drain(..=end);
-            if let Some(sent) = event["object"]["data"]["sent"].as_str() {
-                let sent = Duration::from_nanos(sent.parse()?);
-                samples.push(seen.saturating_sub(sent).as_secs_f64() * 1000.0);
+            let line = &buffer[..end];
+            if let Some(at) = line.windows(MARK.len()).position(|w| w == MARK) {
+                let digits = line[at + MARK.len()..].iter().take_while(|b| b.is_ascii_digit());
+                let sent = digits.fold(0u64, |n, digit| n * 10 + u64::from(digit - b'0'));
+                samples.push(seen.saturating_sub(Duration::from_nanos(sent)).as_secs_f64() * 1000.0);
             }
+            buffer.drain(..=end);
         }
     }
     Ok(samples)
-}
-
-/// How fast requests were answered.
-struct Rate {
-    seconds: f64,
-    samples: Vec<f64>,
-}
-
-impl Rate {
-    fn print(&self, what: &str) {
-        row(what, "ms", &self.samples);
-        println!("{:<52} {:>9.0} requests/s", "", self.samples.len() as f64 / self.seconds);
-    }
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -152,16 +232,20 @@ fn milliseconds(since: Instant) -> f64 {
 }
 
 fn name_of(at: usize) -> String {
-    format!("pod-{at:05}")
+    format!("pod-{at:06}")
 }
 
-/// A pod of 2 KB.
+fn node_of(at: usize) -> String {
+    format!("node-{:04}", at % NODES)
+}
+
+/// A pod of 2 KB, bound to a node.
 fn pod(at: usize) -> String {
     let container = json!({"name": "c", "image": "registry.k8s.io/pause:3.10", "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}});
     let pod = |padding: &str| {
         let metadata = json!({"name": name_of(at), "labels": {"app": "bench"}, "annotations": {"padding": padding}});
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [&container]}})
-            .to_string()
+        let spec = json!({"nodeName": node_of(at), "containers": [&container]});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string()
     };
     let missing = 2048usize.saturating_sub(pod("").len());
     pod(&"x".repeat(missing))

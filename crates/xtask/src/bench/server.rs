@@ -15,15 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// A running server; stopped when dropped.
-pub struct Server {
-    child: Child,
-    port: u16,
+/// A server that is measured: one of ours, stopped when this is dropped, or another that runs already.
+pub struct Target {
+    address: String,
     tls: Arc<ClientConfig>,
-    _dir: TempDir,
+    /// Processes whose CPU and memory count.
+    pids: Vec<u32>,
+    ours: Option<(Child, TempDir)>,
 }
 
-impl Server {
+impl Target {
     /// Starts the API server alone, in an empty directory.
     pub fn start() -> Result<Self> {
         let dir = tempfile::tempdir()?;
@@ -33,12 +34,13 @@ impl Server {
         command.args(["127.0.0.1", "--advertise-address", "127.0.0.1", "--port", &port.to_string(), "--data-dir"]);
         let mut child = command.arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let ready = e2e::wait("the server", 30, || {
-            let tls = Arc::new(credentials(&dir.path().join("admin.kubeconfig"))?);
-            Connection::open(port, &tls)?.call("GET", "/readyz", JSON, b"")?;
-            Ok(Some(tls))
+            let (address, tls) = credentials(&dir.path().join("admin.kubeconfig"))?;
+            let target = Self { address, tls: Arc::new(tls), pids: vec![child.id()], ours: None };
+            target.connect()?.call("GET", "/readyz", JSON, b"")?;
+            Ok(Some(target))
         });
         match ready {
-            Ok(tls) => Ok(Self { child, port, tls, _dir: dir }),
+            Ok(target) => Ok(Self { ours: Some((child, dir)), ..target }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -47,25 +49,49 @@ impl Server {
         }
     }
 
+    /// Another server, by its administrator's kubeconfig and the processes it consists of.
+    pub fn connect_to(kubeconfig: &Path, pids: Vec<u32>) -> Result<Self> {
+        let (address, tls) = credentials(kubeconfig)?;
+        Ok(Self { address, tls: Arc::new(tls), pids, ours: None })
+    }
+
     /// A new connection, as the administrator.
     pub fn connect(&self) -> Result<Connection> {
-        Connection::open(self.port, &self.tls)
+        Connection::open(&self.address, &self.tls)
     }
 
     /// Resident memory in MB.
     pub fn resident(&self) -> Result<f64> {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = rollup.lines().find(|l| l.starts_with("Rss:")).context("no Rss")?;
-        let kb: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
-        Ok(kb / 1000.0)
+        let one = |pid: &u32| -> Result<f64> {
+            let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            let line = rollup.lines().find(|l| l.starts_with("Rss:")).context("no Rss")?;
+            let kb: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+            Ok(kb / 1000.0)
+        };
+        self.pids.iter().map(one).sum()
+    }
+
+    /// Seconds of CPU used so far.
+    pub fn cpu(&self) -> Result<f64> {
+        let one = |pid: &u32| -> Result<f64> {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            let (_, fields) = stat.rsplit_once(')').context("no name")?;
+            let fields: Vec<&str> = fields.split_whitespace().collect();
+            let ticks = |at: usize| fields.get(at).context("no field")?.parse::<f64>().context("no number");
+            // utime and stime, in hundredths of a second.
+            Ok((ticks(11)? + ticks(12)?) / 100.0)
+        };
+        self.pids.iter().map(one).sum()
     }
 }
 
-impl Drop for Server {
+impl Drop for Target {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some((child, _)) = &mut self.ours {
+            // Gone already is as good.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -74,14 +100,21 @@ pub const JSON: &str = "application/json";
 /// The media type of protobuf.
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-fn credentials(kubeconfig: &Path) -> Result<ClientConfig> {
+/// The media type of tables.
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+/// The address of a kubeconfig's server, and what it takes to speak to it.
+fn credentials(kubeconfig: &Path) -> Result<(String, ClientConfig)> {
     let mut kubectl = Command::new("kubectl");
-    kubectl.args(["config", "view", "--raw", "-o", "json", "--kubeconfig"]).arg(kubeconfig);
+    kubectl.args(["config", "view", "--raw", "--flatten", "-o", "json", "--kubeconfig"]).arg(kubeconfig);
     let config: Value = serde_json::from_slice(&kubectl.output()?.stdout)?;
     let pem = |value: &Value| {
         STANDARD.decode(value.as_str().context("the kubeconfig lacks a certificate or key")?).context("base64")
     };
     let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+    let url = cluster["server"].as_str().context("the kubeconfig names no server")?;
+    let address = url.strip_prefix("https://").context("the server is not reached by https")?;
+    let address = address.trim_end_matches('/').to_owned();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&pem(&cluster["certificate-authority-data"])?)?)?;
     let chain =
@@ -89,20 +122,20 @@ fn credentials(kubeconfig: &Path) -> Result<ClientConfig> {
     let key = PrivateKeyDer::from_pem_slice(&pem(&user["client-key-data"])?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_client_auth_cert(chain, key)?)
+    Ok((address, builder.with_root_certificates(roots).with_client_auth_cert(chain, key)?))
 }
 
 /// One connection, kept open between requests.
 pub struct Connection(BufReader<StreamOwned<ClientConnection, TcpStream>>);
 
 impl Connection {
-    fn open(port: u16, tls: &Arc<ClientConfig>) -> Result<Self> {
-        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    fn open(address: &str, tls: &Arc<ClientConfig>) -> Result<Self> {
+        let tcp = TcpStream::connect(address)?;
         tcp.set_nodelay(true)?;
         // A benchmark that hangs says so.
         tcp.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let session =
-            ClientConnection::new(tls.clone(), ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST)))?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+        let session = ClientConnection::new(tls.clone(), ServerName::try_from(host.to_owned())?)?;
         Ok(Self(BufReader::new(StreamOwned::new(session, tcp))))
     }
 
