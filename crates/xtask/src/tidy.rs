@@ -10,7 +10,7 @@ const UNSAFE: [&str; 3] = ["oci", "net", "runtime"];
 /// Components, which meet only at the API.
 const COMPONENTS: [&str; 7] = ["apiserver", "controllers", "scheduler", "kubelet", "proxy", "dns", "cluster"];
 /// What a crate that is no component may depend on inside the workspace; components: see [`allowed`].
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("api", &[]),
     ("schema", &[]),
     ("kv", &[]),
@@ -20,6 +20,9 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("net", &[]),
     ("cri", &[]),
     ("pki", &[]),
+    ("protos", &[]),
+    ("streaming", &["cri"]),
+    ("cri-socket", &["cri", "protos", "streaming"]),
     ("resources", &["api", "schema"]),
     ("informer", &["api"]),
     ("runtime", &["cri", "oci", "images", "net"]),
@@ -28,7 +31,7 @@ const COMPONENT_EDGES: [(&str, &[&str]); 7] = [
     ("apiserver", &["api", "schema", "resources", "kv", "merge", "pki"]),
     ("controllers", &["api", "informer", "pki"]),
     ("scheduler", &["api", "informer"]),
-    ("kubelet", &["api", "informer", "cri", "pki"]),
+    ("kubelet", &["api", "informer", "cri", "pki", "protos", "streaming"]),
     ("proxy", &["api", "informer", "net"]),
     ("dns", &["api", "informer"]),
     ("cluster", &["net", "pki"]),

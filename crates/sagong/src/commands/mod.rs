@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub mod agent;
+pub mod cri;
 pub mod delete;
 pub mod image;
 pub mod kubeconfig;
