@@ -2,9 +2,9 @@
 
 use api::Status;
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use http_body::Body as _;
 use std::io;
 use std::time::Duration;
 

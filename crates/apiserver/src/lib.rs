@@ -27,6 +27,8 @@ mod deadline;
 mod discovery;
 pub mod encryption;
 mod fairness;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
 mod health;
 mod live;

@@ -7,8 +7,9 @@
 //! Invariants: reconciling is idempotent and starts from the informers' present state; nothing runs on a
 //! timer except what the API defines by time (deadlines, schedules, leases, autoscaling metrics).
 //!
-//! Deliberately absent: cloud and attach/detach controllers; periodic resync.
+//! Deliberately absent: cloud controllers; periodic resync.
 
+mod attach_detach;
 mod cluster_dns;
 mod clusterrole_aggregation;
 mod context;
@@ -21,6 +22,7 @@ mod disruption;
 mod endpoints;
 mod endpointslice;
 mod endpointslice_mirroring;
+mod ephemeral_volume;
 mod garbage_collector;
 mod history;
 mod job;
@@ -28,6 +30,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod ownership;
+mod persistent_volume;
 mod pod_control;
 mod pod_gc;
 mod podautoscaler;
@@ -44,6 +47,7 @@ mod template;
 mod ttl;
 mod ttl_after_finished;
 mod volume_attributes_class;
+mod volume_expand;
 
 use context::{Context, Shared};
 use futures::future::BoxFuture;
@@ -121,6 +125,10 @@ fn table() -> Vec<Row> {
         row!("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", clusterrole_aggregation::run),
         row!("persistentvolumeclaim-protection", "pvc-protection-controller", protection::run_claims),
         row!("persistentvolume-protection", "pv-protection-controller", protection::run_volumes),
+        row!("persistentvolume-controller", "persistent-volume-binder", persistent_volume::run),
+        row!("attachdetach-controller", "attachdetach-controller", attach_detach::run),
+        row!("ephemeral_volume", "ephemeral-volume-controller", ephemeral_volume::run),
+        row!("volume_expand", "expand-controller", volume_expand::run),
         row!("certificate-controller", "certificate-controller", csr_signing::run),
         row!("cluster-dns", "cluster-dns", cluster_dns::run),
         row!("volumeattributesclass-protection", "volumeattributesclass-protection-controller", volume_attributes_class::run),

@@ -48,4 +48,17 @@ pub trait ImageService: Send + Sync {
     async fn remove_image(&self, image: &str) -> Result<()>;
     /// Bytes used by images.
     async fn image_fs_bytes(&self) -> Result<u64>;
+    /// File system of images; `None` where the service does not tell.
+    async fn image_fs(&self) -> Result<Option<crate::FilesystemUsage>> {
+        Ok(None)
+    }
+    /// Directories that are the layers of an image, the lowest first, for a read-only view of its files; kept until
+    /// [`Self::release_image`]. `None`: the service cannot.
+    async fn hold_image(&self, _owner: &str, _holder: &str, _image: &str) -> Result<Option<Vec<std::path::PathBuf>>> {
+        Ok(None)
+    }
+    /// Ends a hold; idempotent.
+    async fn release_image(&self, _owner: &str, _holder: &str) -> Result<()> {
+        Ok(())
+    }
 }

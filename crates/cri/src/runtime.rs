@@ -42,6 +42,22 @@ pub struct ExecRequest {
     pub stderr: bool,
 }
 
+/// A session that a runtime is asked to serve itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamRequest {
+    /// A command.
+    Exec(ExecRequest),
+    /// The first process of a container.
+    Attach(ExecRequest),
+    /// Ports of a sandbox.
+    PortForward {
+        /// The sandbox.
+        sandbox_id: String,
+        /// Ports, where the client names them beforehand.
+        ports: Vec<u16>,
+    },
+}
+
 /// The ends of a running exec or attach session. A stream that was not asked for is `None`.
 pub struct Streams {
     /// The process's stdin; dropping it closes the stream.
@@ -117,11 +133,50 @@ pub trait RuntimeService: Send + Sync {
     /// Connects to a TCP port on the pod's loopback.
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>>;
 
+    /// Where a session is to be had, of a runtime that serves its streams itself (CRI's Exec, Attach and PortForward
+    /// answer with such URLs); `None`: from the three calls above.
+    async fn stream_url(&self, _request: StreamRequest) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Tells the runtime the node's pod CIDRs, where its network wants to know them.
+    async fn update_pod_cidrs(&self, _cidrs: Vec<String>) -> Result<()> {
+        Ok(())
+    }
+
     /// Counters of a container.
     async fn container_stats(&self, id: &str) -> Result<Stats>;
     /// Counters of a cgroup relative to the node's root, `/` for the node.
     async fn cgroup_stats(&self, cgroup: &str) -> Result<Stats>;
 
+    /// Counters of a sandbox's network interfaces; empty where the runtime does not tell.
+    async fn pod_network_stats(&self, _sandbox_id: &str) -> Result<Vec<InterfaceStats>> {
+        Ok(Vec::new())
+    }
+    /// Tells when a cgroup's memory passes `usage` bytes (v1) or is under pressure (v2); `None`: no such event.
+    async fn watch_memory(&self, _cgroup: &str, _usage: u64) -> Result<Option<mpsc::Receiver<()>>> {
+        Ok(None)
+    }
+    /// What the runtime can do.
+    fn features(&self) -> RuntimeFeatures {
+        RuntimeFeatures::default()
+    }
+    /// File system of the writable layers; `None` where the runtime does not tell.
+    async fn container_fs(&self) -> Result<Option<FilesystemUsage>> {
+        Ok(None)
+    }
+
     /// Events from now on. A receiver that lags must list again.
     fn subscribe(&self) -> broadcast::Receiver<ContainerEvent>;
+}
+
+/// Cgroups of pods, which the kubelet itself keeps where the runtime is another's.
+#[async_trait]
+pub trait PodCgroups: Send + Sync {
+    /// As [`RuntimeService::update_pod_cgroup`].
+    async fn update(&self, cgroup: &str, resources: LinuxContainerResources) -> Result<()>;
+    /// As [`RuntimeService::remove_pod_cgroup`].
+    async fn remove(&self, cgroup: &str) -> Result<()>;
+    /// As [`RuntimeService::cgroup_stats`].
+    async fn stats(&self, cgroup: &str) -> Result<Stats>;
 }

@@ -306,6 +306,8 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// Devices.
     pub devices: Vec<Device>,
+    /// Qualified names of CDI devices, `vendor.com/class=name`, which the runtime looks up.
+    pub cdi_devices: Vec<String>,
     /// Labels.
     pub labels: Map,
     /// Annotations.
@@ -362,6 +364,8 @@ pub struct ContainerStatus {
     pub image: String,
     /// Image id or repository digest, as `imageID` of the pod's status shows.
     pub image_ref: String,
+    /// Id of the image on this node, as the list of images has it.
+    pub image_id: String,
     /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun` ...
     pub reason: String,
     /// Text for people.
@@ -431,6 +435,58 @@ pub struct Stats {
     pub rootfs_bytes: u64,
     /// Inodes of the writable layer.
     pub rootfs_inodes: u64,
+    /// Swap in use, bytes.
+    pub swap_usage: u64,
+}
+
+/// Counters of one network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceStats {
+    /// Name, `eth0`.
+    pub name: String,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets received in error.
+    pub rx_errors: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets not sent for an error.
+    pub tx_errors: u64,
+}
+
+/// What is used of a file system that images or writable layers are on (CRI's `FilesystemUsage`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesystemUsage {
+    /// A path on the file system.
+    pub mountpoint: String,
+    /// Bytes that images (or writable layers) use.
+    pub used_bytes: u64,
+    /// Inodes that they use, 0: unknown.
+    pub inodes_used: u64,
+}
+
+/// What this runtime can do of what not all can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuntimeFeatures {
+    /// User namespaces of pods.
+    pub user_namespaces: bool,
+    /// Recursive read-only mounts.
+    pub recursive_read_only_mounts: bool,
+    /// `supplementalGroupsPolicy`.
+    pub supplemental_groups_policy: bool,
+    /// cgroup version, 1 or 2.
+    pub cgroup_version: u8,
+}
+
+impl Default for RuntimeFeatures {
+    fn default() -> Self {
+        Self {
+            user_namespaces: false,
+            recursive_read_only_mounts: true,
+            supplemental_groups_policy: true,
+            cgroup_version: if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { 2 } else { 1 },
+        }
+    }
 }
 
 /// One condition of the runtime, `RuntimeReady` or `NetworkReady`.

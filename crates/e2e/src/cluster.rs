@@ -66,6 +66,11 @@ impl Cluster {
         self.run(&all)
     }
 
+    /// A `sagong image` command on this cluster's images.
+    pub fn image(&self, args: &[&str]) -> Result<String> {
+        self.run(&[&["image"], args].concat())
+    }
+
     fn run(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(sagong());
         command.args(args).env("SAGONG_DATA_DIR", self.data_dir()).env("KUBECONFIG", self.kubeconfig());

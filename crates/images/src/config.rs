@@ -1,5 +1,6 @@
 //! An image's configuration: what the runtime needs of it.
 
+use crate::reference::Reference;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,6 +39,27 @@ pub struct ImageInfo {
     pub layers: Vec<PathBuf>,
     /// Bytes on disk.
     pub size: u64,
+    /// `docker.io/library/busybox:latest`
+    pub names: Vec<String>,
+    /// `docker.io/library/busybox@sha256:…`
+    pub digests: Vec<String>,
+}
+
+impl ImageInfo {
+    /// The image as a container's status names it: the tag that was asked for where the image has it, else its
+    /// first tag, else what was asked for.
+    pub fn shown_name(&self, asked: &str) -> String {
+        let wanted = Reference::parse(asked).ok().and_then(|r| r.tagged());
+        let same = wanted.filter(|w| self.names.contains(w));
+        same.or_else(|| self.names.first().cloned()).unwrap_or_else(|| asked.to_owned())
+    }
+
+    /// The image as `imageID` shows it: a digest in the repository that was asked for, else any digest, else the id.
+    pub fn shown_id(&self, asked: &str) -> String {
+        let wanted = Reference::parse(asked).ok().map(|r| format!("{}@", r.repository()));
+        let same = wanted.and_then(|w| self.digests.iter().find(|d| d.starts_with(&w)));
+        same.or(self.digests.first()).unwrap_or(&self.id).clone()
+    }
 }
 
 /// The configuration blob, as far as it matters.

@@ -26,6 +26,7 @@
 mod archive;
 mod config;
 mod error;
+mod export;
 mod import;
 mod manifest;
 mod reference;

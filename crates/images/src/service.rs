@@ -5,6 +5,7 @@ use crate::registry::PullEvent;
 use crate::store::{Record, Store};
 use async_trait::async_trait;
 use cri::{AuthConfig, Image, ImageService};
+use std::path::PathBuf;
 
 impl From<Error> for cri::Error {
     fn from(error: Error) -> cri::Error {
@@ -21,8 +22,13 @@ impl From<Error> for cri::Error {
 impl ImageService for Store {
     async fn list_images(&self) -> cri::Result<Vec<Image>> {
         self.blocking(|store| {
-            let index = store.index()?;
-            index.images.iter().map(|(id, record)| store.describe(id, record)).collect()
+            let (index, held) = (store.index()?, store.held()?);
+            let describe = |(id, record): (&String, &Record)| {
+                let mut image = store.describe(id, record)?;
+                image.pinned = record.layers.last().is_some_and(|top| held.contains(top));
+                Ok(image)
+            };
+            index.images.iter().map(describe).collect()
         })
         .await
     }
@@ -52,6 +58,24 @@ impl ImageService for Store {
     async fn remove_image(&self, image: &str) -> cri::Result<()> {
         let image = image.to_owned();
         self.blocking(move |store| store.remove(&image)).await
+    }
+
+    async fn image_fs(&self) -> cri::Result<Option<cri::FilesystemUsage>> {
+        let used_bytes = self.image_fs_bytes().await?;
+        let mountpoint = self.dir.display().to_string();
+        Ok(Some(cri::FilesystemUsage { mountpoint, used_bytes, inodes_used: 0 }))
+    }
+
+    async fn hold_image(&self, owner: &str, holder: &str, image: &str) -> cri::Result<Option<Vec<PathBuf>>> {
+        let (owner, holder, image) = (owner.to_owned(), holder.to_owned(), image.to_owned());
+        // Overlayfs wants the uppermost first, as `ImageInfo` has them; the trait wants them as the image does.
+        let layers = self.blocking(move |store| store.hold(&owner, &holder, &image)).await?.layers;
+        Ok(Some(layers.into_iter().rev().collect()))
+    }
+
+    async fn release_image(&self, owner: &str, holder: &str) -> cri::Result<()> {
+        let (owner, holder) = (owner.to_owned(), holder.to_owned());
+        self.blocking(move |store| store.release(&owner, &holder)).await
     }
 
     async fn image_fs_bytes(&self) -> cri::Result<u64> {

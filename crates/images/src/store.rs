@@ -154,21 +154,62 @@ impl Store {
         self.collect()
     }
 
+    /// Takes one name from an image that has others, else removes it; what was removed, `None`: there was nothing.
+    pub fn untag(&self, text: &str) -> Result<Option<String>> {
+        {
+            let _lock = self.lock("lock", FlockOperation::LockExclusive)?;
+            let mut index = self.index()?;
+            let Some(id) = index.find(text)? else { return Ok(None) };
+            let name = Reference::parse(text).ok().filter(|r| r.digest.is_none()).and_then(|r| r.tagged());
+            let record = index.images.get_mut(&id);
+            if let (Some(name), Some(record)) = (name, record)
+                && record.names.len() > 1
+                && record.names.remove(&name)
+            {
+                self.write_index(&index)?;
+                return Ok(Some(name));
+            }
+        }
+        self.remove(text)?;
+        Ok(Some(text.to_owned()))
+    }
+
+    /// Removes the images that no container of any node holds; returns their names (or ids) and the bytes freed.
+    pub fn prune(&self) -> Result<(Vec<String>, u64)> {
+        let mut gone = Vec::new();
+        let before = self.layer_bytes()?;
+        {
+            // Imports write the index under the same lock: none can name a layer meanwhile that goes below.
+            let _lock = self.lock("lock", FlockOperation::LockExclusive)?;
+            let (mut index, held) = (self.index()?, self.held()?);
+            index.images.retain(|id, image| {
+                let used = image.layers.last().is_some_and(|top| held.contains(top));
+                if !used && image.names.is_empty() {
+                    gone.push(id.clone());
+                } else if !used {
+                    gone.extend(image.names.iter().cloned());
+                }
+                used
+            });
+            self.write_index(&index)?;
+        }
+        self.collect()?;
+        Ok((gone, before.saturating_sub(self.layer_bytes()?)))
+    }
+
+    fn layer_bytes(&self) -> Result<u64> {
+        let names = list(&self.dir.join("layers"))?;
+        let size = |name: &String| fs::read_to_string(self.layer(name).join("size")).ok()?.parse::<u64>().ok();
+        Ok(names.iter().filter_map(size).sum())
+    }
+
     /// Removes layers and blobs that no image names and no container holds; waits for running imports.
     pub fn collect(&self) -> Result<()> {
         let _import = self.lock("import.lock", FlockOperation::LockExclusive)?;
         let _lock = self.lock("lock", FlockOperation::LockExclusive)?;
         let index = self.index()?;
-        let mut layers: BTreeSet<String> =
-            index.images.values().flat_map(|image| image.layers.iter().cloned()).collect();
-        for owner in list(&self.dir.join("holds"))? {
-            let owner = self.dir.join("holds").join(owner);
-            for container in list(&owner)? {
-                let path = owner.join(container);
-                let held = optional(fs::read_to_string(&path), &path)?.unwrap_or_default();
-                layers.extend(held.lines().map(str::to_owned));
-            }
-        }
+        let mut layers = self.held()?;
+        layers.extend(index.images.values().flat_map(|image| image.layers.iter().cloned()));
         for name in list(&self.dir.join("layers"))? {
             if !layers.contains(&name) {
                 self.discard(&self.dir.join("layers").join(name))?;
@@ -188,10 +229,31 @@ impl Store {
         Ok(())
     }
 
+    /// ChainIDs of the layers that containers of all nodes hold.
+    pub(crate) fn held(&self) -> Result<BTreeSet<String>> {
+        let mut layers = BTreeSet::new();
+        for owner in list(&self.dir.join("holds"))? {
+            let owner = self.dir.join("holds").join(owner);
+            for container in list(&owner)? {
+                let path = owner.join(container);
+                let held = optional(fs::read_to_string(&path), &path)?.unwrap_or_default();
+                layers.extend(held.lines().map(str::to_owned));
+            }
+        }
+        Ok(layers)
+    }
+
     pub(crate) fn info(&self, id: &str, record: &Record) -> Result<ImageInfo> {
         let blob = self.config(id)?;
         let layers = record.layers.iter().rev().map(|layer| self.layer(layer).join("fs")).collect();
-        Ok(ImageInfo { id: id.to_owned(), config: blob.image_config(), layers, size: record.size })
+        Ok(ImageInfo {
+            id: id.to_owned(),
+            config: blob.image_config(),
+            layers,
+            size: record.size,
+            names: record.names.iter().cloned().collect(),
+            digests: record.digests.iter().cloned().collect(),
+        })
     }
 
     pub(crate) fn config(&self, id: &str) -> Result<ConfigBlob> {

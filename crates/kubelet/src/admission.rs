@@ -1,8 +1,14 @@
-//! Whether a pod may run here: resources, ports, selectors. Its hook runs before all others, in order of arrival.
+//! Whether a pod may run here. Its checks run before all hooks, in order of arrival.
+//!
+//! The order is upstream's: pressure, sysctls, exclusive resources, predicates (with preemption for critical pods),
+//! AppArmor, user namespaces, shutdown.
 
 use crate::context::Context;
-use crate::pod::PodExt;
+use crate::pod::{PodExt, is_critical};
+use crate::preemption::{self, Requirement};
 use crate::qos::{self, Resources};
+use crate::static_pods::is_static;
+use crate::{shutdown, sysctl};
 use api::k8s::core::v1::{Node, NodeSelectorTerm, Pod, Taint};
 use api::quantity::{Format, Quantity};
 use std::collections::BTreeMap;
@@ -11,40 +17,122 @@ use std::sync::Arc;
 /// Why a pod is rejected: reason and message of its status.
 pub type Rejection = (String, String);
 
-/// Decides about a pod next to those that are already there.
-pub fn admit(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Rejection> {
-    let node = ctx.node.read().clone();
-    let spec = pod.spec();
+/// A predicate that does not hold.
+#[derive(Clone, Debug, PartialEq)]
+enum Unmet {
+    /// A resource lacks.
+    Resource { name: String, requested: i64, used: i64, capacity: i64 },
+    /// Something else; reason and message.
+    Other(Rejection),
+}
+
+impl Unmet {
+    fn rejection(&self) -> Rejection {
+        match self {
+            Self::Other(rejection) => rejection.clone(),
+            Self::Resource { name, requested, used, capacity } => (
+                format!("OutOf{name}"),
+                format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"),
+            ),
+        }
+    }
+}
+
+/// Decides about a pod next to those that are already there; returns the pods that must go for it.
+pub fn admit(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<Vec<Arc<Pod>>, Rejection> {
+    pressure(ctx, pod)?;
+    let settings = &ctx.config.settings;
+    sysctl::admit(pod, &settings.allowed_unsafe_sysctls).map_err(|why| ("SysctlForbidden".to_owned(), why))?;
+    ctx.managers.allocate(pod, &[])?;
+    let victims = predicates(ctx, pod, others)?;
+    app_armor(pod)?;
+    user_namespace(ctx, pod)?;
+    if ctx.shutdown.is_under_way() {
+        return Err((shutdown::NOT_ADMITTED.into(), shutdown::NOT_ADMITTED_MESSAGE.into()));
+    }
+    Ok(victims)
+}
+
+/// A node under pressure takes only critical pods; one that only lacks memory takes all but best-effort ones.
+fn pressure(ctx: &Context, pod: &Pod) -> Result<(), Rejection> {
+    let conditions = ctx.eviction.conditions();
+    if conditions.is_empty() || is_critical(pod) {
+        return Ok(());
+    }
+    if conditions == ["MemoryPressure"] {
+        let taint = Taint {
+            key: "node.kubernetes.io/memory-pressure".into(),
+            effect: "NoSchedule".into(),
+            ..Taint::default()
+        };
+        if qos::class(pod) != "BestEffort" || tolerates(pod, &taint) {
+            return Ok(());
+        }
+    }
+    let list = crate::format::list(&conditions);
+    Err(("Evicted".into(), format!("The node had condition: {list}. ")))
+}
+
+fn predicates(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<Vec<Arc<Pod>>, Rejection> {
+    let (node, spec) = (ctx.node.read().clone(), pod.spec());
+    let os = pod.metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/os"));
+    if os.is_some_and(|os| os != "linux") {
+        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return Err(("PodOSSelectorNodeLabelDoesNotMatch".into(), message.into()));
+    }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         let message = "Failed to admit pod as the OS field doesn't match node OS";
         return Err(("PodOSNotSupported".into(), message.into()));
     }
-    resources(&ctx.allocatable(), pod, others)?;
-    selectors(&node, pod)?;
-    ports(pod, others)?;
-    taints(node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default(), pod)
+    let mut unmet = resources(&ctx.allocatable(), pod, others);
+    unmet.extend([selectors(&node, pod), ports(pod, others)].into_iter().filter_map(Result::err).map(Unmet::Other));
+    if !is_static(pod) {
+        let listed = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
+        unmet.extend(taints(listed, pod).err().map(Unmet::Other));
+    }
+    recover(pod, others, &unmet)
+}
+
+/// A critical pod that only lacks resources gets them from others.
+fn recover(pod: &Pod, others: &[Arc<Pod>], unmet: &[Unmet]) -> Result<Vec<Arc<Pod>>, Rejection> {
+    let Some(first) = unmet.first() else { return Ok(Vec::new()) };
+    if !is_critical(pod) {
+        return Err(first.rejection());
+    }
+    let mut wanted = Vec::new();
+    for one in unmet {
+        match one {
+            Unmet::Other(rejection) => return Err(rejection.clone()),
+            Unmet::Resource { name, requested, used, capacity } => {
+                wanted.push(Requirement { resource: name.clone(), quantity: requested - (capacity - used) });
+            }
+        }
+    }
+    preemption::victims(pod, others, &wanted).map_err(|why| {
+        let message = format!(
+            "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: {why}"
+        );
+        ("UnexpectedAdmissionError".into(), message)
+    })
 }
 
 /// Whether the resources of a pod fit beside those of others.
 pub fn fits(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Rejection> {
-    resources(&ctx.allocatable(), pod, others)
+    match resources(&ctx.allocatable(), pod, others).first() {
+        None => Ok(()),
+        Some(unmet) => Err(unmet.rejection()),
+    }
 }
 
-fn resources(allocatable: &Resources, pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Rejection> {
+fn resources(allocatable: &Resources, pod: &Pod, others: &[Arc<Pod>]) -> Vec<Unmet> {
     let of = |name: &str, list: &Resources| {
         let amount = list.get(name);
         amount.map_or(0, |q| if name == "cpu" { q.milli_value() } else { q.value() })
     };
-    let out_of = |reason: String, name: &str, requested: i64, used: i64, capacity: i64| {
-        let message = format!(
-            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-        );
-        Err((reason, message))
-    };
-    let most = of("pods", allocatable);
-    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    let mut out = Vec::new();
+    let (most, count) = (of("pods", allocatable), i64::try_from(others.len()).unwrap_or(i64::MAX));
     if count + 1 > most {
-        return out_of("OutOfpods".into(), "pods", 1, count, most);
+        out.push(Unmet::Resource { name: "pods".into(), requested: 1, used: count, capacity: most });
     }
     let mut used = Resources::new();
     for other in others {
@@ -54,14 +142,45 @@ fn resources(allocatable: &Resources, pod: &Pod, others: &[Arc<Pod>]) -> Result<
     }
     let wanted = qos::pod_requests(pod);
     let zero = Quantity::from_units(0, Format::DecimalSi);
-    for (name, amount) in wanted.iter().filter(|(_, a)| a.sign() > 0) {
+    // The scheduler's order: CPU, memory, storage, then the others by name.
+    let rank = |name: &str| ["cpu", "memory", "ephemeral-storage"].iter().position(|n| *n == name).unwrap_or(3);
+    let mut names: Vec<&String> = wanted.keys().collect();
+    names.sort_by_key(|name| rank(name));
+    for name in names {
+        let amount = &wanted[name];
         // What the node does not know of (and no device offers) is the scheduler's business alone.
-        let Some(capacity) = allocatable.get(name) else { continue };
+        let Some(capacity) = allocatable.get(name).filter(|_| amount.sign() > 0) else { continue };
         if amount.plus(used.get(name).unwrap_or(&zero)) > *capacity {
-            return out_of(format!("OutOf{name}"), name, of(name, &wanted), of(name, &used), of(name, allocatable));
+            out.push(Unmet::Resource {
+                name: name.clone(),
+                requested: of(name, &wanted),
+                used: of(name, &used),
+                capacity: of(name, allocatable),
+            });
         }
     }
-    Ok(())
+    out
+}
+
+/// A pod that asks for AppArmor needs a kernel that has it.
+fn app_armor(pod: &Pod) -> Result<(), Rejection> {
+    let spec = pod.spec();
+    let of_pod = spec.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref());
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut profiles = containers
+        .filter_map(|c| c.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref()).or(of_pod));
+    let required = profiles.any(|profile| profile.type_ != "Unconfined");
+    if !required || crate::security_context::has_app_armor() {
+        return Ok(());
+    }
+    Err(("AppArmor".into(), "Cannot enforce AppArmor: AppArmor is not enabled on the host".into()))
+}
+
+fn user_namespace(ctx: &Context, pod: &Pod) -> Result<(), Rejection> {
+    if pod.spec().host_users != Some(false) || ctx.config.runtime.features().user_namespaces {
+        return Ok(());
+    }
+    Err(("PodFeatureUnsupported".into(), "user namespaces are not supported by this node's runtime".into()))
 }
 
 fn selectors(node: &Node, pod: &Pod) -> Result<(), Rejection> {
@@ -139,31 +258,26 @@ fn ports(pod: &Pod, others: &[Arc<Pod>]) -> Result<(), Rejection> {
 
 /// NoExecute taints that the pod does not tolerate keep it out.
 fn taints(taints: &[Taint], pod: &Pod) -> Result<(), Rejection> {
-    let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
-    let tolerated = |taint: &Taint| {
-        tolerations.iter().any(|t| {
-            let effect = t.effect.as_deref().is_none_or(|e| e.is_empty() || e == taint.effect);
-            let key = t.key.as_deref().unwrap_or_default();
-            match t.operator.as_deref() {
-                Some("Exists") => effect && (key.is_empty() || key == taint.key),
-                _ => {
-                    effect
-                        && key == taint.key
-                        && t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-                }
-            }
-        })
-    };
-    match taints.iter().find(|t| t.effect == "NoExecute" && !tolerated(t)) {
-        None => Ok(()),
-        Some(taint) => {
-            let shown = format!("{{{}: {}}}", taint.key, taint.value.as_deref().unwrap_or_default());
-            Err((
-                "TaintToleration".into(),
-                format!("Predicate TaintToleration failed: node(s) had untolerated taint {shown}"),
-            ))
+    match taints.iter().any(|t| t.effect == "NoExecute" && !tolerates(pod, t)) {
+        false => Ok(()),
+        true => {
+            let message = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+            Err(("TaintToleration".into(), message.into()))
         }
     }
+}
+
+fn tolerates(pod: &Pod, taint: &Taint) -> bool {
+    pod.spec().tolerations.iter().flatten().any(|t| {
+        let effect = t.effect.as_deref().is_none_or(|e| e.is_empty() || e == taint.effect);
+        let key = t.key.as_deref().unwrap_or_default();
+        let value = |v: &Option<String>| v.clone().unwrap_or_default();
+        effect
+            && match t.operator.as_deref() {
+                Some("Exists") => key.is_empty() || key == taint.key,
+                _ => key == taint.key && value(&t.value) == value(&taint.value),
+            }
+    })
 }
 
 #[cfg(test)]
@@ -184,14 +298,17 @@ mod tests {
     fn resources_run_out_with_upstreams_words() {
         let with = |cpu: &str| pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}));
         let others = [Arc::new(with("600m"))];
-        assert_eq!(resources(&allocatable(), &with("400m"), &others), Ok(()));
+        let first = |pod: &Pod, others: &[Arc<Pod>]| resources(&allocatable(), pod, others).first().map(Unmet::rejection);
+        assert_eq!(first(&with("400m"), &others), None);
         let message = "Node didn't have enough resource: cpu, requested: 500, used: 600, capacity: 1000";
-        assert_eq!(resources(&allocatable(), &with("500m"), &others), Err(("OutOfcpu".into(), message.into())));
+        assert_eq!(first(&with("500m"), &others), Some(("OutOfcpu".into(), message.into())));
         let full = [others[0].clone(), others[0].clone()];
-        assert_eq!(
-            resources(&allocatable(), &pod(json!({"containers": []})), &full).map_err(|e| e.0),
-            Err("OutOfpods".into())
-        );
+        assert_eq!(first(&pod(json!({"containers": []})), &full).map(|e| e.0), Some("OutOfpods".into()));
+        let mut critical = with("500m");
+        critical.spec.as_mut().expect("spec").priority = Some(crate::pod::SYSTEM_CRITICAL);
+        let unmet = resources(&allocatable(), &critical, &others);
+        assert_eq!(recover(&critical, &others, &unmet).map(|v| v.len()), Ok(1), "the other goes");
+        assert_eq!(recover(&with("500m"), &others, &unmet).map_err(|e| e.0), Err("OutOfcpu".into()));
     }
 
     #[test]

@@ -16,14 +16,33 @@ struct Entry {
 }
 
 /// Delays by key.
-#[derive(Default)]
-pub struct Backoff(Mutex<HashMap<String, Entry>>);
+pub struct Backoff {
+    entries: Mutex<HashMap<String, Entry>>,
+    first: Duration,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::up_to(LONGEST)
+    }
+}
 
 impl Backoff {
+    /// Delays up to a longest, from the first or that.
+    pub fn up_to(longest: Duration) -> Self {
+        Self { entries: Mutex::default(), first: FIRST.min(longest), longest }
+    }
+
+    fn expired(&self, entry: Entry, now: SystemTime) -> bool {
+        // As long as upstream remembers, whatever the longest delay is.
+        now.duration_since(entry.updated).unwrap_or_default() > self.longest.max(LONGEST) * 2
+    }
+
     /// The delay in force after an event at `since`, with the time it ends, or `None` when it is over.
     pub fn in_force(&self, key: &str, since: SystemTime, now: SystemTime) -> Option<(Duration, SystemTime)> {
-        let entry = *self.0.lock().get(key)?;
-        if expired(entry, now) {
+        let entry = *self.entries.lock().get(key)?;
+        if self.expired(entry, now) {
             return None;
         }
         let end = since + entry.delay;
@@ -32,33 +51,29 @@ impl Backoff {
 
     /// As [`Self::in_force`], counted from the last failure.
     pub fn since_update(&self, key: &str, now: SystemTime) -> Option<(Duration, SystemTime)> {
-        let since = self.0.lock().get(key)?.updated;
+        let since = self.entries.lock().get(key)?.updated;
         self.in_force(key, since, now)
     }
 
     /// Notes a failure: the next delay is twice the last.
     pub fn next(&self, key: &str, now: SystemTime) {
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         let delay = match entries.get(key) {
-            Some(entry) if !expired(*entry, now) => (entry.delay * 2).min(LONGEST),
-            _ => FIRST,
+            Some(entry) if !self.expired(*entry, now) => (entry.delay * 2).min(self.longest),
+            _ => self.first,
         };
         entries.insert(key.to_owned(), Entry { delay, updated: now });
     }
 
     /// Forgets a key.
     pub fn reset(&self, key: &str) {
-        self.0.lock().remove(key);
+        self.entries.lock().remove(key);
     }
 
     /// Forgets all keys of a prefix.
     pub fn release(&self, prefix: &str) {
-        self.0.lock().retain(|key, _| !key.starts_with(prefix));
+        self.entries.lock().retain(|key, _| !key.starts_with(prefix));
     }
-}
-
-fn expired(entry: Entry, now: SystemTime) -> bool {
-    now.duration_since(entry.updated).unwrap_or_default() > LONGEST * 2
 }
 
 #[cfg(test)]

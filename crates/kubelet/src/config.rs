@@ -1,5 +1,6 @@
 //! What a kubelet is told when it starts.
 
+use crate::configuration::KubeletConfiguration;
 use api::k8s::core::v1::Taint;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -32,10 +33,10 @@ pub struct Config {
     pub cluster_domain: String,
     /// Resolver configuration of the node, `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
-    /// Largest number of pods.
-    pub max_pods: u32,
-    /// Resources kept from pods, by name (`cpu`, `memory`, `ephemeral-storage`).
-    pub reserved: BTreeMap<String, api::quantity::Quantity>,
+    /// File of credential provider plugins, and the directory of their programs.
+    pub credential_provider: Option<(PathBuf, PathBuf)>,
+    /// What an operator set.
+    pub settings: KubeletConfiguration,
     /// Labels the node registers with, besides its own.
     pub node_labels: BTreeMap<String, String>,
     /// Taints the node registers with.

@@ -8,7 +8,7 @@ use crate::pod::PodExt;
 use crate::state::label;
 use crate::volumes::{MountedVolumes, mounts, subpath};
 use crate::{format, hosts, qos, security_context};
-use api::k8s::core::v1::{Container, Pod, VolumeMount};
+use api::k8s::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use cri::{ContainerConfig, ContainerMetadata, Image, Map, Mount, MountPropagation};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -44,10 +44,14 @@ pub fn hash(container: &Container) -> String {
 /// Builds the configuration; the error is the message of `CreateContainerConfigError`.
 pub async fn build(request: &Request<'_>) -> Result<ContainerConfig, String> {
     let Request { ctx, pod, container, image, .. } = request;
-    let envs = env::make(ctx, pod, container, request.facts, request.volumes).await?;
+    let grant = grant(request).await?;
+    let mut envs = env::make(ctx, pod, container, request.facts, request.volumes).await?;
+    // What the pod itself says wins.
+    let added: Environment = grant.envs.into_iter().filter(|(name, _)| !envs.iter().any(|(n, _)| n == name)).collect();
+    envs.extend(added);
     let lookup = |name: &str| envs.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let words = |list: &Option<Vec<String>>| list.iter().flatten().map(|w| expand(w, lookup)).collect::<Vec<_>>();
-    let mut security_context = security_context::container(pod, container, image, &ctx.config.root_dir)?;
+    let mut security_context = security_context::container(pod, container, image, &ctx.config)?;
     if let Some(target) = &request.target_id {
         security_context.target_id.clone_from(target);
     }
@@ -62,19 +66,59 @@ pub async fn build(request: &Request<'_>) -> Result<ContainerConfig, String> {
         command: words(&container.command),
         args: words(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        mounts: all_mounts(request, &envs)?,
+        mounts: all_mounts(request, &envs)?.into_iter().chain(grant.mounts).collect(),
         envs,
-        devices: Vec::new(),
+        devices: block_devices(request)?.into_iter().chain(grant.devices).collect(),
+        cdi_devices: grant.cdi_devices,
         labels: labels(pod, container),
-        annotations: annotations(request),
+        annotations: annotations(request).into_iter().chain(grant.annotations).collect(),
         log_path,
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
-        resources: qos::container_resources(pod, container, ctx.machine.memory_bytes()),
+        resources: resources(ctx, pod, container),
         security_context,
         stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_default(),
     })
+}
+
+/// Limits, with the CPUs and memory nodes that the container has alone or shares.
+pub fn resources(ctx: &Context, pod: &Pod, container: &Container) -> cri::LinuxContainerResources {
+    let mut out = qos::container_resources(pod, container, &ctx.node_limits());
+    (out.cpuset_cpus, out.cpuset_mems) = ctx.managers.lists(pod.uid(), &container.name);
+    if ctx.managers.exclusive(pod.uid(), &container.name).is_some() {
+        // Whole CPUs need no quota, which would only throttle.
+        out.cpu_quota = -1;
+    }
+    out
+}
+
+/// What device plugins and DRA drivers have given to the container.
+async fn grant(request: &Request<'_>) -> Result<crate::devices::Grant, String> {
+    let Request { ctx, pod, container, .. } = request;
+    let mut grant = ctx.plugins.devices.grant(pod.uid(), &container.name).await?;
+    let claims = ctx.plugins.dra.claims_of(pod, container);
+    let more = ctx.plugins.dra.cdi_devices(&claims).into_iter().filter(|d| !grant.cdi_devices.contains(d));
+    let more: Vec<String> = more.collect();
+    grant.cdi_devices.extend(more);
+    Ok(grant)
+}
+
+/// Raw volumes as devices.
+fn block_devices(request: &Request<'_>) -> Result<Vec<cri::Device>, String> {
+    let device = |device: &VolumeDevice| {
+        let volume = request.volumes.get(&device.name).ok_or_else(|| {
+            let (volume, container) = (format::quote(&device.name), format::quote(&request.container.name));
+            format!("cannot find volume {volume} to pass into container {container}")
+        })?;
+        let permissions = if volume.readonly { "r" } else { "mrw" };
+        Ok(cri::Device {
+            container_path: device.device_path.clone(),
+            host_path: volume.path.display().to_string(),
+            permissions: permissions.into(),
+        })
+    };
+    request.container.volume_devices.iter().flatten().map(device).collect()
 }
 
 fn labels(pod: &Pod, container: &Container) -> Map {

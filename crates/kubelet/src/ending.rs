@@ -33,6 +33,7 @@ pub async fn end(worker: &mut Worker) {
         worker.writer.set(worker.pod.clone(), worker.status.clone(), true);
     }
     give_back(worker).await;
+    worker.mailbox.stopped.cancel();
     wait_for_deletion(worker).await;
     remove_sandboxes(worker).await;
     let ctx = &worker.ctx;
@@ -47,7 +48,7 @@ async fn stop_containers(worker: &mut Worker) {
     let running: Vec<String> = worker.state.running().map(|c| c.metadata.name.clone()).collect();
     let order = Order::new(&worker.pod, running.into_iter());
     loop {
-        let grace = termination::grace_period(&worker.pod);
+        let grace = worker.grace.unwrap_or_else(|| termination::grace_period(&worker.pod));
         let due = Instant::now() + grace;
         let ip = status::pod_ips(&worker.ctx, &worker.pod, &worker.state).into_iter().next();
         for container in worker.state.running() {
@@ -102,8 +103,12 @@ async fn stop_sandboxes(worker: &mut Worker) {
 /// Gives volumes and cgroup back, trying until it is done: a pod is not reported gone before.
 async fn give_back(worker: &mut Worker) {
     let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
-    while let Err(error) = volumes::tear_down(&ctx, pod.uid()) {
+    while let Err(error) = volumes::tear_down(&ctx, pod.uid()).await {
         tracing::warn!(pod = crate::format::pod(&pod), %error, "cannot tear down volumes");
+        tokio::time::sleep(RETRY).await;
+    }
+    while let Err(error) = ctx.plugins.dra.unprepare(pod.uid()).await {
+        tracing::warn!(pod = crate::format::pod(&pod), error, "cannot give dynamic resources back");
         tokio::time::sleep(RETRY).await;
     }
     while let Err(error) = ctx.config.runtime.remove_pod_cgroup(&qos::pod_cgroup(&pod)).await {

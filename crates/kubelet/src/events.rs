@@ -28,6 +28,14 @@ pub mod reason {
     pub const FAILED_POST_START_HOOK: &str = "FailedPostStartHook";
     pub const FAILED_PRE_STOP_HOOK: &str = "FailedPreStopHook";
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+    pub const EVICTED: &str = "Evicted";
+    pub const EVICTION_THRESHOLD_MET: &str = "EvictionThresholdMet";
+    pub const FREE_DISK_SPACE_FAILED: &str = "FreeDiskSpaceFailed";
+    pub const INVALID_DISK_CAPACITY: &str = "InvalidDiskCapacity";
+    pub const NODE_ALLOCATABLE_ENFORCED: &str = "NodeAllocatableEnforced";
+    pub const LIFECYCLE_HTTP_FALLBACK: &str = "LifecycleHTTPFallback";
+    pub const FAILED_NODE_ALLOCATABLE: &str = "FailedNodeAllocatableEnforcement";
+    pub const NODE_SHUTDOWN: &str = "Shutdown";
     pub const STARTING: &str = "Starting";
     pub const NODE_READY: &str = "NodeReady";
     pub const NODE_NOT_READY: &str = "NodeNotReady";
@@ -40,6 +48,18 @@ pub mod reason {
 pub trait Sink: Send + Sync {
     /// Records one event; never blocks.
     fn record(&self, regarding: ObjectReference, kind: EventType, reason: &str, message: String);
+
+    /// As [`Self::record`], with annotations, where the sink can keep them.
+    fn record_annotated(
+        &self,
+        regarding: ObjectReference,
+        _annotations: std::collections::BTreeMap<String, String>,
+        kind: EventType,
+        reason: &str,
+        message: String,
+    ) {
+        self.record(regarding, kind, reason, message);
+    }
 }
 
 impl Sink for EventRecorder {
@@ -61,6 +81,18 @@ impl Recorder {
     /// An event about a pod.
     pub fn pod(&self, pod: &Pod, kind: EventType, reason: &str, message: impl Into<String>) {
         self.0.record(pod_reference(pod), kind, reason, message.into());
+    }
+
+    /// An event about a pod, with annotations.
+    pub fn annotated_pod(
+        &self,
+        pod: &Pod,
+        annotations: std::collections::BTreeMap<String, String>,
+        kind: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        self.0.record_annotated(pod_reference(pod), annotations, kind, reason, message.into());
     }
 
     /// An event about a container of a pod (`fieldPath` says which).

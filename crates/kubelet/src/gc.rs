@@ -24,7 +24,7 @@ pub async fn remove_strangers(ctx: &Arc<Context>, present: &[Arc<Pod>]) {
     }
     let keep = |uid: &str| known.contains(uid) || gone.contains(uid);
     for uid in names(&ctx.config.root_dir.join("pods")).filter(|uid| !keep(uid)) {
-        if let Err(error) = volumes::tear_down(ctx, &uid) {
+        if let Err(error) = volumes::tear_down(ctx, &uid).await {
             tracing::warn!(uid, %error, "cannot remove the directory of a pod that is gone");
         }
     }
@@ -47,9 +47,13 @@ async fn remove_pod(ctx: Arc<Context>, uid: String, state: crate::state::PodStat
     futures::future::join_all(stops).await;
     let logs = state.newest_sandbox().map(|s| ctx.config.pod_log_dir(&s.metadata.namespace, &s.metadata.name, &uid));
     ending::remove(&*ctx.config.runtime, &state).await;
-    if let Err(error) = volumes::tear_down(&ctx, &uid) {
+    if let Err(error) = volumes::tear_down(&ctx, &uid).await {
         tracing::warn!(uid, %error, "cannot remove the directory of a pod that is gone");
     }
+    if let Err(error) = ctx.plugins.dra.unprepare(&uid).await {
+        tracing::warn!(uid, error, "cannot give dynamic resources of a pod that is gone back");
+    }
+    ctx.plugins.devices.release(&uid);
     for class in ["", "/burstable", "/besteffort"] {
         let _ = ctx.config.runtime.remove_pod_cgroup(&format!("/kubepods{class}/pod{uid}")).await;
     }

@@ -4,14 +4,13 @@ use crate::admission::{self, Rejection};
 use crate::config::Config;
 use crate::context::Context;
 use crate::events::{EventType, Recorder, reason};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Failure, Mailbox};
 use crate::objects::Wake;
 use crate::pod::PodExt;
 use crate::state::PodState;
 use crate::worker::Worker;
-use crate::{gc, node, qos, server};
+use crate::{cgroups, eviction, gc, image_gc, node, preemption, server, shutdown, static_pods};
 use api::k8s::core::v1::{Node, Pod};
-use cri::LinuxContainerResources;
 use informer::{Event, EventRecorder, InformerFactory};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +46,8 @@ impl Pods {
         self.0.lock().values().filter(|(m, _)| m.counts()).map(|(m, _)| m.pod()).collect()
     }
 
-    fn each(&self, mut tell: impl FnMut(&Mailbox)) {
+    /// Tells every pod something.
+    pub fn each(&self, mut tell: impl FnMut(&Mailbox)) {
         self.0.lock().values().for_each(|(m, _)| tell(m));
     }
 }
@@ -90,30 +90,55 @@ impl Kubelet {
         let nodes = self.factory.informer_filtered::<Node>(&format!("metadata.name={}", ctx.config.node_name), "", "");
         let pods = self.factory.informer_filtered::<Pod>(&format!("spec.nodeName={}", ctx.config.node_name), "", "");
         let look = Arc::new(Notify::new());
-        let (registered, ()) = tokio::join!(node::register(&ctx), make_cgroups(&ctx));
+        let (registered, ()) = tokio::join!(node::register(&ctx), cgroups::make(&ctx));
+        cgroups::announce(&ctx);
         node::follow(&ctx, &registered, &nodes, look.clone()).await;
         ctx.recorder.node(&registered, EventType::Normal, reason::STARTING, "Starting kubelet.");
         look.notify_one();
         tokio::join!(
-            node::run(ctx.clone(), look),
+            node::run(ctx.clone(), look.clone()),
+            eviction::run(ctx.clone(), self.pods.clone(), look.clone()),
+            shutdown::run(ctx.clone(), self.pods.clone(), look),
+            image_gc::run(ctx.clone()),
             node::lease::run(ctx.clone()),
             dispatch_events(self.pods.clone(), events),
             self.follow_pods(&pods),
             server::run(ctx.clone(), self.pods.clone()),
             crate::logs::rotation::run(ctx.clone()),
+            crate::plugins::run(ctx.clone(), self.pods.clone()),
         );
     }
 
     async fn follow_pods(&self, informer: &informer::Informer<Pod>) {
         tokio::join!(informer.synced(), self.ctx.services.synced());
-        let mut present = informer.list();
+        let (mirrors, mut present): (Vec<_>, Vec<_>) = informer.list().into_iter().partition(|p| static_pods::is_mirror(p));
+        mirrors.into_iter().for_each(|mirror| self.ctx.mirrors.put(mirror));
+        let of_files = static_pods::source::read_once(&self.ctx.config);
+        present.extend(of_files.iter().cloned());
         gc::remove_strangers(&self.ctx, &present).await;
+        self.ctx.managers.retain(&present);
+        for orphan in self.ctx.mirrors.list() {
+            self.drop_orphan(&orphan);
+        }
         // The oldest first: admission after a restart then decides as it did before.
         present.sort_by_key(|p| p.metadata.creation_timestamp.clone());
         present.into_iter().for_each(|pod| self.upsert(pod));
         let mut news = informer.subscribe();
-        while let Some(event) = news.next().await {
-            match &event {
+        let follow = async {
+            while let Some(event) = news.next().await {
+                self.handle(&event);
+            }
+        };
+        let files = static_pods::source::run(&self.ctx.config, |pods| self.set_static(pods));
+        tokio::join!(follow, files);
+    }
+
+    fn handle(&self, event: &Event<Pod>) {
+        if static_pods::is_mirror(event.object()) {
+            return self.handle_mirror(event);
+        }
+        {
+            match event {
                 Event::Deleted(pod) => {
                     if let Some(mailbox) = self.pods.get(pod.uid()) {
                         // Its last state says how long its containers have.
@@ -126,6 +151,55 @@ impl Kubelet {
         }
     }
 
+    fn handle_mirror(&self, event: &Event<Pod>) {
+        let mirror = event.object();
+        match event {
+            Event::Deleted(_) => self.ctx.mirrors.remove(mirror),
+            _ => {
+                let fresh = self.ctx.mirrors.list().iter().all(|known| known.uid() != mirror.uid());
+                self.ctx.mirrors.put(mirror.clone());
+                self.drop_orphan(mirror);
+                if fresh && let Some((_, mailbox)) = self.static_pod(mirror) {
+                    // The new mirror has no status yet.
+                    mailbox.wake();
+                }
+            }
+        }
+    }
+
+    fn static_pod(&self, mirror: &Pod) -> Option<(Arc<Pod>, Arc<Mailbox>)> {
+        let name = static_pods::full_name(mirror);
+        let mut all = self.pods.list().into_iter().filter(|p| static_pods::is_static(p));
+        let pod = all.find(|p| static_pods::full_name(p) == name)?;
+        let mailbox = self.pods.get(pod.uid())?;
+        Some((pod, mailbox))
+    }
+
+    /// Deletes a mirror whose file is gone.
+    fn drop_orphan(&self, mirror: &Arc<Pod>) {
+        let of_files = static_pods::source::read_once(&self.ctx.config);
+        let known = of_files.iter().any(|p| static_pods::full_name(p) == static_pods::full_name(mirror));
+        if known || self.static_pod(mirror).is_some() {
+            return;
+        }
+        let (ctx, mirror) = (self.ctx.clone(), mirror.clone());
+        tokio::spawn(async move {
+            if let Err(error) = static_pods::mirror::delete(&ctx, &mirror).await {
+                tracing::warn!(pod = crate::format::pod(&mirror), error = crate::context::api_message(&error), "cannot delete an orphaned mirror pod");
+            }
+        });
+    }
+
+    /// Brings the static pods in line with their files.
+    fn set_static(&self, wanted: Vec<Arc<Pod>>) {
+        for old in self.pods.list().into_iter().filter(|p| static_pods::is_static(p)) {
+            if !wanted.iter().any(|p| p.uid() == old.uid()) {
+                self.removed(old.uid());
+            }
+        }
+        wanted.into_iter().filter(|p| self.pods.get(p.uid()).is_none()).for_each(|pod| self.upsert(pod));
+    }
+
     fn removed(&self, uid: &str) {
         if let Some(mailbox) = self.pods.get(uid) {
             mailbox.remove();
@@ -133,36 +207,80 @@ impl Kubelet {
     }
 
     fn upsert(&self, pod: Arc<Pod>) {
+        let mut before = Vec::new();
         // Another pod of the same name means that the one before is gone, even if its deletion was missed.
         for old in self.pods.list() {
             if old.name() == pod.name() && old.namespace() == pod.namespace() && old.uid() != pod.uid() {
                 self.removed(old.uid());
+                before.extend(self.pods.get(old.uid()).filter(|_| static_pods::is_static(&pod)));
             }
         }
         if let Some(mailbox) = self.pods.get(pod.uid()) {
             return mailbox.update(pod);
         }
-        let rejected = self.admit(&pod);
+        let rejected = match self.admit(&pod) {
+            Ok(victims) => {
+                before.extend(self.preempt(&victims));
+                None
+            }
+            Err(rejected) => Some(rejected),
+        };
         let mailbox = Arc::new(Mailbox::new(pod.clone(), rejected));
         let (ctx, pods, uid, given) = (self.ctx.clone(), self.pods.clone(), pod.uid().to_owned(), mailbox.clone());
         // Locked until the entry is there: a worker that ends at once removes it after that.
         let mut entries = self.pods.0.lock();
         let worker = tokio::spawn(async move {
-            Worker::new(ctx, pods.clone(), given).run().await;
+            for other in before {
+                other.stopped.cancelled().await;
+            }
+            ctx.burstable.update(&ctx, &pods).await;
+            ctx.managers.apply_shared(&ctx).await;
+            let pod = given.pod();
+            let mirror = static_pods::is_static(&pod).then(|| tokio::spawn(static_pods::mirror::keep(ctx.clone(), pod.clone())));
+            let mirror = mirror.map(tokio_util::task::AbortOnDropHandle::new);
+            Worker::new(ctx.clone(), pods.clone(), given).run().await;
+            drop(mirror);
+            if let Some(left) = ctx.mirrors.get(&pod).filter(|_| static_pods::is_static(&pod)) {
+                // A file that changed has a successor, whose task deletes a mirror that is not its own.
+                let _ = static_pods::mirror::delete(&ctx, &left).await;
+            }
             pods.0.lock().remove(&uid);
+            if ctx.managers.release(&uid) {
+                ctx.managers.apply_shared(&ctx).await;
+            }
+            ctx.burstable.update(&ctx, &pods).await;
         });
         entries.insert(pod.uid().to_owned(), (mailbox, worker.abort_handle()));
     }
 
-    /// Decides about a new pod; a rejected one fails with the reason as its status's.
-    fn admit(&self, pod: &Pod) -> Option<Rejection> {
+    /// Decides about a new pod; a rejected one fails with the reason as its status's. Returns who must go for it.
+    fn admit(&self, pod: &Pod) -> Result<Vec<Arc<Pod>>, Rejection> {
         if pod.is_deleted() || pod.is_terminal() {
-            return None;
+            return Ok(Vec::new());
         }
         let others = self.pods.active();
-        let (reason, message) = admission::admit(&self.ctx, pod, &others).err()?;
-        self.ctx.recorder.pod(pod, EventType::Warning, &reason, message.clone());
-        Some((reason, format!("Pod was rejected: {message}")))
+        admission::admit(&self.ctx, pod, &others).map_err(|(reason, message)| {
+            self.ctx.managers.release(pod.uid());
+            self.ctx.recorder.pod(pod, EventType::Warning, &reason, message.clone());
+            (reason, format!("Pod was rejected: {message}"))
+        })
+    }
+
+    /// Ends pods so that a critical one fits.
+    fn preempt(&self, victims: &[Arc<Pod>]) -> Vec<Arc<Mailbox>> {
+        let mut ending = Vec::new();
+        for pod in victims {
+            self.ctx.recorder.pod(pod, EventType::Warning, preemption::REASON, preemption::MESSAGE);
+            let Some(mailbox) = self.pods.get(pod.uid()) else { continue };
+            mailbox.fail(Failure {
+                reason: preemption::REASON.into(),
+                message: preemption::MESSAGE.into(),
+                grace: None,
+                disruption: Some(("TerminationByKubelet".into(), preemption::CONDITION.into())),
+            });
+            ending.push(mailbox);
+        }
+        ending
     }
 }
 
@@ -177,26 +295,6 @@ async fn dispatch_events(pods: Arc<Pods>, mut events: tokio::sync::broadcast::Re
             }
             Err(RecvError::Lagged(_)) => pods.each(Mailbox::relist),
             Err(RecvError::Closed) => return std::future::pending().await,
-        }
-    }
-}
-
-/// Makes the cgroups that pods' cgroups are in.
-async fn make_cgroups(ctx: &Context) {
-    let allocatable = ctx.allocatable();
-    let milli = allocatable.get("cpu").map_or(0, api::quantity::Quantity::milli_value);
-    let memory = allocatable.get("memory").map_or(0, api::quantity::Quantity::value);
-    let root = LinuxContainerResources {
-        cpu_shares: qos::cpu_shares(milli),
-        memory_limit_in_bytes: memory,
-        ..Default::default()
-    };
-    let class = LinuxContainerResources { cpu_shares: 2, ..Default::default() };
-    for (path, resources) in
-        [("/kubepods", root), ("/kubepods/burstable", class.clone()), ("/kubepods/besteffort", class)]
-    {
-        if let Err(error) = ctx.config.runtime.update_pod_cgroup(path, resources).await {
-            tracing::warn!(path, %error, "cannot make cgroup");
         }
     }
 }

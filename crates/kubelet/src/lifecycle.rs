@@ -1,6 +1,7 @@
 //! Handlers of postStart and preStop hooks.
 
 use crate::context::Context;
+use crate::events::{EventType, reason};
 use crate::format;
 use crate::probes::http::Request;
 use api::k8s::core::v1::{Container, LifecycleHandler, Pod};
@@ -48,7 +49,22 @@ pub async fn run(
         let path = action.path.as_deref().unwrap_or_default();
         let ip = ip.map(|ip| ip.to_string()).unwrap_or_default();
         let sent = match Request::new(action, container, &ip, "lifecycle") {
-            Ok(request) => request.send(HTTP_TIMEOUT).await.map(drop),
+            Ok(request) => {
+                let plain = request.without_tls();
+                match (request.send(HTTP_TIMEOUT).await, plain) {
+                    // As upstream: hooks once ignored their scheme, and servers came to rely on that.
+                    (Err(why), Some(plain)) if why.contains("server gave HTTP response to HTTPS client") => {
+                        let address = plain.address();
+                        let sent = plain.send(HTTP_TIMEOUT).await.map(drop);
+                        if sent.is_ok() {
+                            let text = format!("request to HTTPS lifecycle hook {address} got HTTP response, retry with HTTP succeeded");
+                            ctx.recorder.pod(pod, EventType::Warning, reason::LIFECYCLE_HTTP_FALLBACK, text);
+                        }
+                        sent.map_err(|_| why)
+                    }
+                    (sent, _) => sent.map(drop),
+                }
+            }
             Err(why) => Err(why),
         };
         return sent.map_err(|why| format!("HTTP lifecycle hook ({path}) {whose} {why}"));

@@ -5,15 +5,31 @@ use api::k8s::core::v1::Pod;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// Why a pod is ended by its node: its phase becomes Failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Reason of the status.
+    pub reason: String,
+    /// Message of the status.
+    pub message: String,
+    /// Time its containers have, where that is not what the pod says.
+    pub grace: Option<Duration>,
+    /// Reason and message of the condition `DisruptionTarget`.
+    pub disruption: Option<(String, String)>,
+}
 
 struct Content {
     pod: Arc<Pod>,
     removed: bool,
     relist: bool,
+    collect: bool,
     dirty: BTreeSet<String>,
     admission: Option<(String, String)>,
+    failure: Option<Failure>,
 }
 
 /// News taken out of a mailbox.
@@ -26,8 +42,12 @@ pub struct News {
     pub relist: bool,
     /// Sandboxes and containers to look at.
     pub dirty: BTreeSet<String>,
+    /// Whether dead containers are to be removed.
+    pub collect: bool,
     /// Reason and message, where the pod was not admitted.
     pub rejected: Option<(String, String)>,
+    /// Why the node ends it.
+    pub failure: Option<Failure>,
 }
 
 /// One pod's mailbox.
@@ -36,20 +56,31 @@ pub struct Mailbox {
     notify: Notify,
     /// Fires when the pod is to end: long waits of a sync stop.
     pub ending: CancellationToken,
+    /// Fires when the pod uses nothing of the node any more.
+    pub stopped: CancellationToken,
 }
 
 impl Mailbox {
     /// A mailbox that first makes its reader list the runtime; `rejected` pods are never run.
     pub fn new(pod: Arc<Pod>, rejected: Option<(String, String)>) -> Self {
-        let content = Content { pod, removed: false, relist: true, dirty: BTreeSet::new(), admission: rejected };
-        let mailbox = Self { content: Mutex::new(content), notify: Notify::new(), ending: CancellationToken::new() };
+        let content = Content {
+            pod,
+            removed: false,
+            relist: true,
+            collect: false,
+            dirty: BTreeSet::new(),
+            admission: rejected,
+            failure: None,
+        };
+        let (ending, stopped) = (CancellationToken::new(), CancellationToken::new());
+        let mailbox = Self { content: Mutex::new(content), notify: Notify::new(), ending, stopped };
         mailbox.end_if_due();
         mailbox
     }
 
     fn end_if_due(&self) {
         let content = self.content.lock();
-        if content.removed || content.pod.is_deleted() || content.pod.is_terminal() {
+        if content.removed || content.failure.is_some() || content.pod.is_deleted() || content.pod.is_terminal() {
             self.ending.cancel();
         }
     }
@@ -77,6 +108,18 @@ impl Mailbox {
         });
     }
 
+    /// The node ends the pod; the first reason counts.
+    pub fn fail(&self, failure: Failure) {
+        self.tell(|content| {
+            content.failure.get_or_insert(failure);
+        });
+    }
+
+    /// Dead containers are to be removed.
+    pub fn collect(&self) {
+        self.tell(|content| content.collect = true);
+    }
+
     /// Events of the runtime were lost.
     pub fn relist(&self) {
         self.tell(|content| content.relist = true);
@@ -100,7 +143,8 @@ impl Mailbox {
     /// Whether the pod uses the node's resources, as admission counts.
     pub fn counts(&self) -> bool {
         let content = self.content.lock();
-        content.admission.is_none() && !content.removed && !content.pod.is_terminal()
+        let over = content.removed || content.pod.is_terminal() || self.stopped.is_cancelled();
+        content.admission.is_none() && !over
     }
 
     /// Takes what has come.
@@ -110,8 +154,10 @@ impl Mailbox {
             pod: content.pod.clone(),
             removed: content.removed,
             relist: std::mem::take(&mut content.relist),
+            collect: std::mem::take(&mut content.collect),
             dirty: std::mem::take(&mut content.dirty),
             rejected: content.admission.clone(),
+            failure: content.failure.clone(),
         }
     }
 

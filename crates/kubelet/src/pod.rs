@@ -114,6 +114,24 @@ pub fn from_ephemeral(from: &EphemeralContainer) -> Container {
     }
 }
 
+/// Least priority of critical pods.
+pub const SYSTEM_CRITICAL: i32 = 2_000_000_000;
+
+/// Whether a pod must run if anything does: static pods and those of system priorities.
+pub fn is_critical(pod: &Pod) -> bool {
+    crate::static_pods::is_static(pod)
+        || crate::static_pods::is_mirror(pod)
+        || pod.spec().priority.is_some_and(|p| p >= SYSTEM_CRITICAL)
+}
+
+/// Whether one pod may make another go.
+pub fn is_preemptable(preemptor: &Pod, pod: &Pod) -> bool {
+    if is_critical(preemptor) && !is_critical(pod) {
+        return true;
+    }
+    matches!((preemptor.spec().priority, pod.spec().priority), (Some(a), Some(b)) if a > b)
+}
+
 /// Whether an init container is a sidecar (restartPolicy Always).
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")

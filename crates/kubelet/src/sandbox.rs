@@ -11,10 +11,8 @@ use cri::{NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PortMapping, Prot
 
 /// Builds the configuration of the `attempt`th sandbox.
 pub async fn config(ctx: &Context, pod: &Pod, attempt: u32) -> Result<PodSandboxConfig, String> {
-    let namespaces = security_context::namespaces(pod);
-    if pod.spec().host_users == Some(false) {
-        return Err("user namespaces are not supported by this node".into());
-    }
+    let mut namespaces = security_context::namespaces(pod);
+    namespaces.userns = ctx.userns.get(&ctx.config, pod)?;
     let (hostname, domain) = hosts::hostname_and_domain(pod, &ctx.config.cluster_domain);
     let on_node = namespaces.network == NamespaceMode::Node;
     let hostname = if on_node { String::new() } else { hosts::kernel_hostname(pod, &hostname, &domain)? };
@@ -45,7 +43,7 @@ pub async fn config(ctx: &Context, pod: &Pod, attempt: u32) -> Result<PodSandbox
         labels,
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         cgroup_parent: qos::pod_cgroup(pod),
-        sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
+        sysctls: sysctls.into_iter().map(|s| (crate::sysctl::normalize(&s.name), s.value)).collect(),
         namespaces,
         privileged,
         runtime_handler: runtime_handler(ctx, pod).await?,

@@ -1,12 +1,12 @@
 //! The security settings of a container: its own, then the pod's, then the image's.
 
+use crate::config::Config;
 use crate::format;
 use crate::pod::PodExt;
 use api::k8s::core::v1::{Capabilities, Container, Pod, PodSecurityContext, SecurityContext};
 use cri::{
     Image, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption, SeccompProfile, SupplementalGroupsPolicy,
 };
-use std::path::Path;
 
 /// Namespaces of a pod's sandbox and containers.
 pub fn namespaces(pod: &Pod) -> NamespaceOption {
@@ -27,7 +27,7 @@ pub fn container(
     pod: &Pod,
     container: &Container,
     image: &Image,
-    root_dir: &Path,
+    config: &Config,
 ) -> Result<LinuxContainerSecurityContext, String> {
     let of_pod = pod.spec().security_context.clone().unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
@@ -62,9 +62,14 @@ pub fn container(
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: unmasked.then(Vec::new),
         readonly_paths: unmasked.then(Vec::new),
-        seccomp: seccomp(&own, &of_pod, privileged, root_dir)?,
+        seccomp: seccomp(&own, &of_pod, privileged, config)?,
         apparmor: apparmor(&own, &of_pod),
     })
+}
+
+/// Whether the kernel has AppArmor, switched on.
+pub fn has_app_armor() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'))
 }
 
 fn capability_names(capabilities: &Capabilities) -> (Vec<String>, Vec<String>) {
@@ -95,15 +100,16 @@ fn seccomp(
     own: &SecurityContext,
     of_pod: &PodSecurityContext,
     privileged: bool,
-    root_dir: &Path,
+    config: &Config,
 ) -> Result<SeccompProfile, String> {
     let profile = own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref());
     match profile.map(|p| (p.type_.as_str(), p.localhost_profile.as_deref())) {
         _ if privileged => Ok(SeccompProfile::Unconfined),
+        None if config.settings.seccomp_default => Ok(SeccompProfile::RuntimeDefault),
         None | Some(("Unconfined", _)) => Ok(SeccompProfile::Unconfined),
         Some(("RuntimeDefault", _)) => Ok(SeccompProfile::RuntimeDefault),
         Some(("Localhost", Some(name))) if !name.is_empty() => {
-            Ok(SeccompProfile::Localhost(root_dir.join("seccomp").join(name).display().to_string()))
+            Ok(SeccompProfile::Localhost(config.root_dir.join("seccomp").join(name).display().to_string()))
         }
         Some(("Localhost", _)) => Err("localhostProfile must be set if seccompProfile type is Localhost.".into()),
         Some((other, _)) => Err(format!("unknown seccomp profile type {}", format::quote(other))),
@@ -129,8 +135,10 @@ mod tests {
             "spec": {"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c", "securityContext": security}]}}))
         .expect("pod");
         let image = Image { uid, username: username.into(), ..Image::default() };
-        let got = container(&pod, &pod.spec().containers[0], &image, Path::new("/"));
-        assert_eq!(got.map(|s| s.run_as_user), expect.map_err(str::to_owned));
+        let user = pod.spec().containers[0].security_context.as_ref().and_then(|s| s.run_as_user);
+        let non_root = pod.spec().containers[0].security_context.as_ref().and_then(|s| s.run_as_non_root).unwrap_or(true);
+        let verdict = if non_root { verify_non_root(&pod, &pod.spec().containers[0], &image, user) } else { Ok(()) };
+        assert_eq!(verdict.map(|()| user.or(uid)), expect.map_err(str::to_owned));
     }
 
     #[test]

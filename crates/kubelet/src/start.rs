@@ -1,6 +1,7 @@
 //! Starting one container: image, configuration, create, start, postStart.
 
 use crate::container_config::{self, Request};
+use crate::context::Context;
 use crate::env::field_ref::Facts;
 use crate::events::{EventType, reason};
 use crate::images::ImageError;
@@ -8,7 +9,7 @@ use crate::pod::PodExt;
 use crate::status;
 use crate::worker::Worker;
 use crate::{lifecycle, termination};
-use api::k8s::core::v1::{Container, Secret};
+use api::k8s::core::v1::{Container, Pod, Secret};
 use cri::Image;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -57,7 +58,7 @@ pub async fn start(worker: &mut Worker, container: &Container, target_id: Option
 }
 
 async fn image(worker: &Worker, container: &Container) -> Result<Image, StartError> {
-    let secrets = pull_secrets(worker).await;
+    let secrets = pull_secrets(&worker.ctx, &worker.pod).await;
     let ensured =
         worker.mailbox.ending.run_until_cancelled(worker.ctx.images.ensure(&worker.pod, container, &secrets)).await;
     match ensured {
@@ -69,10 +70,11 @@ async fn image(worker: &Worker, container: &Container) -> Result<Image, StartErr
     }
 }
 
-async fn pull_secrets(worker: &Worker) -> Vec<Arc<Secret>> {
+/// The secrets that a pod's images are pulled with; an event tells of those that are missing.
+pub async fn pull_secrets(ctx: &Context, pod: &Pod) -> Vec<Arc<Secret>> {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for reference in worker.pod.spec().image_pull_secrets.iter().flatten().filter(|r| !r.name.is_empty()) {
-        match worker.ctx.secrets.get(worker.pod.uid(), worker.pod.namespace(), &reference.name).await {
+    for reference in pod.spec().image_pull_secrets.iter().flatten().filter(|r| !r.name.is_empty()) {
+        match ctx.secrets.get(pod.uid(), pod.namespace(), &reference.name).await {
             Ok(secret) => found.push(secret),
             Err(_) => missing.push(reference.name.clone()),
         }
@@ -82,7 +84,7 @@ async fn pull_secrets(worker: &Worker) -> Vec<Arc<Secret>> {
         let message = format!(
             "Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed."
         );
-        worker.ctx.recorder.pod(&worker.pod, EventType::Warning, reason::IMAGE_PULL_SECRET, message);
+        ctx.recorder.pod(pod, EventType::Warning, reason::IMAGE_PULL_SECRET, message);
     }
     found
 }

@@ -17,6 +17,8 @@ struct Token {
     text: String,
     renew_at: Instant,
     expires_at: Instant,
+    /// Unix seconds.
+    until: i64,
 }
 
 /// A token and when its file has to be written anew.
@@ -26,6 +28,8 @@ pub struct IssuedToken {
     pub text: String,
     /// When to ask again.
     pub renew_at: Instant,
+    /// When it expires, Unix seconds.
+    pub expires_at: i64,
 }
 
 /// Tokens by pod, service account, audience and lifetime.
@@ -49,16 +53,21 @@ impl TokenManager {
         let known = self.tokens.lock().get(&key).cloned();
         let now = Instant::now();
         if let Some(token) = known.as_ref().filter(|t| t.renew_at > now) {
-            return Ok(IssuedToken { text: token.text.clone(), renew_at: token.renew_at });
+            return Ok(IssuedToken { text: token.text.clone(), renew_at: token.renew_at, expires_at: token.until });
         }
         match self.request(pod, &account, audience, seconds).await {
             Ok(token) => {
-                let issued = IssuedToken { text: token.text.clone(), renew_at: token.renew_at };
+                let issued =
+                    IssuedToken { text: token.text.clone(), renew_at: token.renew_at, expires_at: token.until };
                 self.tokens.lock().insert(key, token);
                 Ok(issued)
             }
             Err(why) => match known.filter(|t| t.expires_at > now) {
-                Some(token) => Ok(IssuedToken { text: token.text, renew_at: now + Duration::from_secs(10) }),
+                Some(token) => Ok(IssuedToken {
+                    text: token.text,
+                    renew_at: now + Duration::from_secs(10),
+                    expires_at: token.until,
+                }),
                 None => Err(format!("failed to fetch token: {why}")),
             },
         }
@@ -97,6 +106,7 @@ impl TokenManager {
         let until = expires.0.as_millisecond() - jiff::Timestamp::now().as_millisecond();
         let lifetime = Duration::from_millis(u64::try_from(until).unwrap_or(0));
         let now = Instant::now();
-        Ok(Token { text, renew_at: now + (lifetime * 4 / 5).min(LONGEST_USE), expires_at: now + lifetime })
+        let until = expires.0.as_second();
+        Ok(Token { text, renew_at: now + (lifetime * 4 / 5).min(LONGEST_USE), expires_at: now + lifetime, until })
     }
 }

@@ -16,6 +16,7 @@ use crate::state::PodState;
 use crate::status::container::Waiting;
 use crate::status::writer::StatusWriter;
 use crate::status::{self, Facts};
+use crate::static_pods;
 use crate::volumes::MountedVolumes;
 use api::k8s::core::v1::{Pod, PodStatus};
 use cri::ContainerState;
@@ -48,6 +49,10 @@ pub struct Worker {
     pub backoff: Backoff,
     /// Why it failed as a whole.
     pub failure: Option<(String, String)>,
+    /// Time its containers have when the node ends it.
+    pub grace: Option<Duration>,
+    /// Reason and message of `DisruptionTarget`, where the node ends it.
+    pub disruption: Option<(String, String)>,
     /// Its probes.
     pub probes: ProbeTasks,
     /// Its status as last made.
@@ -58,6 +63,8 @@ pub struct Worker {
     pub granted: Granted,
     /// Why a resize waits: reason and message.
     pub resize_pending: Option<(&'static str, String)>,
+    /// Whether a resize is under way.
+    pub resizing: bool,
     /// Delay before its volumes are tried again.
     pub volume_retry: Duration,
     /// Writes its status.
@@ -70,9 +77,11 @@ impl Worker {
     /// Makes the worker of a pod.
     pub fn new(ctx: Arc<Context>, pods: Arc<Pods>, mailbox: Arc<Mailbox>) -> Self {
         let pod = mailbox.pod();
+        let longest_restart = ctx.config.settings.crash_loop_back_off.max_container_restart_period;
+        let longest_restart = longest_restart.unwrap_or(crate::backoff::LONGEST);
         Self {
-            status: pod.status.clone().unwrap_or_default(),
-            writer: StatusWriter::new(ctx.config.client.clone()),
+            status: known_status(&ctx, &pod),
+            writer: StatusWriter::new(ctx.clone()),
             ctx,
             pod,
             pods,
@@ -81,12 +90,15 @@ impl Worker {
             volumes: MountedVolumes::new(),
             waiting: BTreeMap::new(),
             not_before: BTreeMap::new(),
-            backoff: Backoff::default(),
+            backoff: Backoff::up_to(longest_restart),
             failure: None,
+            grace: None,
+            disruption: None,
             probes: ProbeTasks::default(),
             prepared: false,
             granted: Granted::new(),
             resize_pending: None,
+            resizing: false,
             volume_retry: Duration::ZERO,
             removed: false,
             wake_at: None,
@@ -119,10 +131,17 @@ impl Worker {
 
     /// Takes news and reads what they are about from the runtime.
     pub async fn receive(&mut self) {
-        let News { pod, removed, relist, dirty, rejected } = self.mailbox.take();
+        let News { pod, removed, relist, collect, dirty, rejected, failure } = self.mailbox.take();
         (self.pod, self.removed) = (pod, removed);
         if let Some(rejected) = rejected {
             self.failure = Some(rejected);
+        }
+        if let Some(failure) = failure.filter(|_| self.failure.is_none()) {
+            self.failure = Some((failure.reason, failure.message));
+            (self.grace, self.disruption) = (failure.grace, failure.disruption);
+        }
+        if collect {
+            self.forget_dead_instances().await;
         }
         let runtime = self.ctx.config.runtime.clone();
         if relist {
@@ -195,8 +214,10 @@ impl Worker {
             old: &self.status,
             waiting: &self.waiting,
             failure: self.failure.as_ref(),
+            disruption: self.disruption.as_ref(),
             granted: &self.granted,
             resize_pending: self.resize_pending.as_ref(),
+            resizing: self.resizing,
             over,
         })
     }
@@ -257,6 +278,19 @@ impl Worker {
         }
     }
 
+    /// Removes every ended container but the newest of each name, which the status shows.
+    async fn forget_dead_instances(&mut self) {
+        let names: std::collections::BTreeSet<String> =
+            self.state.containers.values().map(|c| c.status.metadata.name.clone()).collect();
+        for name in names {
+            let dead = self.state.history(&name).into_iter().skip(1).filter(|s| s.state == ContainerState::Exited);
+            let ids: Vec<String> = dead.map(|s| s.id.clone()).collect();
+            for id in ids {
+                self.remove_container(&id).await;
+            }
+        }
+    }
+
     /// Removes a container that does not run, with its log.
     pub async fn remove_container(&mut self, id: &str) {
         match self.ctx.config.runtime.remove_container(id).await {
@@ -269,4 +303,10 @@ impl Worker {
             Err(error) => tracing::warn!(pod = crate::format::pod(&self.pod), id, %error, "cannot remove container"),
         }
     }
+}
+
+/// The status as last written: that of the mirror for a static pod.
+fn known_status(ctx: &Context, pod: &Pod) -> PodStatus {
+    let mirror = Some(pod).filter(|p| static_pods::is_static(p)).and_then(|p| ctx.mirrors.get(p));
+    mirror.and_then(|m| m.status.clone()).or_else(|| pod.status.clone()).unwrap_or_default()
 }

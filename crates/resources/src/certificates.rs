@@ -253,7 +253,8 @@ fn request(errors: &mut Errors, text: &str, path: &Path<'_>) {
     let bytes = STANDARD.decode(text).unwrap_or_default();
     let pem = String::from_utf8_lossy(&bytes);
     if !pem.contains("-----BEGIN CERTIFICATE REQUEST-----") || !pem.contains("-----END CERTIFICATE REQUEST-----") {
-        errors.invalid(path, text, "PEM block type must be CERTIFICATE REQUEST");
+        let shown = if text.is_empty() { Value::Null } else { text.into() };
+        errors.invalid(path, shown, "PEM block type must be CERTIFICATE REQUEST");
     }
 }
 

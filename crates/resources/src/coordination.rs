@@ -43,6 +43,11 @@ impl Strategy for Lease {
         false
     }
 
+    /// Its finalizers are not held against the standard ones.
+    fn is_built_in(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec, path) = (Errors::default(), obj.at("spec"), Path::root("spec"));
         if let Some(seconds) = spec.int("leaseDurationSeconds").filter(|s| *s <= 0) {

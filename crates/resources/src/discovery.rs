@@ -21,6 +21,7 @@ const COLUMNS: &[Column] = &[
     AGE,
 ];
 const MAX_ENDPOINTS: usize = 1000;
+const MAX_HINTS: usize = 8;
 const MAX_PORTS: usize = 20_000;
 const MAX_ADDRESSES: usize = 100;
 
@@ -121,14 +122,37 @@ fn endpoints(errors: &mut Errors, list: &[Value], kind: &str, path: &Path<'_>) {
             self::address(errors, address, kind, &at, j);
         }
         let node = endpoint.text("nodeName");
-        if !node.is_empty() {
+        if endpoint.has("nodeName") {
             errors.invalid_each(&path.field("nodeName"), node, names::dns1123_subdomain(node, false));
         }
         let topology = path.field("deprecatedTopology");
         metadata::labels(errors, endpoint.at("deprecatedTopology"), &topology);
         let host = endpoint.text("hostname");
-        if !host.is_empty() {
+        if endpoint.has("hostname") {
             errors.invalid_each(&path.field("hostname"), host, names::dns1123_label(host, false));
+        }
+        let hints = path.field("hints");
+        for (list, rule) in [("forZones", zone as names::NameRule), ("forNodes", names::dns1123_subdomain)] {
+            self::hints(errors, endpoint.at("hints").list(list), rule, &hints.field(list));
+        }
+    }
+}
+
+fn zone(name: &str, _prefix: bool) -> Vec<String> {
+    names::label_value(name)
+}
+
+/// Errors of the zones or nodes that an endpoint is meant for.
+fn hints(errors: &mut Errors, list: &[Value], rule: names::NameRule, path: &Path<'_>) {
+    if list.len() > MAX_HINTS {
+        return errors.too_many(path, list.len(), MAX_HINTS);
+    }
+    for (i, hint) in list.iter().enumerate() {
+        let (item, name) = (path.index(i), hint.text("name"));
+        if list[..i].iter().any(|h| h.text("name") == name) {
+            errors.duplicate(&item.field("name"), name);
+        } else {
+            errors.invalid_each(&item.field("name"), name, rule(name, false));
         }
     }
 }
@@ -162,10 +186,7 @@ fn ports(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
         if list[..i].iter().any(|p| p.text("name") == name) {
             errors.duplicate(&item.field("name"), name);
         }
-        match port.text("protocol") {
-            "" => errors.required(&item.field("protocol"), ""),
-            protocol => errors.one_of(&item.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
-        }
+        errors.one_of(&item.field("protocol"), port.text("protocol"), &["SCTP", "TCP", "UDP"]);
         if port.has("appProtocol") {
             let name = port.text("appProtocol");
             errors.invalid_each(&item.field("appProtocol"), name, names::qualified_name(name));

@@ -44,13 +44,12 @@ impl Fields for Value {
     }
 }
 
-/// Sets a field where it is absent, null or an empty string.
+/// Sets a field where it is absent or null. An empty string is a value: where Go could not tell it from an absent
+/// one, decoding has left it out.
 pub fn set_default(obj: &mut Value, field: &str, value: impl Into<Value>) {
     if let Value::Object(map) = obj {
-        match map.get(field) {
-            None | Some(Value::Null) => drop(map.insert(field.to_owned(), value.into())),
-            Some(Value::String(text)) if text.is_empty() => drop(map.insert(field.to_owned(), value.into())),
-            Some(_) => {}
+        if map.get(field).is_none_or(Value::is_null) {
+            map.insert(field.to_owned(), value.into());
         }
     }
 }

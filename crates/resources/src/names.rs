@@ -91,17 +91,13 @@ pub fn path_segment(name: &str, prefix: bool) -> Vec<String> {
     ["/", "%"].iter().filter(|c| name.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
-/// `[prefix/]name` as of annotation keys, finalizers and resource names.
+/// `[prefix/]name` as of annotation keys, finalizers and resource names: the rule and texts of label keys.
 pub fn qualified_name(text: &str) -> Vec<String> {
-    qualified(text, "a qualified name ", "characters")
+    label_key(text)
 }
 
-/// The key of a label: as a qualified name, with its own texts.
+/// The key of a label.
 pub fn label_key(text: &str) -> Vec<String> {
-    qualified(text, "a valid label key ", "bytes")
-}
-
-fn qualified(text: &str, what: &str, unit: &str) -> Vec<String> {
     let examples = ["MyName", "my.name", "123-abc"];
     let mut out = Vec::new();
     let name = match text.split_once('/') {
@@ -109,7 +105,7 @@ fn qualified(text: &str, what: &str, unit: &str) -> Vec<String> {
         Some((_, rest)) if rest.contains('/') => {
             let text = regex_text(QUALIFIED_MSG, QUALIFIED_FMT, &examples);
             return vec![format!(
-                "{what}{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
         }
         Some((prefix, name)) => {
@@ -125,7 +121,7 @@ fn qualified(text: &str, what: &str, unit: &str) -> Vec<String> {
     if name.is_empty() {
         out.push("name part must be non-empty".into());
     } else if name.len() > LABEL_MAX {
-        out.push(format!("name part must be no more than {LABEL_MAX} {unit}"));
+        out.push(format!("name part must be no more than {LABEL_MAX} bytes"));
     }
     if !is_qualified_part(name) {
         out.push(format!("name part {}", regex_text(QUALIFIED_MSG, QUALIFIED_FMT, &examples)));
@@ -296,6 +292,24 @@ pub fn regex_text(message: &str, fmt: &str, examples: &[&str]) -> String {
     // upstream leaves a comma after every example
     let examples: Vec<String> = examples.iter().map(|e| format!("'{e}', ")).collect();
     format!("{message} (e.g. {}regex used for validation is '{fmt}')", examples.join(" or "))
+}
+
+/// What is odd about an address that is accepted all the same.
+pub fn ip_warning(text: &str) -> Option<String> {
+    use std::net::IpAddr;
+    let ip = parse_ip(text)?;
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_none() => {
+            let canonical = v6.to_string();
+            (canonical != text)
+                .then(|| format!("IPv6 address {text:?} should be in RFC 5952 canonical format ({canonical:?})"))
+        }
+        Ok(IpAddr::V4(_)) => None,
+        _ => {
+            let ip = ip.to_canonical().to_string();
+            Some(format!("non-standard IP address {text:?} is invalid: use {ip:?}"))
+        }
+    }
 }
 
 #[cfg(test)]

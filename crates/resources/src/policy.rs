@@ -42,6 +42,11 @@ impl Strategy for PodDisruptionBudget {
         names::path_segment(name, prefix)
     }
 
+    /// Its finalizers are not held against the standard ones.
+    fn is_built_in(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         if spec.has("minAvailable") && spec.has("maxUnavailable") {

@@ -60,8 +60,11 @@ impl Strategy for PriorityClass {
             errors.forbidden(&Path::root("value"), &text);
         }
         if obj.has("preemptionPolicy") {
-            let supported = ["PreemptLowerPriority", "Never"];
-            errors.supported(&Path::root("preemptionPolicy"), obj.text("preemptionPolicy"), &supported);
+            let path = Path::root("preemptionPolicy");
+            match obj.text("preemptionPolicy") {
+                "" => errors.required(&path, ""),
+                policy => errors.one_of(&path, policy, &["PreemptLowerPriority", "Never"]),
+            }
         }
         errors.0
     }

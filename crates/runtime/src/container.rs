@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Runtime {
-    pub(crate) async fn make_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
+    pub(crate) async fn make_container(&self, sandbox_id: &str, mut config: ContainerConfig) -> Result<String> {
+        crate::cdi::apply(&mut config)?;
         let sandbox = self.state.sandbox(sandbox_id)?;
         if !*sandbox.alive.borrow() {
             return Err(Error::FailedPrecondition(format!("sandbox container \"{sandbox_id}\" is not running")));
@@ -61,7 +62,9 @@ impl Runtime {
         let record = ContainerRecord {
             sandbox_id: sandbox.id.clone(),
             created_at: records::now(),
-            image_ref: image.id.clone(),
+            image_ref: image.shown_id(&config.user_specified_image),
+            image_name: image.shown_name(&config.user_specified_image),
+            image_id: image.id.clone(),
             stop_signal: signal::parse(stop_signal.map_or("", |s| s.as_str()))?,
             log_path: log_path.clone(),
             process: spec.process.clone(),

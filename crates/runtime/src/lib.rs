@@ -14,10 +14,12 @@
 //!
 //! Absent: checkpointing, AppArmor and SELinux, Windows, runtime handlers other than the default.
 
+mod cdi;
 mod client;
 mod container;
 mod monitor;
 mod network;
+mod pod_cgroups;
 mod protocol;
 mod records;
 mod sandbox;
@@ -30,6 +32,7 @@ mod stats;
 mod streams;
 
 pub use network::{ImageSource, NodeImages, PodNetwork};
+pub use pod_cgroups::NodeCgroups;
 
 use cri::{ContainerEvent, ContainerEventKind, Error, Result};
 use oci::cgroup::Cgroups;

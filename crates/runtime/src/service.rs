@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use cri::*;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 /// The service. A handle, because a sandbox's monitor keeps one too.
 #[async_trait]
@@ -115,6 +115,28 @@ impl RuntimeService for Service {
 
     async fn cgroup_stats(&self, cgroup: &str) -> Result<Stats> {
         self.0.stats_of_cgroup(cgroup).await
+    }
+
+    async fn pod_network_stats(&self, sandbox_id: &str) -> Result<Vec<InterfaceStats>> {
+        self.0.stats_of_network(sandbox_id).await
+    }
+
+    async fn watch_memory(&self, cgroup: &str, usage: u64) -> Result<Option<mpsc::Receiver<()>>> {
+        self.0.watch_cgroup(cgroup, usage).map(Some)
+    }
+
+    fn features(&self) -> RuntimeFeatures {
+        RuntimeFeatures {
+            user_namespaces: true,
+            recursive_read_only_mounts: true,
+            supplemental_groups_policy: true,
+            cgroup_version: self.0.cgroups.version(),
+        }
+    }
+
+    async fn container_fs(&self) -> Result<Option<FilesystemUsage>> {
+        let mountpoint = self.0.config.root_dir.display().to_string();
+        Ok(Some(FilesystemUsage { mountpoint, used_bytes: 0, inodes_used: 0 }))
     }
 
     fn subscribe(&self) -> broadcast::Receiver<ContainerEvent> {

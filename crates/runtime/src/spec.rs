@@ -12,6 +12,24 @@ use std::path::{Path, PathBuf};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// `statfs(2)`
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// Files of /proc that may be replaced: what lxcfs shows, as runc allows it.
+const PROC_FILES: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+];
+
 /// Largest seccomp profile file.
 const MAX_PROFILE: u64 = 1 << 20;
 
@@ -255,6 +273,13 @@ impl Inputs<'_> {
 /// A mount of CRI; a missing source is made as a directory, as other runtimes do.
 fn bind(mount: &cri::Mount, idmap: bool) -> Result<BindMount> {
     let (source, target) = (PathBuf::from(&mount.host_path), Path::new("/").join(&mount.container_path));
+    let inside: PathBuf = target.components().collect();
+    // What is bound over /proc would take the place of what masks and security modules rely on (CVE-2019-16884).
+    let node_proc = || inside == Path::new("/proc") && rustix::fs::statfs(&source).is_ok_and(|s| s.f_type == PROC_SUPER_MAGIC);
+    if inside.starts_with("/proc") && !node_proc() && !PROC_FILES.iter().any(|file| inside == Path::new("/proc").join(file)) {
+        let shown = &mount.container_path;
+        return Err(Error::InvalidArgument(format!("\"{shown}\" cannot be mounted because it is inside /proc")));
+    }
     if !source.is_absolute() {
         return Err(Error::InvalidArgument(format!("host path \"{}\" is not absolute", mount.host_path)));
     }
@@ -322,6 +347,8 @@ mod tests {
             },
             layers: Vec::new(),
             size: 0,
+            names: Vec::new(),
+            digests: Vec::new(),
         };
         let sandbox_config = cri::PodSandboxConfig { hostname: "pod".into(), ..cri::PodSandboxConfig::default() };
         let sandbox = SandboxRecord { config: sandbox_config, created_at: 0, ips: Vec::new() };

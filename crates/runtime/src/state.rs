@@ -31,6 +31,11 @@ pub(crate) struct ContainerRecord {
     pub config: ContainerConfig,
     pub created_at: i64,
     pub image_ref: String,
+    /// The image as the status names it; empty in records of before there was such a field.
+    #[serde(default)]
+    pub image_name: String,
+    #[serde(default)]
+    pub image_id: String,
     pub stop_signal: i32,
     pub log_path: PathBuf,
     /// Model of the processes exec starts; its arguments and terminal are filled in.
@@ -134,7 +139,8 @@ impl Container {
             started_at: state.started_at,
             finished_at: state.finished_at,
             exit_code: state.exit_code,
-            image: record.config.user_specified_image,
+            image: if record.image_name.is_empty() { record.config.user_specified_image } else { record.image_name },
+            image_id: record.image_id,
             image_ref: record.image_ref,
             reason: state.reason,
             message: state.message,

@@ -43,6 +43,8 @@ enum Command {
     Server(commands::server::Server),
     /// Runs a node in the foreground on this host
     Agent(commands::agent::Agent),
+    /// Runs the container runtime alone and serves it as CRI, for another kubelet
+    Cri(commands::cri::Cri),
 }
 
 /// Which cluster is meant.
@@ -108,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Version(command) => command.run(),
         Command::Server(command) => command.run(),
         Command::Agent(command) => command.run(),
+        Command::Cri(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

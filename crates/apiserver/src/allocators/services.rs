@@ -103,7 +103,7 @@ fn families(allocators: &Allocators, service: &mut Object, old: &Object) -> Vec<
         let why = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
         return vec![Cause::invalid("spec.ipFamilyPolicy", &json!(policy), why)];
     }
-    if policy.is_empty() {
+    if spec.get("ipFamilyPolicy").is_none_or(Value::is_null) {
         let policy = if unselective && named == 0 { "RequireDualStack" } else { "SingleStack" };
         spec.insert("ipFamilyPolicy".into(), policy.into());
     }
@@ -130,7 +130,8 @@ fn address(
     let (wanted, had) = (cluster_ips(service), cluster_ips(old));
     let single = text(service, "clusterIP");
     // What does not fit together is for validation to refuse.
-    if wanted.iter().any(|ip| ip == "None") || (!single.is_empty() && wanted.first().is_none_or(|ip| ip != single)) {
+    let malformed = |ip: &String| ip.parse::<IpAddr>().is_err();
+    if wanted.iter().any(malformed) || (!single.is_empty() && wanted.first().is_none_or(|ip| ip != single)) {
         return;
     }
     let wanted = wanted.first().map_or("", String::as_str);

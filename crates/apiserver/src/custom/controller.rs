@@ -148,7 +148,8 @@ impl State {
         if names(old) == names(new) || old.at("status").at("acceptedNames").text("plural").is_empty() {
             return;
         }
-        let same_group = |(name, crd): &(&String, &Object)| *name != meta::name(new) && crd.at("spec").text("group") == group;
+        let same_group =
+            |(name, crd): &(&String, &Object)| *name != meta::name(new) && crd.at("spec").text("group") == group;
         let others: Vec<String> = self.all.iter().filter(same_group).map(|(name, _)| name.clone()).collect();
         for name in others {
             Box::pin(self.sync(server, store, &name)).await;
@@ -218,7 +219,8 @@ fn settle(crd: &mut Object, all: &BTreeMap<String, Object>) {
     let approval = meta::annotation(crd, APPROVAL).unwrap_or("").to_owned();
     let group = crd.at("spec").text("group");
     let protected = ["k8s.io", "kubernetes.io"];
-    let protected = protected.iter().any(|p| group.strip_suffix(p).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
+    let protected =
+        protected.iter().any(|p| group.strip_suffix(p).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
     if !approval.is_empty() && protected {
         let kind = "KubernetesAPIApprovalPolicyConformant";
         if !approval.starts_with("unapproved") && !approval.contains("://") {

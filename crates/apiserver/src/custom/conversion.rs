@@ -151,7 +151,9 @@ fn restored(original: &Object, object: &Object) -> Result<Value, String> {
                 continue;
             }
             Some(Value::Object(new)) => new,
-            Some(other) => return Err(format!("invalid metadata.{field} of type {} in converted object", go_type(other))),
+            Some(other) => {
+                return Err(format!("invalid metadata.{field} of type {} in converted object", go_type(other)));
+            }
         };
         for (key, value) in new {
             if !value.is_string() {
@@ -173,7 +175,9 @@ fn check(field: &str, new: &Map<String, Value>) -> Result<(), String> {
     let wrong: Vec<String> = validate_object_meta(&object, false, &|_, _| Vec::new(), false)
         .into_iter()
         .filter(|cause| cause.field.starts_with(&format!("metadata.{field}")))
-        .map(|cause| format!("{}: {}", cause.field.replacen("metadata.annotations", "metadata.annotation", 1), cause.message))
+        .map(|cause| {
+            format!("{}: {}", cause.field.replacen("metadata.annotations", "metadata.annotation", 1), cause.message)
+        })
         .collect();
     match wrong.as_slice() {
         [] => Ok(()),

@@ -1,9 +1,9 @@
 //! One served version of a custom resource, compiled from its definition.
 
 use super::conversion::Webhook;
+use super::discovery::compare_versions;
 use super::json_path::JsonPath;
 use super::strategy::Custom;
-use super::discovery::compare_versions;
 use super::{Behaviour, ROOT};
 use crate::registry::Resource;
 use crate::registry::decode::canonical_quantity;
@@ -106,6 +106,13 @@ impl Definition {
     pub fn read(&self, object: &mut Object) {
         self.schema.prune(object);
         self.schema.default_object(object);
+    }
+
+    /// Why an object has no scale: nothing is said of the replicas wanted.
+    pub fn no_replicas(&self, object: &Object) -> Option<String> {
+        let path = &self.scale.as_ref()?.spec;
+        let found = path.iter().try_fold(object, |place, name| place.get(name));
+        found.is_none().then(|| format!("the spec replicas field {:?} does not exist", format!(".{}", path.join("."))))
     }
 
     /// Decodes metadata, of embedded resources too, and drops unknown fields; gives the strict errors.
@@ -234,7 +241,8 @@ fn definition(crd: &Object, version: &Value) -> Definition {
 /// What clients of a deprecated version are told: the best version that is better.
 fn deprecation(spec: &Value, version: &Value, kind: &str) -> String {
     let (group, name) = (spec.text("group"), version.text("name"));
-    let better = |v: &&Value| v.flag("served") && !v.flag("deprecated") && compare_versions(v.text("name"), name).is_lt();
+    let better =
+        |v: &&Value| v.flag("served") && !v.flag("deprecated") && compare_versions(v.text("name"), name).is_lt();
     let mut better: Vec<_> = spec.list("versions").iter().filter(better).map(|v| v.text("name")).collect();
     better.sort_by(|a, b| compare_versions(a, b));
     let instead = better.first().map(|best| format!("; use {group}/{best} {kind}")).unwrap_or_default();

@@ -132,7 +132,11 @@ impl Custom {
         let blocks = |kind| {
             matches!(
                 kind,
-                FieldValueNotSupported | FieldValueRequired | FieldValueTooLong | FieldValueTooMany | FieldValueTypeInvalid
+                FieldValueNotSupported
+                    | FieldValueRequired
+                    | FieldValueTooLong
+                    | FieldValueTooMany
+                    | FieldValueTypeInvalid
             )
         };
         if !self.0.schema.has_rules() {

@@ -103,3 +103,11 @@ impl ObjectStore {
         }
     }
 }
+
+/// Reads a continue token, for the fuzz target.
+pub(crate) fn read_continue_token(text: &str) {
+    if let Ok(token) = continuation::Continuation::decode(text) {
+        let again = continuation::Continuation::decode(&token.encode());
+        assert!(again.is_ok_and(|again| again == token), "a token is read as it is written");
+    }
+}

@@ -5,7 +5,7 @@
 //! Each state of an object is converted once: the newest ones are kept.
 
 use super::encode::{parse_meta, with_resource_version};
-use super::{FieldsFn, ListOptions, ListResult, ObjectStore, Selection, Stored, StoreSpec, WatchEvent, WatchStart};
+use super::{FieldsFn, ListOptions, ListResult, ObjectStore, Selection, StoreSpec, Stored, WatchEvent, WatchStart};
 use api::selector::FieldSelector;
 use api::{Object, Status, meta};
 use futures::future::BoxFuture;
@@ -237,5 +237,125 @@ impl Shown {
             }
             (None, false) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Dispatcher, Preconditions, Update, WatchOptions};
+    use futures::FutureExt;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Version 2 calls the field `b` what version 1 calls `a`.
+    #[derive(Default)]
+    struct Renames(AtomicUsize);
+
+    impl Convert for Renames {
+        fn convert(&self, objects: Vec<Object>, to: String) -> BoxFuture<'_, Result<Vec<Object>, Status>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let (from, into) = if to == "g/v2" { ("a", "b") } else { ("b", "a") };
+            let rename = move |mut object: Object| {
+                let map = object.as_object_mut().expect("object");
+                if map.insert("apiVersion".into(), to.clone().into()) != Some(to.clone().into())
+                    && let Some(value) = map.remove(from)
+                {
+                    map.insert(into.into(), value);
+                }
+                object
+            };
+            let converted = objects.into_iter().map(rename).collect();
+            async move { Ok(converted) }.boxed()
+        }
+    }
+
+    fn fields(name: &'static str) -> FieldsFn {
+        Arc::new(move |object| vec![(name, object[name].as_str().unwrap_or("").to_owned())])
+    }
+
+    fn stores(dir: &tempfile::TempDir) -> (Arc<ObjectStore>, Arc<ObjectStore>, Arc<Renames>) {
+        let kv = kv::RedbKv::open(dir.path().join("kv"), kv::Options::default()).expect("store");
+        let spec = StoreSpec {
+            prefix: "g/xs".into(),
+            group_resource: ("g".into(), "xs".into()),
+            namespaced: true,
+            durability: kv::Durability::Immediate,
+            fields: fields("a"),
+            indexed: Vec::new(),
+            api_version: "g/v1".into(),
+            kind: "X".into(),
+        };
+        let stored = ObjectStore::new(&Dispatcher::new(kv), spec);
+        let converter = Arc::new(Renames::default());
+        let view = stored.view("g/v2", fields("b"), converter.clone());
+        (stored, view, converter)
+    }
+
+    fn object(name: &str, b: &str) -> Object {
+        json!({"apiVersion": "g/v2", "kind": "X", "metadata": {"name": name, "namespace": "ns", "uid": name}, "b": b})
+    }
+
+    fn selecting(field: &str) -> Selection {
+        Selection { fields: FieldSelector::parse(field).expect("selector"), ..Selection::default() }
+    }
+
+    #[tokio::test]
+    async fn objects_are_converted_on_the_way() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (stored, view, converter) = stores(&dir);
+        let created = view.create(object("one", "x"), false).await.expect("create");
+        assert_eq!(created.object().expect("JSON")["b"], "x");
+        let kept = stored.get("ns", "one").await.expect("get").expect("there");
+        assert_eq!((kept.object().expect("JSON")["a"].clone(), kept.meta.field("a")), (json!("x"), "x"));
+        let before = converter.0.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            let shown = view.get("ns", "one").await.expect("get").expect("there");
+            assert_eq!((shown.object().expect("JSON")["b"].clone(), shown.meta.field("b")), (json!("x"), "x"));
+            assert_eq!(shown.meta.resource_version, kept.meta.resource_version);
+        }
+        assert_eq!(converter.0.load(Ordering::SeqCst), before, "a state is converted once");
+        let change = |_: &Stored, mut object: Object| {
+            object["b"] = "y".into();
+            Ok(Update::Write(object))
+        };
+        let none = Preconditions::default();
+        let updated = view.guaranteed_update("ns", "one", &none, change, false).await.expect("update");
+        assert_eq!(updated.stored.object().expect("JSON")["b"], "y");
+        view.create(object("two", "z"), false).await.expect("create");
+        let options = ListOptions { selection: selecting("b=y"), ..ListOptions::default() };
+        let list = view.list(options).await.expect("list");
+        assert_eq!(list.items.iter().map(|i| i.meta.name.as_str()).collect::<Vec<_>>(), ["one"]);
+    }
+
+    #[tokio::test]
+    async fn watchers_select_by_what_they_are_shown() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (_stored, view, _) = stores(&dir);
+        view.create(object("one", "x"), false).await.expect("create");
+        let options = WatchOptions { selection: selecting("b=x"), start: WatchStart::Initial, bookmarks: false };
+        let mut watch = view.watch(options).await.expect("watch");
+        for value in ["x2", "x", "x"] {
+            let change = |_: &Stored, mut object: Object| {
+                object["b"] = value.into();
+                object["n"] = (object["n"].as_i64().unwrap_or(0) + 1).into();
+                Ok(Update::Write(object))
+            };
+            view.guaranteed_update("ns", "one", &Preconditions::default(), change, false).await.expect("update");
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            let (kind, stored) = match watch.next().await.expect("event") {
+                WatchEvent::Added(stored) => ("ADDED", stored),
+                WatchEvent::Modified(stored) => ("MODIFIED", stored),
+                WatchEvent::Deleted(stored) => ("DELETED", stored),
+                other => panic!("{other:?}"),
+            };
+            seen.push((kind, stored.object().expect("JSON")["b"].clone()));
+        }
+        let x = json!("x");
+        assert_eq!(seen, [("ADDED", x.clone()), ("DELETED", x.clone()), ("ADDED", x.clone()), ("MODIFIED", x)]);
+        view.end_watches();
+        assert!(watch.next().await.is_none());
     }
 }

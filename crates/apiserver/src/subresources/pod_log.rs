@@ -7,8 +7,13 @@ use crate::registry::Resource;
 use crate::server::ApiServer;
 use api::{Cause, Object, Status, meta};
 use http::Response;
+use futures::StreamExt;
+use futures::future::ready;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body_util::BodyStream;
+use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
+use streaming::websocket;
 
 /// Parameters that kubelets understand.
 const PASSED: [&str; 8] =
@@ -30,12 +35,34 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     let pairs: Vec<_> = PASSED.iter().filter(|k| request.query.has(k)).map(|k| (*k, request.query.get(k))).collect();
     let query = query(&pairs);
     let path = format!("/containerLogs/{namespace}/{name}/{container}?{query}");
+    let socket = websocket::is_upgrade(&request.headers).then(|| request.take_upgrade()).flatten();
     let mut response = forward(server, request, &Target::kubelet(server, node, path).await?).await?;
+    if let Some(upgrade) = socket.filter(|_| response.status().is_success()) {
+        return over_websocket(request, upgrade, response.into_body());
+    }
     if response.status().is_success() {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         return Ok(response);
     }
     Err(refusal(response).await)
+}
+
+/// The log as WebSocket messages, bytes or base64 as the client chooses.
+fn over_websocket(request: &Request, upgrade: OnUpgrade, log: Body) -> Result<Response<Body>, Status> {
+    let protocol = websocket::choose(&request.headers, &["binary.k8s.io", "base64.binary.k8s.io"]);
+    let headers = websocket::switch(&request.headers, protocol).map_err(Status::bad_request)?;
+    let as_base64 = protocol == Some("base64.binary.k8s.io");
+    tokio::spawn(async move {
+        let chunks = BodyStream::new(log).filter_map(|frame| ready(frame.ok().and_then(|f| f.into_data().ok())));
+        match upgrade.await {
+            Ok(upgraded) => websocket::send_all(upgraded, as_base64, Box::pin(chunks)).await,
+            Err(error) => tracing::debug!(%error, "an upgrade for a log failed"),
+        }
+    });
+    let mut response = Response::new(empty());
+    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
 /// A kubelet's refusal in the words of the API.

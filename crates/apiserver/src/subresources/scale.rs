@@ -22,7 +22,11 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
     let (namespace, name) = (namespace(resource, request), &request.info.name);
     if request.info.verb == "get" {
         let stored = resource.store.get(namespace, name).await?.ok_or_else(|| resource.not_found(name))?;
-        return answer::plain(request, 200, &show(resource, &resource.whole_object(&stored)?)?);
+        let object = resource.whole_object(&stored)?;
+        if let Some(why) = resource.custom.as_ref().and_then(|custom| custom.no_replicas(&object)) {
+            return Err(Status::internal(why));
+        }
+        return answer::plain(request, 200, &show(resource, &object)?);
     }
     let gvk = Gvk::new("autoscaling", "v1", "Scale");
     let (mut patch, mut put) = (None, None);

@@ -5,6 +5,7 @@
 
 mod containers;
 mod deadline;
+mod devices;
 mod ephemeral_containers;
 mod init_containers;
 mod preparation;
@@ -39,9 +40,10 @@ pub trait Hook: Send + Sync {
 }
 
 /// The order of life.
-const HOOKS: [&dyn Hook; 9] = [
+const HOOKS: [&dyn Hook; 10] = [
     &deadline::Deadline,
     &preparation::Preparation,
+    &devices::Devices,
     &resize::Resize,
     &volumes::Volumes,
     &sandbox::Sandbox,

@@ -25,7 +25,7 @@ impl Hook for Preparation {
             worker.wake_at(SystemTime::now() + RETRY);
             Flow::Wait
         };
-        if let Err(error) = ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod)).await {
+        if let Err(error) = ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod, &ctx.node_limits())).await {
             let message = format!("unable to ensure pod container exists: {error}");
             return failed(worker, reason::FAILED_CREATE_POD_CONTAINER, message);
         }

@@ -4,12 +4,14 @@
 //! goes on showing what it has.
 
 use super::{Flow, Hook, kill};
-use crate::admission;
+use crate::events::EventType;
+use crate::{admission, container_config, static_pods};
 use crate::pod::{PodExt, is_sidecar};
 use crate::qos;
 use crate::worker::Worker;
 use api::k8s::core::v1::{Container, ResourceRequirements};
 use async_trait::async_trait;
+use serde_json::{Map, Value, json};
 use cri::{ContainerState, ContainerStatus, LinuxContainerResources};
 use std::collections::BTreeMap;
 
@@ -28,16 +30,57 @@ impl Hook for Resize {
             return Flow::Continue;
         }
         if worker.granted != wanted {
+            let before = worker.resize_pending.take();
             worker.resize_pending = pending(worker);
-            if worker.resize_pending.is_some() {
+            if let Some((reason, message)) = worker.resize_pending.clone() {
+                if before.map(|(reason, _)| reason) != Some(reason) {
+                    let (event, prefix) = (format!("Resize{reason}"), format!("Pod resize {reason}"));
+                    tell(worker, EventType::Warning, &event, &prefix, &message);
+                }
                 return Flow::Continue;
             }
             worker.granted = wanted;
+            worker.resizing = true;
+            tell(worker, EventType::Normal, "ResizeStarted", "Pod resize started", "");
+            worker.publish(false);
         } else {
             worker.resize_pending = None;
         }
-        carry_out(worker).await
+        let flow = carry_out(worker).await;
+        if worker.resizing && carried_out(worker) {
+            worker.resizing = false;
+            tell(worker, EventType::Normal, "ResizeCompleted", "Pod resize completed", "");
+            worker.publish(true);
+        }
+        flow
     }
+}
+
+/// An event about a resize, with what every container is to have.
+fn tell(worker: &Worker, kind: EventType, reason: &str, prefix: &str, error: &str) {
+    let pod = &worker.pod;
+    let of = |c: &Container| json!({"name": c.name, "resources": c.resources.clone().unwrap_or_default()});
+    let mut summary = Map::new();
+    let init: Vec<Value> = pod.spec().init_containers.iter().flatten().map(of).collect();
+    if !init.is_empty() {
+        summary.insert("initContainers".into(), init.into());
+    }
+    summary.insert("containers".into(), pod.spec().containers.iter().map(of).collect());
+    summary.insert("generation".into(), pod.metadata.generation.into());
+    if !error.is_empty() {
+        summary.insert("error".into(), error.into());
+    }
+    let summary = Value::Object(summary);
+    worker.ctx.recorder.pod(pod, kind, reason, format!("{prefix}: {summary}"));
+}
+
+/// Whether every container has what it was granted; one that is about to be started again has not.
+fn carried_out(worker: &Worker) -> bool {
+    containers(worker).iter().all(|container| {
+        let running = worker.state.current(&container.name).filter(|c| c.state == ContainerState::Running);
+        let want = container_config::resources(&worker.ctx, &worker.pod, container);
+        running.is_some_and(|running| same(&want, &running.resources))
+    })
 }
 
 fn containers(worker: &Worker) -> Vec<Container> {
@@ -53,10 +96,28 @@ fn wanted(worker: &Worker) -> Granted {
 /// Reason and message of a resize that does not fit: never, or not now.
 fn pending(worker: &Worker) -> Option<(&'static str, String)> {
     let others: Vec<_> = worker.neighbours();
-    if let Err((_, message)) = admission::fits(&worker.ctx, &worker.pod, &[]) {
-        return Some(("Infeasible", message.replace("enough resource", "enough capacity")));
+    if static_pods::is_static(&worker.pod) {
+        return Some(("Infeasible", "In-place resize of static-pods is not supported".into()));
+    }
+    let settings = &worker.ctx.config.settings;
+    let managers = [
+        ("cpu", "CPU Manager policy \"static\"", settings.cpu_manager_policy == "static"),
+        ("memory", "Memory Manager policy \"Static\"", settings.memory_manager_policy == "Static"),
+    ];
+    for (resource, what, exclusive) in managers {
+        if exclusive && qos::class(&worker.pod) == "Guaranteed" && changes(worker, resource) {
+            return Some(("Infeasible", format!("Resize is infeasible for Guaranteed Pods alongside {what}")));
+        }
     }
     admission::fits(&worker.ctx, &worker.pod, &others).err().map(|(_, message)| ("Deferred", message))
+}
+
+/// Whether a container is to have another amount of a resource than it was granted.
+fn changes(worker: &Worker, resource: &str) -> bool {
+    let amount = |r: &Option<ResourceRequirements>| {
+        r.as_ref().and_then(|r| r.requests.as_ref().or(r.limits.as_ref())?.get(resource).cloned())
+    };
+    wanted(worker).iter().any(|(name, want)| worker.granted.get(name).is_none_or(|had| amount(had) != amount(want)))
 }
 
 async fn carry_out(worker: &mut Worker) -> Flow {
@@ -65,7 +126,7 @@ async fn carry_out(worker: &mut Worker) -> Flow {
     for container in containers(worker) {
         let running = worker.state.current(&container.name).filter(|c| c.state == ContainerState::Running).cloned();
         let Some(running) = running else { continue };
-        let want = qos::container_resources(&pod, &container, ctx.machine.memory_bytes());
+        let want = container_config::resources(&ctx, &pod, &container);
         if same(&want, &running.resources) {
             continue;
         }
@@ -76,7 +137,7 @@ async fn carry_out(worker: &mut Worker) -> Flow {
     }
     let cgroup = qos::pod_cgroup(&pod);
     // Growing must begin with the pod, shrinking must end with it: one of the two calls is the one that counts.
-    let _ = ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod)).await;
+    let _ = ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod, &ctx.node_limits())).await;
     for (container, running, want) in late {
         if must_restart(&container, &running, &want) {
             let message = format!("Container {} resize requires restart", container.name);
@@ -88,7 +149,7 @@ async fn carry_out(worker: &mut Worker) -> Flow {
         }
         worker.refresh(&running.id).await;
     }
-    if let Err(error) = ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod)).await {
+    if let Err(error) = ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod, &ctx.node_limits())).await {
         tracing::warn!(pod = crate::format::pod(&pod), %error, "cannot resize the pod's cgroup");
     }
     worker.publish(false);
@@ -119,7 +180,6 @@ fn must_restart(container: &Container, running: &ContainerStatus, want: &LinuxCo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn policies_say_what_restarts() {
@@ -143,6 +203,7 @@ mod tests {
             exit_code: 0,
             image: String::new(),
             image_ref: String::new(),
+            image_id: String::new(),
             reason: String::new(),
             message: String::new(),
             labels: Default::default(),

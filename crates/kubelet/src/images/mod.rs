@@ -1,18 +1,22 @@
 //! Images of containers: pull policies, pulls with back-off, credentials.
 
-pub mod pull_secrets;
+pub mod credential_provider;
+pub mod keyring;
 pub mod reference;
 
 use crate::backoff::Backoff;
+use crate::config::Config;
 use crate::events::{EventType, Recorder, reason};
 use crate::format::{duration, quote};
 use crate::pod::PodExt;
 use api::k8s::core::v1::{Container, Pod, Secret};
 use cri::{Image, ImageService};
+use credential_provider::CredentialProviders;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Semaphore;
 
 /// Why a container has no image: the waiting state's reason and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,25 +32,87 @@ pub struct ImageError {
 /// How long `ErrImagePull` is shown before the back-off is.
 const SHOWN: Duration = Duration::from_secs(5);
 
+/// For whom an image is.
+struct About<'a> {
+    pod: &'a Pod,
+    container: Option<&'a Container>,
+}
+
 /// Sees to it that images are there.
 pub struct ImageManager {
     service: Arc<dyn ImageService>,
     recorder: Recorder,
     backoff: Backoff,
     last_error: Mutex<HashMap<String, String>>,
+    providers: CredentialProviders,
+    /// Turns to pull, where not all may at once.
+    turns: Option<Semaphore>,
 }
 
 impl ImageManager {
     /// Makes a manager of a node's images.
-    pub fn new(service: Arc<dyn ImageService>, recorder: Recorder) -> Self {
-        Self { service, recorder, backoff: Backoff::default(), last_error: Mutex::default() }
+    pub fn new(config: &Config, recorder: Recorder) -> Self {
+        let settings = &config.settings;
+        let parallel = settings.max_parallel_image_pulls.map(|n| usize::try_from(n).unwrap_or(usize::MAX).max(1));
+        let parallel = if settings.serialize_image_pulls { Some(1) } else { parallel };
+        Self {
+            service: config.images.clone(),
+            recorder,
+            backoff: Backoff::default(),
+            last_error: Mutex::default(),
+            providers: CredentialProviders::new(config.credential_provider.as_ref()),
+            turns: parallel.map(|n| Semaphore::new(n.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Pulls with each of the credentials until one works; without any, anonymously.
+    async fn pull_with_any(&self, image: &str, secrets: &[Arc<Secret>]) -> cri::Result<String> {
+        let mut entries = keyring::of_secrets(secrets);
+        entries.extend(self.providers.get(image).await);
+        let credentials = keyring::find(&entries, image);
+        let mut result = Err(cri::Error::Internal(String::new()));
+        for auth in credentials.iter().cloned().map(Some).chain(credentials.is_empty().then_some(None)) {
+            result = self.service.pull_image(image, auth).await;
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 
     /// Makes an image present as its container's pull policy says.
     pub async fn ensure(&self, pod: &Pod, container: &Container, secrets: &[Arc<Secret>]) -> Result<Image, ImageError> {
         let image = container.image.as_deref().unwrap_or_default();
-        let warn =
-            |reason: &str, message: &str| self.recorder.container(pod, container, EventType::Warning, reason, message);
+        let policy = container.image_pull_policy.as_deref().unwrap_or_else(|| reference::default_policy(image));
+        self.present(&About { pod, container: Some(container) }, image, policy, secrets).await
+    }
+
+    /// The same for an image volume.
+    pub async fn ensure_volume(
+        &self,
+        pod: &Pod,
+        image: &str,
+        policy: &str,
+        secrets: &[Arc<Secret>],
+    ) -> Result<Image, ImageError> {
+        self.present(&About { pod, container: None }, image, policy, secrets).await
+    }
+
+    fn tell(&self, about: &About<'_>, kind: EventType, reason: &str, message: impl Into<String>) {
+        match about.container {
+            Some(container) => self.recorder.container(about.pod, container, kind, reason, message),
+            None => self.recorder.pod(about.pod, kind, reason, message),
+        }
+    }
+
+    async fn present(
+        &self,
+        about: &About<'_>,
+        image: &str,
+        policy: &str,
+        secrets: &[Arc<Secret>],
+    ) -> Result<Image, ImageError> {
+        let warn = |reason: &str, message: &str| self.tell(about, EventType::Warning, reason, message);
         if let Err(why) = reference::validate(image) {
             let message = format!(
                 "Failed to apply default image tag {}: couldn't parse image name {}: {why}",
@@ -56,7 +122,6 @@ impl ImageManager {
             warn(reason::INSPECT_FAILED, &message);
             return Err(ImageError { reason: "InvalidImageName", message, retry_at: None });
         }
-        let policy = container.image_pull_policy.as_deref().unwrap_or_else(|| reference::default_policy(image));
         if policy != "Always" {
             match self.service.image_status(image).await {
                 Ok(Some(found)) => {
@@ -64,7 +129,7 @@ impl ImageManager {
                         "Container image {} already present on machine and can be accessed by the pod",
                         quote(image)
                     );
-                    self.recorder.container(pod, container, EventType::Normal, reason::PULLED, message);
+                    self.tell(about, EventType::Normal, reason::PULLED, message);
                     return Ok(found);
                 }
                 Ok(None) if policy == "Never" => {
@@ -80,55 +145,55 @@ impl ImageManager {
                 }
             }
         }
-        self.pull(pod, container, image, secrets).await
+        self.pull(about, image, secrets).await
     }
 
     async fn pull(
         &self,
-        pod: &Pod,
-        container: &Container,
+        about: &About<'_>,
         image: &str,
         secrets: &[Arc<Secret>],
     ) -> Result<Image, ImageError> {
-        let key = format!("{}_{image}", pod.uid());
+        let key = format!("{}_{image}", about.pod.uid());
         if let Some((_, retry_at)) = self.backoff.since_update(&key, SystemTime::now()) {
             let mut message = format!("Back-off pulling image {}", quote(image));
-            self.recorder.container(pod, container, EventType::Normal, reason::BACK_OFF, message.clone());
+            self.tell(about, EventType::Normal, reason::BACK_OFF, message.clone());
             if let Some(last) = self.last_error.lock().get(&key) {
                 message = format!("{message}: {last}");
             }
             return Err(ImageError { reason: "ImagePullBackOff", message, retry_at: Some(retry_at) });
         }
         self.last_error.lock().remove(&key);
-        self.recorder.container(
-            pod,
-            container,
-            EventType::Normal,
-            reason::PULLING,
-            format!("Pulling image {}", quote(image)),
-        );
+        self.tell(about, EventType::Normal, reason::PULLING, format!("Pulling image {}", quote(image)));
+        let asked = Instant::now();
+        let turn = match &self.turns {
+            Some(turns) => turns.acquire().await.ok(),
+            None => None,
+        };
         let started = Instant::now();
-        let auth = pull_secrets::find(secrets, reference::registry(image));
-        let pulled = match self.service.pull_image(image, auth).await {
+        let pulled = match self.pull_with_any(image, secrets).await {
             Ok(id) => self.service.image_status(&id).await.and_then(|found| found.ok_or(cri::Error::NotFound(id))),
             Err(error) => Err(error),
         };
         match pulled {
             Ok(found) => {
-                let took =
-                    duration(Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)));
+                drop(turn);
+                let since = |at: Instant| {
+                    duration(Duration::from_millis(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)))
+                };
+                let (took, all) = (since(started), since(asked));
                 let message = format!(
-                    "Successfully pulled image {} in {took} ({took} including waiting). Image size: {} bytes.",
+                    "Successfully pulled image {} in {took} ({all} including waiting). Image size: {} bytes.",
                     quote(image),
                     found.size
                 );
-                self.recorder.container(pod, container, EventType::Normal, reason::PULLED, message);
+                self.tell(about, EventType::Normal, reason::PULLED, message);
                 self.backoff.reset(&key);
                 Ok(found)
             }
             Err(error) => {
                 let message = format!("Failed to pull image {}: {error}", quote(image));
-                self.recorder.container(pod, container, EventType::Warning, reason::FAILED, message);
+                self.tell(about, EventType::Warning, reason::FAILED, message);
                 let now = SystemTime::now();
                 self.backoff.next(&key, now);
                 let reason = match &error {

@@ -47,7 +47,12 @@ impl Drop for Watch {
     }
 }
 
-/// Watches a directory for files that are written, made or renamed.
+/// Watches the directory that a file is in, or will be.
+pub fn watch_file(path: &Path) -> io::Result<Watch> {
+    watch(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Watches a directory for files that are written, made, renamed or removed.
 pub fn watch(dir: &Path) -> io::Result<Watch> {
     let instance = INSTANCE.get_or_init(|| start().ok()).as_ref();
     let instance =
@@ -56,6 +61,7 @@ pub fn watch(dir: &Path) -> io::Result<Watch> {
         | WatchFlags::CREATE
         | WatchFlags::MOVED_TO
         | WatchFlags::MOVED_FROM
+        | WatchFlags::DELETE
         | WatchFlags::DELETE_SELF;
     // Locked before the kernel knows: an event for the watch finds its entry.
     let mut watches = instance.watches.lock();

@@ -1,4 +1,4 @@
-//! Rotation: a log that passes 10 MiB is renamed, its shim opens a new one; five files are kept.
+//! Rotation: a log that passes its size is renamed, its shim opens a new one; a few files are kept.
 
 use crate::context::Context;
 use cri::ContainerState;
@@ -7,20 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-const MAX_SIZE: u64 = 10 << 20;
-const MAX_FILES: usize = 5;
-const LOOK: Duration = Duration::from_secs(10);
-
-/// Looks at the logs of running containers every ten seconds, as upstream does.
+/// Looks at the logs of running containers every ten seconds, as upstream does: an event for every line written
+/// would cost more than the look.
 pub async fn run(ctx: Arc<Context>) {
-    let mut ticks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(ctx.config.settings.container_log_monitor_interval.max(Duration::from_secs(1)));
+    let max_size = ctx.config.settings.log_max_size();
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let Ok(containers) = ctx.config.runtime.list_containers().await else { continue };
         for container in containers.into_iter().filter(|c| c.state == ContainerState::Running) {
             let path = PathBuf::from(&container.log_path);
-            if std::fs::metadata(&path).map_or(0, |m| m.len()) < MAX_SIZE {
+            if std::fs::metadata(&path).map_or(0, |m| m.len()) < max_size {
                 continue;
             }
             if let Err(error) = rotate(&ctx, &container.id, &path).await {
@@ -39,7 +37,8 @@ async fn rotate(ctx: &Context, id: &str, path: &Path) -> Result<(), String> {
         compressed.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
     }
     let old = rotated(path).map_err(|e| e.to_string())?;
-    for file in &old[..old.len().saturating_sub(MAX_FILES - 2)] {
+    let kept = ctx.config.settings.container_log_max_files.max(2);
+    for file in &old[..old.len().saturating_sub(kept - 2)] {
         std::fs::remove_file(file).map_err(|e| e.to_string())?;
     }
     let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();

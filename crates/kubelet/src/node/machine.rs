@@ -1,10 +1,9 @@
 //! What the machine is: read once when the kubelet starts.
 
 use crate::config::Config;
-use crate::qos::{Resources, kibibytes};
+use crate::qos::kibibytes;
 use api::k8s::core::v1::NodeSystemInfo;
 use api::machinery::api::resource::Quantity as ApiQuantity;
-use api::quantity::{Format, Quantity};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -61,6 +60,26 @@ impl Machine {
         i64::try_from(self.memory).unwrap_or(i64::MAX)
     }
 
+    /// CPUs.
+    pub fn cpus(&self) -> u64 {
+        self.cpus
+    }
+
+    /// Swap in bytes.
+    pub fn swap_bytes(&self) -> u64 {
+        self.swap
+    }
+
+    /// Sizes of huge pages in the kernel's names.
+    pub fn page_sizes(&self) -> Vec<String> {
+        self.hugepages.keys().map(|size| crate::qos::page_size(size)).collect()
+    }
+
+    /// Bytes in huge pages.
+    pub fn hugepage_bytes(&self) -> u64 {
+        self.hugepages.values().sum()
+    }
+
     /// Bytes of the file system of pods.
     pub fn storage_bytes(&self) -> u64 {
         self.storage
@@ -71,22 +90,10 @@ impl Machine {
         let mut out = BTreeMap::from([
             ("cpu".to_owned(), ApiQuantity(self.cpus.to_string())),
             ("memory".to_owned(), kibibytes(self.memory)),
-            ("pods".to_owned(), ApiQuantity(config.max_pods.to_string())),
+            ("pods".to_owned(), ApiQuantity(config.settings.pod_limit(self.cpus).to_string())),
             ("ephemeral-storage".to_owned(), kibibytes(self.storage)),
         ]);
         out.extend(self.hugepages.iter().map(|(size, bytes)| (format!("hugepages-{size}"), kibibytes(*bytes))));
-        out
-    }
-
-    /// Capacity less what is reserved.
-    pub fn allocatable(&self, config: &Config) -> Resources {
-        let mut out = crate::qos::parse(Some(&self.capacity(config)));
-        for (name, reserved) in &config.reserved {
-            if let Some(amount) = out.get_mut(name) {
-                let left = amount.minus(reserved);
-                *amount = if left.sign() < 0 { Quantity::from_units(0, Format::DecimalSi) } else { left };
-            }
-        }
         out
     }
 
@@ -106,6 +113,24 @@ impl Machine {
             system_uuid: self.system_uuid.clone(),
         }
     }
+}
+
+/// Counters of the node's network interfaces.
+pub fn interfaces() -> Vec<cri::InterfaceStats> {
+    let text = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let parse = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        let numbers: Vec<u64> = rest.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let at = |i: usize| numbers.get(i).copied();
+        Some(cri::InterfaceStats {
+            name: name.trim().to_owned(),
+            rx_bytes: at(0)?,
+            rx_errors: at(2)?,
+            tx_bytes: at(8)?,
+            tx_errors: at(10)?,
+        })
+    };
+    text.lines().filter_map(parse).collect()
 }
 
 /// Go's name of the architecture.

@@ -3,6 +3,7 @@
 //! Registers as soon as the API answers. The status is written when it changes, and every five minutes; until
 //! the node is ready it is looked at often, because a runtime has no event for readiness.
 
+pub mod allocatable;
 pub mod lease;
 pub mod machine;
 pub mod status;
@@ -18,8 +19,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 const NOT_READY_LOOK: Duration = Duration::from_millis(50);
-const READY_LOOK: Duration = Duration::from_secs(10);
-const REPORT: Duration = Duration::from_secs(300);
 const LONGEST_RETRY: Duration = Duration::from_secs(7);
 
 /// Creates the Node object, or brings labels of one that is there up to date. Repeats until the API lets it.
@@ -99,11 +98,12 @@ fn pod_cidrs(node: &Node) -> Vec<String> {
 pub async fn run(ctx: Arc<Context>, look: Arc<Notify>) {
     let mut written: Option<(NodeStatus, Instant)> = None;
     let mut ready = false;
+    let settings = &ctx.config.settings;
     loop {
         let current = ctx.node.read().clone();
         let old = current.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
         let fresh = status::generate(&ctx, &old).await;
-        let due = written.as_ref().is_none_or(|(before, at)| at.elapsed() >= REPORT || differs(before, &fresh));
+        let due = written.as_ref().is_none_or(|(before, at)| at.elapsed() >= settings.node_status_report_frequency || differs(before, &fresh));
         let due = due || overwritten(&old, &fresh);
         if due {
             match write(&ctx, &current, &fresh).await {
@@ -115,8 +115,16 @@ pub async fn run(ctx: Arc<Context>, look: Arc<Notify>) {
                 Err(error) => tracing::warn!(error = api_message(&error), "cannot write the node's status"),
             }
         }
-        let wait = if ready { READY_LOOK } else { NOT_READY_LOOK };
-        let _ = tokio::time::timeout(wait, look.notified()).await;
+        let wait = if ready { settings.node_status_update_frequency } else { NOT_READY_LOOK };
+        let _ = tokio::time::timeout(wait, news(&ctx, &look)).await;
+    }
+}
+
+/// Waits until somebody asks for a look, or a device plugin's list has changed.
+async fn news(ctx: &Context, look: &Notify) {
+    tokio::select! {
+        () = look.notified() => {}
+        () = ctx.plugins.devices.changed() => {}
     }
 }
 

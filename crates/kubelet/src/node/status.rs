@@ -13,8 +13,6 @@ use std::collections::BTreeMap;
 const MAX_IMAGES: usize = 50;
 /// Most names per image.
 const MAX_NAMES: usize = 5;
-/// Free part of memory, and of the pods' file system, below which there is pressure: 100 MiB and 10 %.
-const MIN_MEMORY: u64 = 100 << 20;
 
 /// Labels every node has.
 pub fn labels(ctx: &Context) -> BTreeMap<String, String> {
@@ -48,37 +46,43 @@ pub fn object(ctx: &Context, status: NodeStatus) -> Node {
 pub async fn generate(ctx: &Context, old: &[NodeCondition]) -> NodeStatus {
     let config = &ctx.config;
     let own = ctx.allocatable().into_iter().map(|(name, amount)| (name, ApiQuantity(amount.to_string())));
-    let allocatable = own.chain(extended(&ctx.node.read())).collect();
+    let mut capacity = ctx.machine.capacity(config);
+    let devices = ctx.plugins.devices.amounts().into_iter();
+    capacity.extend(devices.map(|(name, (all, _))| (name, ApiQuantity(all.to_string()))));
+    let in_use = ctx.plugins.csi.volumes_in_use();
+    let allocatable = own.chain(extended(ctx, &ctx.node.read())).collect();
     let addresses =
         config.node_ips.iter().map(|ip| NodeAddress { address: ip.to_string(), type_: "InternalIP".into() });
     let hostname = NodeAddress { address: config.node_name.clone(), type_: "Hostname".into() };
+    let able = config.runtime.features();
     let handler = NodeRuntimeHandler {
         features: Some(NodeRuntimeHandlerFeatures {
-            recursive_read_only_mounts: Some(true),
-            user_namespaces: Some(false),
+            recursive_read_only_mounts: Some(able.recursive_read_only_mounts),
+            user_namespaces: Some(able.user_namespaces),
         }),
         name: Some(String::new()),
     };
     NodeStatus {
         addresses: Some(addresses.chain([hostname]).collect()),
         allocatable: Some(allocatable),
-        capacity: Some(ctx.machine.capacity(config)),
+        capacity: Some(capacity),
         conditions: Some(conditions(ctx, old).await),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: config.port().into() }),
         }),
-        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(able.supplemental_groups_policy) }),
         images: Some(images(ctx).await),
         node_info: Some(ctx.machine.info(config.runtime.version())),
         runtime_handlers: Some(vec![handler]),
+        volumes_in_use: (!in_use.is_empty()).then_some(in_use),
         ..NodeStatus::default()
     }
 }
 
 /// Resources that others put into the node's capacity (`example.com/dongle`): allocatable to the last one.
-fn extended(node: &Node) -> BTreeMap<String, ApiQuantity> {
+fn extended(ctx: &Context, node: &Node) -> BTreeMap<String, ApiQuantity> {
     let capacity = node.status.as_ref().and_then(|s| s.capacity.clone()).unwrap_or_default();
-    capacity.into_iter().filter(|(name, _)| is_extended(name)).collect()
+    capacity.into_iter().filter(|(name, _)| is_extended(name) && !ctx.plugins.devices.knows(name)).collect()
 }
 
 /// Whether a resource is one the kubelet does not count itself.
@@ -124,14 +128,14 @@ pub async fn runtime_ready(ctx: &Context) -> Result<(), String> {
 }
 
 async fn conditions(ctx: &Context, old: &[NodeCondition]) -> Vec<NodeCondition> {
-    let memory = memory_available() < MIN_MEMORY;
-    let disk = disk_pressure(ctx);
-    let pids = pid_pressure();
+    let under = ctx.eviction.conditions();
+    let [memory, disk, pids] = ["MemoryPressure", "DiskPressure", "PIDPressure"].map(|name| under.contains(&name));
     let pressure = |holds: bool, yes: [&'static str; 2], no: [&'static str; 2]| {
         let [reason, message] = if holds { yes } else { no };
         (holds, reason, message.to_owned())
     };
     let ready = match runtime_ready(ctx).await {
+        _ if ctx.shutdown.is_under_way() => (false, "KubeletNotReady", crate::shutdown::NODE_MESSAGE.to_owned()),
         Ok(()) => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
         Err(why) => (false, "KubeletNotReady", why),
     };
@@ -177,27 +181,4 @@ async fn conditions(ctx: &Context, old: &[NodeCondition]) -> Vec<NodeCondition> 
         }
     };
     all.into_iter().map(condition).collect()
-}
-
-fn memory_available() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let found =
-        text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
-    // A kernel that does not say has no pressure we could know of.
-    found.map_or(u64::MAX, |kib| kib * 1024)
-}
-
-fn disk_pressure(ctx: &Context) -> bool {
-    let path = ctx.config.root_dir.ancestors().find(|p| p.exists()).unwrap_or(std::path::Path::new("/"));
-    rustix::fs::statvfs(path).is_ok_and(|s| s.f_blocks > 0 && s.f_bavail.saturating_mul(10) < s.f_blocks)
-}
-
-fn pid_pressure() -> bool {
-    let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|t| t.trim().parse::<u64>().ok());
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let used = load.split(' ').nth(3).and_then(|f| f.split('/').nth(1)?.parse::<u64>().ok());
-    match (used, number("/proc/sys/kernel/pid_max")) {
-        (Some(used), Some(most)) => used * 20 > most * 19,
-        _ => false,
-    }
 }

@@ -69,6 +69,22 @@ impl Request {
         Ok(Self { https, host, port: port(&action.port, container)?, path, headers })
     }
 
+    /// The same without TLS, where it has TLS.
+    pub fn without_tls(&self) -> Option<Self> {
+        self.https.then(|| Self {
+            https: false,
+            host: self.host.clone(),
+            port: self.port,
+            path: self.path.clone(),
+            headers: self.headers.clone(),
+        })
+    }
+
+    /// `host:port`
+    pub fn address(&self) -> String {
+        join_host_port(&self.host, self.port)
+    }
+
     fn url(&self) -> String {
         format!(
             "{}://{}{}",

@@ -128,6 +128,13 @@ async fn judge(ctx: &Context, target: &Target, kind: ProbeKind, probe: &Probe) -
             break;
         }
     }
+    let result = match outcome {
+        Outcome::Success | Outcome::Warning(_) => "successful",
+        Outcome::Failure(_) => "failed",
+        Outcome::Unknown(_) => "unknown",
+    };
+    let uid = target.pod.metadata.uid.as_deref().unwrap_or_default();
+    ctx.probes.count(uid, &target.container.name, kind, result);
     let word = kind.word();
     let event = |reason: &str, text: String| {
         ctx.recorder.container(&target.pod, &target.container, EventType::Warning, reason, text)

@@ -2,7 +2,7 @@
 
 use crate::objects::Wake;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The three kinds of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,12 +30,16 @@ impl ProbeKind {
 pub struct ProbeResults {
     wake: Wake,
     results: Mutex<HashMap<(String, ProbeKind), bool>>,
+    counts: Mutex<BTreeMap<Counted, u64>>,
 }
+
+/// Uid of the pod, container, kind and result.
+pub type Counted = (String, String, ProbeKind, &'static str);
 
 impl ProbeResults {
     /// Makes an empty table; `wake` is told of changes.
     pub fn new(wake: Wake) -> Self {
-        Self { wake, results: Mutex::default() }
+        Self { wake, results: Mutex::default(), counts: Mutex::default() }
     }
 
     /// The last judgement.
@@ -49,6 +53,21 @@ impl ProbeResults {
         if before != Some(success) {
             (self.wake)(pod_uid);
         }
+    }
+
+    /// Counts a probe that was carried out.
+    pub fn count(&self, pod_uid: &str, container: &str, kind: ProbeKind, result: &'static str) {
+        *self.counts.lock().entry((pod_uid.to_owned(), container.to_owned(), kind, result)).or_default() += 1;
+    }
+
+    /// How many probes there were.
+    pub fn counts(&self) -> Vec<(Counted, u64)> {
+        self.counts.lock().iter().map(|(key, count)| (key.clone(), *count)).collect()
+    }
+
+    /// Forgets a pod's counts.
+    pub fn release(&self, pod_uid: &str) {
+        self.counts.lock().retain(|(uid, ..), _| uid != pod_uid);
     }
 
     /// Forgets a container.

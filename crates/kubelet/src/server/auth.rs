@@ -128,11 +128,9 @@ impl Auth {
                 Some(why) => reason = why,
             }
         }
-        let subresource = subresources(path).last().copied().unwrap_or("proxy");
-        let (name, node) = (&user.name, &self.node);
+        let (name, list) = (&user.name, crate::format::list(subresources(path)));
         tracing::debug!(user = name, reason, "refused");
-        Err(format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])\n")
-            .replace("nodes,", &format!("nodes, name={node},")))
+        Err(format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource(s)={list})\n"))
     }
 
     /// `None`: allowed; else why not.
@@ -188,6 +186,7 @@ fn subresources(path: &str) -> &'static [&'static str] {
         "stats" => &["stats"],
         "metrics" => &["metrics"],
         "logs" => &["log"],
+        "checkpoint" => &["checkpoint"],
         _ => &["proxy"],
     }
 }

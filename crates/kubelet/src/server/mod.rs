@@ -5,11 +5,10 @@
 
 mod auth;
 mod exec;
+mod exposition;
 mod logs;
 mod port_forward;
-mod spdy;
 mod stats;
-mod websocket;
 
 use crate::config::ServerOptions;
 use crate::context::Context;
@@ -134,12 +133,16 @@ async fn route(server: Arc<Server>, call: Call) -> Response<Body> {
     match segments.as_slice() {
         ["healthz", ..] if reads => text(StatusCode::OK, "ok"),
         ["pods"] if reads => json(&pod_list(&server)),
-        ["runningpods"] if reads => json(&pod_list(&server)),
+        ["runningpods"] if reads => json(&stats::running_pods(&server).await),
         ["configz"] if reads => json(&serde_json::json!({"kubeletconfig": config(&server)})),
-        ["stats", "summary"] if reads => json(&stats::summary(&server).await),
-        ["metrics", "resource"] if reads => text(StatusCode::OK, stats::resource_metrics(&server).await),
-        ["metrics"] if reads => text(StatusCode::OK, stats::metrics(&server)),
-        ["metrics", "cadvisor" | "probes"] if reads => text(StatusCode::OK, stats::metrics(&server)),
+        ["stats", "summary"] if reads => json(&stats::summary(&server, call.flag("only_cpu_and_memory")).await),
+        ["metrics", "resource"] if reads => metrics(stats::resource_metrics(&server).await),
+        ["metrics"] if reads => metrics(stats::metrics(&server).await),
+        ["metrics", "cadvisor"] if reads => metrics(stats::cadvisor_metrics(&server).await),
+        ["metrics", "probes"] if reads => metrics(stats::probe_metrics(&server)),
+        ["checkpoint", namespace, name, container] if !reads && streams => {
+            checkpoint(&server, namespace, name, container)
+        }
         ["containerLogs", _, _, _] if reads => logs::get(server, call).await,
         ["exec", _, _, _] | ["exec", _, _, _, _] if streams => exec::exec(server, call).await,
         ["attach", _, _, _] | ["attach", _, _, _, _] if streams => exec::attach(server, call).await,
@@ -155,9 +158,37 @@ fn pod_list(server: &Server) -> serde_json::Value {
 
 fn config(server: &Server) -> serde_json::Value {
     let config = &server.ctx.config;
+    let mut value = serde_json::to_value(&config.settings).unwrap_or_default();
     let dns: Vec<String> = config.cluster_dns.iter().map(ToString::to_string).collect();
-    serde_json::json!({"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1", "port": config.port(),
-        "maxPods": config.max_pods, "clusterDNS": dns, "clusterDomain": config.cluster_domain, "podPidsLimit": -1})
+    let own = serde_json::json!({"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "port": config.port(), "clusterDNS": dns, "clusterDomain": config.cluster_domain,
+        "resolvConf": config.resolv_conf, "cgroupDriver": "cgroupfs", "enableServer": true, "registerNode": true,
+        "authentication": {"webhook": {"enabled": true}, "anonymous": {"enabled": false}},
+        "authorization": {"mode": "Webhook"}});
+    for (key, own) in own.as_object().into_iter().flatten() {
+        value[key] = own.clone();
+    }
+    value
+}
+
+/// Checkpoints of containers, which our runtime does not make.
+fn checkpoint(server: &Server, namespace: &str, name: &str, container: &str) -> Response<Body> {
+    let Some(pod) = server.pods.find(namespace, name) else {
+        return text(StatusCode::NOT_FOUND, "pod does not exist");
+    };
+    if pod.container(container).is_none() {
+        return text(StatusCode::NOT_FOUND, format!("container {container} does not exist"));
+    }
+    let why = "rpc error: code = Unimplemented desc = the container runtime does not make checkpoints";
+    let message = format!("checkpointing of {namespace}/{name}/{container} failed ({why})");
+    text(StatusCode::INTERNAL_SERVER_ERROR, message)
+}
+
+fn metrics(content: String) -> Response<Body> {
+    let mut response = text(StatusCode::OK, content);
+    let kind = http::HeaderValue::from_static(exposition::CONTENT_TYPE);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
 }
 
 /// Plain text.

@@ -1,38 +1,11 @@
-//! Port-forward: SPDY, SPDY inside WebSocket (what kubectl speaks), and the old channels of WebSocket.
+//! Port-forward: which sandbox is meant, then the session itself ([`streaming`]).
 
-use super::websocket::{self, Socket};
-use super::{Body, Call, Server, spdy, text};
+use super::{Body, Call, Server, text};
 use crate::format;
-use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use cri::StreamRequest;
 use http::{Response, StatusCode};
-use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Message;
-
-const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-const CHANNELS: [&str; 2] = ["v4.channel.k8s.io", "channel.k8s.io"];
-const CHUNK: usize = 32 * 1024;
-/// Most ports of one old-style WebSocket: two channels each.
-const MAX_PORTS: usize = 127;
-
-/// What connects to ports of one sandbox.
-#[derive(Clone)]
-pub struct Forwarder {
-    server: Arc<Server>,
-    sandbox: String,
-    pod: String,
-}
-
-impl Forwarder {
-    /// Connects to a port; the error is for the client.
-    pub async fn connect(&self, port: u16) -> Result<Box<dyn cri::Duplex>, String> {
-        let connected = self.server.ctx.config.runtime.port_forward(&self.sandbox, port).await;
-        connected.map_err(|error| format!("error forwarding port {port} to pod {}, uid : {error}", self.pod))
-    }
-}
+use streaming::port_forward::{self, Forwarder};
 
 /// `/portForward/<namespace>/<pod>[/<uid>]`
 pub async fn open(server: Arc<Server>, call: Call) -> Response<Body> {
@@ -46,101 +19,14 @@ pub async fn open(server: Arc<Server>, call: Call) -> Response<Body> {
             format!("pod not found ({})", format::quote(&format::pod(&pod))),
         );
     };
-    let forwarder = Forwarder { server, pod: sandbox.clone(), sandbox };
-    if websocket::is_upgrade(&call.request) {
-        if websocket::choose(call.request.headers(), &[TUNNEL]).is_some() {
-            return websocket::accept(call.request, Some(TUNNEL), |socket| async move {
-                spdy::port_forward::serve(websocket::byte_stream(socket), forwarder).await;
-            });
+    let ports = call.query.iter().filter(|(n, _)| n == "port" || n == "ports").filter_map(|(_, v)| v.parse().ok());
+    let wanted = StreamRequest::PortForward { sandbox_id: sandbox.clone(), ports: ports.collect() };
+    match super::exec::remote(&server, wanted).await {
+        Ok(None) => {
+            let runtime = server.ctx.config.runtime.clone();
+            port_forward::serve(call.request, &call.query, Forwarder { runtime, sandbox })
         }
-        let ports: Vec<u16> = call
-            .query
-            .iter()
-            .filter(|(n, _)| n == "port" || n == "ports")
-            .filter_map(|(_, v)| v.parse().ok())
-            .collect();
-        if ports.is_empty() || ports.len() > MAX_PORTS {
-            return text(StatusCode::BAD_REQUEST, "query parameter \"port\" is required");
-        }
-        let protocol = websocket::choose(call.request.headers(), &CHANNELS);
-        return websocket::accept(call.request, protocol, |socket| channels(socket, forwarder, ports));
-    }
-    if spdy::is_upgrade(&call.request) {
-        return spdy::port_forward::upgrade(call.request, forwarder);
-    }
-    text(StatusCode::BAD_REQUEST, "Upgrade request required")
-}
-
-/// The old protocol: channel 2i carries data of the ith port, 2i + 1 its error; each begins with the port.
-async fn channels(socket: Socket, forwarder: Forwarder, ports: Vec<u16>) {
-    let (mut sink, mut source) = socket.split();
-    let (output, mut frames) = mpsc::channel::<Bytes>(8);
-    let mut inputs = HashMap::new();
-    let mut tasks = tokio::task::JoinSet::new();
-    for (i, port) in ports.into_iter().enumerate() {
-        let (data, error) = (u8::try_from(i * 2).unwrap_or(u8::MAX), u8::try_from(i * 2 + 1).unwrap_or(u8::MAX));
-        for channel in [data, error] {
-            let [low, high] = port.to_le_bytes();
-            if sink.send(Message::Binary(Bytes::copy_from_slice(&[channel, low, high]))).await.is_err() {
-                return;
-            }
-        }
-        let (input, from_client) = mpsc::channel(8);
-        inputs.insert(data, input);
-        tasks.spawn(one_port(forwarder.clone(), port, [data, error], from_client, output.clone()));
-    }
-    drop(output);
-    loop {
-        tokio::select! {
-            frame = frames.recv() => match frame {
-                Some(frame) => if sink.send(Message::Binary(frame)).await.is_err() { break },
-                None => break,
-            },
-            message = source.next() => match message {
-                Some(Ok(Message::Binary(bytes))) => {
-                    if let Some(input) = bytes.first().and_then(|channel| inputs.get(channel)) {
-                        let _ = input.send(bytes.slice(1..)).await;
-                    }
-                }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
-                Some(Ok(_)) => {}
-            },
-        }
-    }
-    let _ = sink.send(websocket::goodbye()).await;
-}
-
-async fn one_port(
-    forwarder: Forwarder,
-    port: u16,
-    [data, error]: [u8; 2],
-    mut input: mpsc::Receiver<Bytes>,
-    output: mpsc::Sender<Bytes>,
-) {
-    let frame = |channel: u8, bytes: &[u8]| Bytes::from([&[channel], bytes].concat());
-    let stream = match forwarder.connect(port).await {
-        Ok(stream) => stream,
-        Err(why) => return drop(output.send(frame(error, why.as_bytes())).await),
-    };
-    let (mut from, mut to) = tokio::io::split(stream);
-    let incoming = async {
-        while let Some(part) = input.recv().await {
-            if to.write_all(&part).await.is_err() {
-                return;
-            }
-        }
-        let _ = to.shutdown().await;
-    };
-    let outgoing = async {
-        let mut chunk = vec![0; CHUNK];
-        while let Ok(count @ 1..) = from.read(&mut chunk).await {
-            if output.send(frame(data, &chunk[..count])).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = outgoing => {}
-        () = async { incoming.await; std::future::pending().await } => {}
+        Ok(Some(url)) => streaming::proxy::forward(call.request, &url).await,
+        Err(answer) => answer,
     }
 }

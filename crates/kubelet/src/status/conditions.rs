@@ -16,6 +16,15 @@ pub fn is_owned(name: &str) -> bool {
     OWNED.contains(&name) || RESIZE.contains(&name)
 }
 
+/// Why a pod is disrupted, where its node is the one who does it.
+pub const DISRUPTION: &str = "DisruptionTarget";
+const BY_KUBELET: &str = "TerminationByKubelet";
+
+/// Whether the kubelet writes a condition.
+pub fn is_written(name: &str, reason: Option<&str>) -> bool {
+    is_owned(name) || (name == DISRUPTION && reason == Some(BY_KUBELET))
+}
+
 /// What conditions are made of.
 pub struct Facts<'a> {
     /// The pod.
@@ -28,8 +37,12 @@ pub struct Facts<'a> {
     pub regular: &'a [ContainerStatus],
     /// Whether a sandbox with its network is there.
     pub sandbox: bool,
+    /// Whether a resize is under way.
+    pub resizing: bool,
     /// Why a resize waits.
     pub resize_pending: Option<&'a (&'static str, String)>,
+    /// Reason and message of `DisruptionTarget`, where the node ends the pod.
+    pub disruption: Option<&'a (String, String)>,
     /// Conditions as last written.
     pub old: &'a [PodCondition],
     /// Now.
@@ -40,8 +53,16 @@ pub struct Facts<'a> {
 pub fn all(facts: &Facts<'_>) -> Vec<PodCondition> {
     let theirs = facts.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
     let mut out: Vec<PodCondition> = theirs.filter(|c| !is_owned(&c.type_)).cloned().collect();
+    if let Some((_, message)) = facts.disruption {
+        out.retain(|c| c.type_ != DISRUPTION);
+        let verdict = Verdict { holds: true, reason: BY_KUBELET, message: message.clone() };
+        out.push(condition(facts, DISRUPTION, verdict));
+    }
     if let Some((reason, message)) = facts.resize_pending {
         out.push(condition(facts, RESIZE[0], Verdict { holds: true, reason, message: message.clone() }));
+    }
+    if facts.resizing {
+        out.push(condition(facts, RESIZE[1], Verdict { holds: true, reason: "", message: String::new() }));
     }
     let containers = containers_ready(facts);
     let ready = ready(facts, &containers, &out);
@@ -179,6 +200,8 @@ mod tests {
             regular: &regular,
             sandbox: true,
             resize_pending: None,
+            resizing: false,
+            disruption: None,
             old: &before,
             now: Time(jiff::Timestamp::now()),
         };

@@ -33,8 +33,12 @@ pub struct Facts<'a> {
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// Reason and message of a failure of the pod itself.
     pub failure: Option<&'a (String, String)>,
+    /// Reason and message of `DisruptionTarget`, where the node ends the pod.
+    pub disruption: Option<&'a (String, String)>,
     /// What containers were granted, where that is not what the spec says.
     pub granted: &'a Granted,
+    /// Whether a resize is under way.
+    pub resizing: bool,
     /// Why a resize waits.
     pub resize_pending: Option<&'a (&'static str, String)>,
     /// Whether no container of the pod is started again.
@@ -87,6 +91,8 @@ pub fn generate(facts: &Facts<'_>) -> PodStatus {
         regular: &regular,
         sandbox: facts.state.sandbox().is_some(),
         resize_pending: facts.resize_pending,
+        resizing: facts.resizing,
+        disruption: facts.disruption,
         old: old.conditions.as_deref().unwrap_or_default(),
         now: now(),
     });
@@ -213,7 +219,8 @@ pub fn terminate(pod: &Pod, status: &mut PodStatus) {
 }
 
 fn end(status: &mut ContainerStatus) {
-    status.ready = false;
+    // An init container that did its work stays ready.
+    status.ready &= status.state.as_ref().is_some_and(|s| s.terminated.as_ref().is_some_and(|t| t.exit_code == 0));
     status.started = Some(false);
     if status.state.as_ref().is_some_and(|s| s.terminated.is_some()) {
         return;

@@ -1,7 +1,8 @@
 //! Writes the statuses of one pod: latest wins, one patch at a time, none that changes nothing.
 
-use crate::context::{api_message, is_not_found};
+use crate::context::{Context, api_message, is_not_found};
 use crate::pod::PodExt;
+use crate::static_pods;
 use api::k8s::core::v1::{Pod, PodStatus};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
@@ -31,10 +32,10 @@ pub struct StatusWriter {
 
 impl StatusWriter {
     /// Starts a writer.
-    pub fn new(client: kube::Client) -> Self {
+    pub fn new(ctx: Arc<Context>) -> Self {
         let (wanted, receiver) = watch::channel(Wanted { number: 0, urgent: false, content: None });
         let (written, done) = watch::channel(0);
-        let task = tokio::spawn(run(client, receiver, written));
+        let task = tokio::spawn(run(ctx, receiver, written));
         Self { wanted, done, task }
     }
 
@@ -62,7 +63,7 @@ impl Drop for StatusWriter {
     }
 }
 
-async fn run(client: kube::Client, mut wanted: watch::Receiver<Wanted>, written: watch::Sender<u64>) {
+async fn run(ctx: Arc<Context>, mut wanted: watch::Receiver<Wanted>, written: watch::Sender<u64>) {
     let mut base: Option<Pod> = None;
     let mut retry = FIRST_RETRY;
     while wanted.changed().await.is_ok() {
@@ -72,8 +73,14 @@ async fn run(client: kube::Client, mut wanted: watch::Receiver<Wanted>, written:
         loop {
             let now = wanted.borrow_and_update().clone();
             let Some((pod, status)) = now.content else { break };
-            let known = newest(base.as_ref(), &pod);
-            match write(&client, known, &status).await {
+            // A static pod is shown by its mirror; without one there is nobody to tell yet.
+            let shown = if static_pods::is_static(&pod) { ctx.mirrors.get(&pod) } else { Some(pod.clone()) };
+            let Some(shown) = shown else {
+                written.send_replace(now.number);
+                break;
+            };
+            let known = newest(base.as_ref(), &shown);
+            match write(&ctx.config.client, known, &status).await {
                 Ok(answer) => {
                     base = answer.or(base);
                     retry = FIRST_RETRY;
@@ -108,7 +115,7 @@ fn version(pod: &Pod) -> u64 {
 }
 
 fn newest<'a>(base: Option<&'a Pod>, pod: &'a Pod) -> &'a Pod {
-    base.filter(|b| version(b) >= version(pod)).unwrap_or(pod)
+    base.filter(|b| b.uid() == pod.uid() && version(b) >= version(pod)).unwrap_or(pod)
 }
 
 async fn write(client: &kube::Client, known: &Pod, status: &PodStatus) -> kube::Result<Option<Pod>> {
@@ -169,7 +176,8 @@ fn changed_conditions(old: Option<&Value>, new: &[Value]) -> Vec<Value> {
         .filter(|c| owned(c) && !new.iter().any(|n| n["type"] == c["type"]))
         .map(|gone| json!({"type": gone["type"], "$patch": "delete"}))
         .collect();
-    for condition in new.iter().filter(owned) {
+    let written = |c: &&Value| super::conditions::is_written(c["type"].as_str().unwrap_or_default(), c["reason"].as_str());
+    for condition in new.iter().filter(written) {
         let before = old.iter().find(|c| c["type"] == condition["type"]);
         if before == Some(condition) {
             continue;

@@ -37,6 +37,11 @@ impl VolumePlugin for EmptyDirVolume {
                     return Ok(mounted);
                 }
             }
+            medium if medium.starts_with("HugePages") => {
+                if !huge_pages(request, medium)? {
+                    return Ok(mounted);
+                }
+            }
             other => return Err(format!("unknown storage medium {}", crate::format::quote(other))),
         }
         std::fs::set_permissions(&request.dir, PermissionsExt::from_mode(0o777)).map_err(|e| e.to_string())?;
@@ -45,6 +50,23 @@ impl VolumePlugin for EmptyDirVolume {
         }
         Ok(mounted)
     }
+}
+
+/// Mounts a hugetlbfs with pages of the size that the medium names, or the only one that the pod asks for. Whether it
+/// was not there yet.
+fn huge_pages(request: &Request<'_>, medium: &str) -> Result<bool, String> {
+    let requests = crate::qos::pod_requests(request.pod);
+    let asked: Vec<&String> = requests.keys().filter(|name| name.starts_with("hugepages-")).collect();
+    let resource = match (medium.strip_prefix("HugePages-"), asked.as_slice()) {
+        (Some(size), _) => format!("hugepages-{size}"),
+        (None, [only]) => (*only).clone(),
+        (None, []) => return Err("medium HugePages: the pod's containers request no huge pages".into()),
+        (None, _) => return Err("medium HugePages can be used only if the pod's containers request huge pages of one size".into()),
+    };
+    let bytes = requests.get(&resource).map(|q| q.value()).filter(|b| *b > 0);
+    let bytes = bytes.ok_or_else(|| format!("medium {medium}: the pod's containers do not request {resource}"))?;
+    mounts::ensure_hugetlbfs(&request.dir, resource.trim_start_matches("hugepages-").trim_end_matches('i'), bytes)
+        .map_err(|e| e.to_string())
 }
 
 /// The smaller of sizeLimit, the pod's memory limit and the node's allocatable memory.

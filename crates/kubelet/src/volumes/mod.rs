@@ -5,9 +5,11 @@
 
 pub mod atomic_writer;
 mod config_map;
+pub mod csi;
 mod downward_api;
 mod empty_dir;
 mod host_path;
+mod image;
 pub mod mounts;
 pub mod ownership;
 pub mod payload;
@@ -15,6 +17,7 @@ mod persistent_volume_claim;
 mod projected;
 mod secret;
 pub mod subpath;
+pub mod trust_bundle;
 
 use crate::context::Context;
 use crate::env::field_ref::Facts;
@@ -26,11 +29,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 /// The volume types, asked in this order.
-const PLUGINS: [&dyn VolumePlugin; 7] = [
+const PLUGINS: [&dyn VolumePlugin; 9] = [
     &config_map::ConfigMapVolume,
+    &csi::CsiVolume,
     &downward_api::DownwardApiVolume,
     &empty_dir::EmptyDirVolume,
     &host_path::HostPathVolume,
+    &image::ImageVolume,
     &persistent_volume_claim::PersistentVolumeClaimVolume,
     &projected::ProjectedVolume,
     &secret::SecretVolume,
@@ -96,8 +101,11 @@ pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<Mount
         match set_up_one(ctx, pod, facts, volume).await {
             Ok(mounted) => drop(out.insert(volume.name.clone(), mounted)),
             Err(why) => {
+                // A plugin whose operation has a name of its own says the whole.
+                let whole = why.starts_with("MountVolume.") || why.starts_with("MapVolume.");
+                let name = crate::format::quote(&volume.name);
                 let message =
-                    format!("MountVolume.SetUp failed for volume {} : {why}", crate::format::quote(&volume.name));
+                    if whole { why } else { format!("MountVolume.SetUp failed for volume {name} : {why}") };
                 errors.push(SetUpError { message });
             }
         }
@@ -106,15 +114,27 @@ pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<Mount
 }
 
 async fn set_up_one(ctx: &Context, pod: &Pod, facts: &Facts<'_>, volume: &Volume) -> Result<MountedVolume, String> {
+    if volume.git_repo.is_some() {
+        return Err("git-repo volume plugin has been disabled: this kubelet clones no repositories".into());
+    }
     let plugin = PLUGINS.iter().find(|p| p.supports(volume)).ok_or("no volume plugin matched")?;
     let dir = ctx.config.pod_dir(pod.uid()).join("volumes").join(plugin.name()).join(&volume.name);
     plugin.set_up(&Request { ctx, pod, facts, volume, dir }).await
 }
 
+/// Where a volume of a pod is on this node; `None` where it is not set up.
+pub fn path(ctx: &Context, pod: &Pod, volume: &Volume) -> Option<PathBuf> {
+    let plugin = PLUGINS.iter().find(|p| p.supports(volume))?;
+    let dir = ctx.config.pod_dir(pod.uid()).join("volumes").join(plugin.name()).join(&volume.name);
+    dir.exists().then_some(dir)
+}
+
 /// Unmounts and removes everything of a pod on this node; idempotent. Nothing is removed while a mount remains.
-pub fn tear_down(ctx: &Context, pod_uid: &str) -> std::io::Result<()> {
+pub async fn tear_down(ctx: &Context, pod_uid: &str) -> std::io::Result<()> {
     let dir = ctx.config.pod_dir(pod_uid);
+    csi::tear_down(ctx, pod_uid).await?;
     mounts::unmount_below(&dir)?;
+    image::release(ctx, pod_uid).await;
     match std::fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

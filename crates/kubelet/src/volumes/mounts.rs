@@ -37,6 +37,17 @@ pub fn ensure_tmpfs(path: &Path, bytes: u64, mode: u32) -> io::Result<()> {
     mount_with(format!("mode={mode:o}{size},noswap")).or_else(|_| mount_with(format!("mode={mode:o}{size}")))
 }
 
+/// Sees to it that a hugetlbfs is mounted at a path; whether it was not before. `size`: `2M`, `1G`.
+pub fn ensure_hugetlbfs(path: &Path, size: &str, bytes: i64) -> io::Result<bool> {
+    make_dir(path, 0o777)?;
+    if is_mount_point(path)? {
+        return Ok(false);
+    }
+    let options = std::ffi::CString::new(format!("pagesize={size},size={bytes}")).map_err(io::Error::other)?;
+    mount("nodev", path, "hugetlbfs", MountFlags::empty(), Some(options.as_c_str()))?;
+    Ok(true)
+}
+
 /// Unmounts everything at and below a directory, the deepest first.
 pub fn unmount_below(dir: &Path) -> io::Result<()> {
     let mut points = mount_points(dir)?;

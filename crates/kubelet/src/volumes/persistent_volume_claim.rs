@@ -27,6 +27,9 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
         let spec = volume.spec.as_ref().ok_or("PersistentVolume has no spec")?;
         let source_readonly =
             request.volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
+        if spec.csi.is_some() {
+            return super::csi::persistent(request, &claim, &volume).await;
+        }
         let (path, kind) = match (&spec.host_path, &spec.local) {
             (Some(source), _) => (source.path.as_str(), source.type_.as_deref().unwrap_or_default()),
             (_, Some(source)) => (source.path.as_str(), "Directory"),

@@ -1,4 +1,4 @@
-//! `projected` volumes: config maps, secrets, the downward API and tokens in one directory.
+//! `projected` volumes: config maps, secrets, the downward API, tokens and trust bundles in one directory.
 
 use super::atomic_writer::{FileProjection, Payload};
 use super::payload::{self, Selection};
@@ -65,6 +65,14 @@ async fn project(request: &Request<'_>, projection: &VolumeProjection, mode: u32
     }
     if let Some(source) = &projection.service_account_token {
         return token(request, source, mode).await;
+    }
+    if let Some(source) = &projection.cluster_trust_bundle {
+        let text = request.ctx.trust_bundles.get(request.pod.uid(), source).await?;
+        let file = FileProjection { data: text.into_bytes(), mode, user: None };
+        return Ok((Payload::from([(source.path.clone(), file)]), None));
+    }
+    if projection.pod_certificate.is_some() {
+        return Err("podCertificate projections are not supported by this node: it makes no PodCertificateRequests".into());
     }
     Err("projection of this kind is not supported by this node".into())
 }

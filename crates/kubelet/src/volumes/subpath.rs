@@ -105,6 +105,49 @@ mod tests {
         }
     }
 
+    /// CVE-2017-1002101, CVE-2021-25741: a container exchanges a directory for a link while the kubelet resolves it.
+    #[test]
+    fn a_race_never_leads_outside() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (volume, secret) = (dir.path().join("volume"), dir.path().join("secret"));
+        std::fs::create_dir_all(volume.join("real")).expect("mkdir");
+        std::fs::create_dir(&secret).expect("mkdir");
+        std::fs::write(volume.join("real/f"), "inside").expect("write");
+        std::fs::write(secret.join("f"), "outside").expect("write");
+        std::os::unix::fs::symlink(&secret, volume.join("link")).expect("symlink");
+        std::fs::rename(volume.join("real"), volume.join("sub")).expect("rename");
+        let stop = AtomicBool::new(false);
+        // What a weaker kubelet does: look that no component is a link, then use the path.
+        let weak = || {
+            let path = volume.join("sub");
+            let checked = std::fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir());
+            checked.then(|| std::fs::read_to_string(path.join("f")).ok()).flatten()
+        };
+        let escaped = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                use rustix::fs::{CWD, RenameFlags, renameat_with};
+                let (a, b) = (volume.join("sub"), volume.join("link"));
+                while !stop.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("exchange");
+                }
+            });
+            let mut escaped = (0, 0);
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            for _ in 0..200_000 {
+                escaped.0 += usize::from(weak().as_deref() == Some("outside"));
+                escaped.1 += usize::from(read_within(&volume, "sub/f").is_ok_and(|text| text == "outside"));
+                if escaped.0 >= 3 || std::time::Instant::now() > until {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            escaped
+        });
+        assert!(escaped.0 > 0, "the race is one that can be won");
+        assert_eq!(escaped.1, 0, "but not against us");
+    }
+
     #[test]
     fn directories_are_made_with_the_volumes_mode() {
         use std::os::unix::fs::PermissionsExt;

@@ -195,8 +195,13 @@ fn launch(
         cluster_dns: vec!["10.96.0.10".parse().expect("ip")],
         cluster_domain: "cluster.local".into(),
         resolv_conf: "/etc/resolv.conf".into(),
-        max_pods: 110,
-        reserved: Default::default(),
+        credential_provider: None,
+        // The machine's disk may be full for all these tests care.
+        settings: kubelet::KubeletConfiguration {
+            eviction_hard: Default::default(),
+            image_gc_high_threshold_percent: 100,
+            ..Default::default()
+        },
         node_labels: Default::default(),
         taints: Vec::new(),
         on_pod_cidr: None,

@@ -146,6 +146,7 @@ impl RuntimeService for FakeRuntime {
             exit_code: 0,
             image: config.user_specified_image.clone(),
             image_ref: format!("{}@sha256:0", config.user_specified_image),
+            image_id: config.image.clone(),
             reason: String::new(),
             message: String::new(),
             labels: config.labels.clone(),

@@ -1,7 +1,9 @@
 //! Memory and swap.
 
-use super::{Counters, Resources, read_key, read_number, write, write_if_present};
-use crate::error::Result;
+use super::{Counters, MemoryWatch, Resources, read_key, read_number, write, write_if_present};
+use crate::error::{Context, Result};
+use rustix::event::EventfdFlags;
+use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 
 pub(super) fn v1(dir: &Path, r: &Resources) -> Result<()> {
@@ -49,6 +51,7 @@ pub(super) fn v1_counters(dir: &Path, counters: &mut Counters) {
     counters.memory = read_number(dir, "memory.usage_in_bytes").unwrap_or(0);
     counters.inactive_file = stat("total_inactive_file");
     counters.anon = stat("total_rss");
+    counters.swap = stat("total_swap");
     counters.faults = stat("total_pgfault");
     counters.major_faults = stat("total_pgmajfault");
 }
@@ -57,11 +60,34 @@ pub(super) fn v2_counters(dir: &Path, counters: &mut Counters) {
     let stat = |key| read_key(dir, "memory.stat", key).unwrap_or(0);
     counters.inactive_file = stat("inactive_file");
     counters.anon = stat("anon");
+    counters.swap = read_number(dir, "memory.swap.current").unwrap_or(0);
     counters.faults = stat("pgfault");
     counters.major_faults = stat("pgmajfault");
     // The root cgroup has no memory.current.
     counters.memory =
         read_number(dir, "memory.current").unwrap_or_else(|| counters.anon + stat("file") + stat("kernel"));
+}
+
+/// A threshold on the usage of a v1 cgroup (kernel: Documentation/admin-guide/cgroup-v1/memory.rst).
+pub(super) fn v1_watch(dir: &Path, usage: u64) -> Result<MemoryWatch> {
+    use std::os::fd::AsRawFd;
+    let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context(|| "eventfd")?;
+    let counter = dir.join("memory.usage_in_bytes");
+    let counter = std::fs::File::open(&counter).context(|| counter.display().to_string())?;
+    let line = format!("{} {} {usage}", event.as_raw_fd(), counter.as_raw_fd());
+    write(dir, "cgroup.event_control", line)?;
+    Ok(MemoryWatch { fd: event, priority: false })
+}
+
+/// Pressure of a v2 cgroup: 150 ms of waiting for memory within a second (Documentation/accounting/psi.rst).
+pub(super) fn v2_watch(dir: &Path) -> Result<MemoryWatch> {
+    let own = dir.join("memory.pressure");
+    // The real root has none of its own; there the machine's counts.
+    let path = if own.exists() { own } else { "/proc/pressure/memory".into() };
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(&path, flags, Mode::empty()).context(|| path.display().to_string())?;
+    rustix::io::write(&fd, b"some 150000 1000000\0").context(|| path.display().to_string())?;
+    Ok(MemoryWatch { fd, priority: true })
 }
 
 #[cfg(test)]

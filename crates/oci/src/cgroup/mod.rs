@@ -63,6 +63,16 @@ pub struct Counters {
     pub major_faults: u64,
     /// Processes.
     pub pids: u64,
+    /// Swap in use, bytes.
+    pub swap: u64,
+}
+
+/// A descriptor that becomes ready when memory runs low.
+pub struct MemoryWatch {
+    /// The descriptor; what it is about ends when it is closed.
+    pub fd: OwnedFd,
+    /// Ready means POLLPRI, not POLLIN.
+    pub priority: bool,
 }
 
 /// A hierarchy that a container is shown below `/sys/fs/cgroup`.
@@ -112,6 +122,7 @@ trait Driver: Send + Sync {
     fn kill(&self, path: &Path) -> Option<()>;
     fn oom_kills(&self, path: &Path) -> u64;
     fn counters(&self, path: &Path) -> Result<Counters>;
+    fn watch_memory(&self, path: &Path, usage: u64) -> Result<MemoryWatch>;
     /// Directories of the cgroup in all hierarchies.
     fn directories(&self, path: &Path) -> Vec<PathBuf>;
 }
@@ -216,6 +227,11 @@ impl Cgroup {
     /// Counters.
     pub fn counters(&self) -> Result<Counters> {
         self.driver.counters(&self.path)
+    }
+
+    /// Has the kernel tell when memory runs low here: past `usage` bytes (v1), or by its pressure (v2).
+    pub fn watch_memory(&self, usage: u64) -> Result<MemoryWatch> {
+        self.driver.watch_memory(&self.path, usage)
     }
 
     /// Removes it and all below, killing members; idempotent.

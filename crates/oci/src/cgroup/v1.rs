@@ -1,10 +1,10 @@
 //! The v1 driver: the same path in every mounted hierarchy.
 
 use super::{
-    CgroupMount, Counters, DeviceRule, Driver, Hierarchy, Join, Resources, cpu, cpuset, devices, hugetlb, memory, pids,
+    CgroupMount, Counters, DeviceRule, Driver, Hierarchy, Join, MemoryWatch, Resources, cpu, cpuset, devices, hugetlb, memory, pids,
     write,
 };
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
 
@@ -118,6 +118,11 @@ impl Driver for V1 {
         self.with("cpuacct", path, |dir| Ok(cpu::v1_counters(dir, &mut counters)))?;
         self.with("pids", path, |dir| Ok(pids::counters(dir, &mut counters)))?;
         Ok(counters)
+    }
+
+    fn watch_memory(&self, path: &Path, usage: u64) -> Result<MemoryWatch> {
+        let dir = self.dir("memory", path).ok_or_else(|| Error::Invalid("the memory controller is not mounted".into()))?;
+        memory::v1_watch(&dir, usage)
     }
 
     fn directories(&self, path: &Path) -> Vec<PathBuf> {

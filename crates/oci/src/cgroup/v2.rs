@@ -1,7 +1,7 @@
 //! The v2 driver: one tree, controllers enabled on the way down.
 
 use super::{
-    CgroupMount, Counters, DeviceRule, Driver, Join, Resources, cpu, cpuset, devices, hugetlb, memory, pids, read_key,
+    CgroupMount, Counters, DeviceRule, Driver, Join, MemoryWatch, Resources, cpu, cpuset, devices, hugetlb, memory, pids, read_key,
     write,
 };
 use crate::error::{Context, Error, Result};
@@ -91,6 +91,10 @@ impl Driver for V2 {
         memory::v2_counters(&dir, &mut counters);
         pids::counters(&dir, &mut counters);
         Ok(counters)
+    }
+
+    fn watch_memory(&self, path: &Path, _usage: u64) -> Result<MemoryWatch> {
+        memory::v2_watch(&self.root.join(path))
     }
 
     fn directories(&self, path: &Path) -> Vec<PathBuf> {

@@ -55,7 +55,8 @@ fn client_config(errors: &mut Errors, config: &Value, path: &Path<'_>, any_bundl
             _ => continue,
         };
     }
-    found.0.sort_by_key(|cause| cause.field.ends_with(".namespace"));
+    let place = |field: &str| [".name", ".namespace"].iter().position(|end| field.ends_with(end)).unwrap_or(2);
+    found.0.sort_by_key(|cause| place(&cause.field));
     errors.0.append(&mut found.0);
     let bundle = config.text("caBundle");
     if let (false, Err(why)) = (any_bundle || bundle.is_empty(), bundle_of(bundle)) {

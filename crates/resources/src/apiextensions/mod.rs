@@ -159,7 +159,8 @@ fn stored_versions(errors: &mut Errors, obj: &Object) {
 fn preserve_unknown(errors: &mut Errors, new: &Object, old: Option<&Object>) {
     let set = |obj: &Object| obj.at("spec").flag("preserveUnknownFields");
     if set(new) && !old.is_some_and(set) {
-        let why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        let why =
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         errors.invalid(&SPEC.field("preserveUnknownFields"), true, why);
     }
 }

@@ -108,10 +108,10 @@ fn together(errors: &mut Errors, spec: &Value) {
     let (list, path) = (spec.list("versions"), SPEC.field("versions"));
     let taken = |i: usize| list[..i].iter().any(|v| v.text("name") == list[i].text("name"));
     if (0..list.len()).any(taken) {
-        errors.invalid_printed(&path, &printed(list), "must contain unique version names");
+        errors.invalid_printed(&path, &printed(spec), "must contain unique version names");
     }
     if list.iter().filter(|v| v.flag("storage")).count() != 1 {
-        errors.invalid_printed(&path, &printed(list), "must have exactly one version marked as storage version");
+        errors.invalid_printed(&path, &printed(spec), "must have exactly one version marked as storage version");
     }
     if let Some(name) = list.first().map(|v| v.text("name")).filter(|name| !name.is_empty()) {
         // Upstream's internal form has the first version's name at the top, too.
@@ -138,7 +138,11 @@ fn in_common(errors: &mut Errors, spec: &Value, before: &Before<'_>) {
 }
 
 /// Versions as Go prints them, without what they have in common.
-fn printed(versions: &[Value]) -> String {
+fn printed(spec: &Value) -> String {
+    if spec.at("versions").is_null() {
+        return "null".into();
+    }
+    let versions = spec.list("versions");
     let one = |version: &Value| {
         go_struct(&[
             ("Name", version.text("name").into()),

@@ -14,7 +14,14 @@ pub(super) const PARTS: [(&str, &str); 4] = [
 ];
 
 /// Checks one part of a version; `status`: the status is a subresource.
-pub(super) fn part(errors: &mut Errors, version: &Value, path: &Path<'_>, name: &str, status: bool, before: &Before<'_>) {
+pub(super) fn part(
+    errors: &mut Errors,
+    version: &Value,
+    path: &Path<'_>,
+    name: &str,
+    status: bool,
+    before: &Before<'_>,
+) {
     match name {
         "schema" if version.at("schema").has("openAPIV3Schema") => {
             let unchanged = before.same_schema(version);

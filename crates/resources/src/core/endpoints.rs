@@ -67,17 +67,18 @@ impl Strategy for Endpoints {
 
 fn address(errors: &mut Errors, address: &Value, path: &Path<'_>) {
     let ip = address.text("ip");
-    match names::ip(ip) {
-        Some(text) => errors.invalid(&path.field("ip"), ip, text),
-        None => endpoint_ip(errors, ip, &path.field("ip")),
+    if let Some(text) = names::ip(ip) {
+        errors.invalid(&path.field("ip"), ip, text);
     }
     for (field, rule) in [("hostname", names::dns1123_label as names::NameRule), ("nodeName", names::dns1123_subdomain)]
     {
         let name = address.text(field);
-        if !name.is_empty() {
+        // of the two only the node is behind a pointer, and may be empty by mistake
+        if !name.is_empty() || (field == "nodeName" && address.has(field)) {
             errors.invalid_each(&path.field(field), name, rule(name, false));
         }
     }
+    endpoint_ip(errors, ip, &path.field("ip"));
 }
 
 fn port(errors: &mut Errors, port: &Value, require_name: bool, path: &Path<'_>) {

@@ -41,7 +41,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("nfs", "nfs"),
     ("rbd", "rbd"),
     ("quobyte", "quobyte"),
-    ("cephfs", "cephfs"),
+    ("cephfs", "cephFS"),
     ("iscsi", "iscsi"),
     ("cinder", "cinder"),
     ("fc", "fc"),
@@ -269,7 +269,9 @@ fn node_affinity(errors: &mut Errors, affinity: &Value, path: &Path<'_>) {
 fn sources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let mut found = false;
     for (kind, shown) in SOURCES.iter().filter(|(kind, _)| spec.has(kind)) {
-        if std::mem::replace(&mut found, true) {
+        // flexVolume may stand beside another, as upstream forgot
+        if std::mem::replace(&mut found, true) && *kind != "flexVolume" {
+            let shown = if *kind == "gcePersistentDisk" { kind } else { shown };
             errors.forbidden(&path.field(shown), "may not specify more than 1 volume type");
             continue;
         }

@@ -124,6 +124,10 @@ fn data_source(spec: &mut Value, create: bool) {
     if create && !known {
         spec.as_object_mut().map(|map| map.remove("dataSource"));
     }
+    // A source in another namespace is behind a gate that is off.
+    if create && spec.at("dataSourceRef").has("namespace") {
+        spec.as_object_mut().map(|map| map.remove("dataSourceRef"));
+    }
     let (source, by_ref) = (spec.at("dataSource").clone(), spec.at("dataSourceRef").clone());
     if by_ref.text("namespace").is_empty() {
         match (source.is_null(), by_ref.is_null()) {
@@ -141,7 +145,7 @@ pub fn template(errors: &mut Errors, template: &Value, path: &Path<'_>) {
     metadata::annotations(errors, meta.at("annotations"), &metadata_path.field("annotations"));
     metadata::labels(errors, meta.at("labels"), &metadata_path.field("labels"));
     for (field, _) in template.entries("metadata").filter(|(f, _)| !["annotations", "labels"].contains(&f.as_str())) {
-        errors.forbidden(&metadata_path.field(field), "cannot be set for an Object");
+        errors.forbidden(&metadata_path.field(field), "cannot be set");
     }
     spec(errors, template.at("spec"), &path.field("spec"));
 }

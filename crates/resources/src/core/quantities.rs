@@ -125,6 +125,15 @@ pub fn amount(errors: &mut Errors, name: &str, value: &Value, path: &Path<'_>) {
     }
 }
 
+/// An error of an amount of huge pages that is no whole number of them.
+fn whole_pages(errors: &mut Errors, name: &str, value: &Value, path: &Path<'_>) {
+    let Some(size) = name.strip_prefix("hugepages-").and_then(|size| Quantity::parse(size).ok()) else { return };
+    let (parsed, size) = (quantity(value), size.value());
+    if size > 0 && parsed.value() % size != 0 {
+        errors.invalid(path, parsed.to_string(), &format!("{parsed} is not positive integer multiple of {name}"));
+    }
+}
+
 /// Errors of limits and requests.
 pub fn requirements(errors: &mut Errors, resources: &Value, claims: &[&str], path: &Path<'_>, name_rule: NameRule) {
     let (limits, requests) = (path.field("limits"), path.field("requests"));
@@ -132,6 +141,7 @@ pub fn requirements(errors: &mut Errors, resources: &Value, claims: &[&str], pat
         let path = limits.key(name);
         name_rule(errors, name, &path);
         amount(errors, name, value, &path);
+        whole_pages(errors, name, value, &path);
     }
     for (name, value) in resources.entries("requests") {
         let path = requests.key(name);

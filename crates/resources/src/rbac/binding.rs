@@ -113,7 +113,9 @@ impl Strategy for ClusterRoleBinding {
 
 fn defaults(obj: &mut Object) {
     if let Some(role) = map_mut(obj, "roleRef") {
-        set_default(role, "apiGroup", GROUP);
+        if role.text("apiGroup").is_empty() {
+            role["apiGroup"] = GROUP.into();
+        }
         for field in ["kind", "name"] {
             if !role.has(field) {
                 role[field] = "".into();

@@ -71,7 +71,11 @@ impl Strategy for ClusterRole {
                 errors.required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
             }
             for (i, selector) in list.iter().enumerate() {
-                metadata::label_selector(&mut errors, selector, &path.index(i));
+                let (before, path) = (errors.0.len(), path.index(i));
+                metadata::label_selector(&mut errors, selector, &path);
+                if errors.0.len() > before {
+                    errors.invalid(&path, Value::Null, "invalid label selector.");
+                }
             }
         }
         errors.0

@@ -81,10 +81,12 @@ mod tests {
         check("device.attributes['d.example.com'].ok", &[]);
         check("cel.bind(d, device.attributes['x'], d.a && d.b)", &[]);
         check("device.capacity['x'].memory.isGreaterThan(quantity('1Gi'))", &[]);
+        check("1", &["s[0].cel.expression: Invalid value: \"1\": must evaluate to bool or the unknown type, not int"]);
         check(
-            "1",
-            &["s[0].cel.expression: Invalid value: \"1\": must evaluate to bool or the unknown type, not int"],
+            "device.nope",
+            &[
+                "s[0].cel.expression: Invalid value: \"device.nope\": compilation failed: ERROR: <input>:1:7: undefined field 'nope'",
+            ],
         );
-        check("device.nope", &["s[0].cel.expression: Invalid value: \"device.nope\": compilation failed: ERROR: <input>:1:7: undefined field 'nope'"]);
     }
 }

@@ -51,6 +51,19 @@ impl Strategy for CsiDriver {
         false
     }
 
+    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
+        // behind a gate that is off
+        map_mut(obj, "spec").and_then(Value::as_object_mut).map(|spec| spec.remove("preventPodSchedulingIfMissing"));
+    }
+
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let spec = obj.at("spec");
+        let exposed = !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets");
+        let text = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent \
+                    possible logging of tokens in volume attributes";
+        if old.is_none() && exposed { vec![text.into()] } else { Vec::new() }
+    }
+
     /// The generation starts at none and counts changes.
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         if !same(new.at("spec"), old.at("spec")) {
@@ -64,7 +77,10 @@ impl Strategy for CsiDriver {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        csi_driver_name(&mut errors, api::meta::name(obj), &Path::root("metadata.name"));
+        let name = api::meta::name(obj);
+        if !name.is_empty() {
+            csi_driver_name(&mut errors, name, &Path::root("metadata.name"));
+        }
         spec(&mut errors, obj.at("spec"));
         errors.0
     }
@@ -130,6 +146,15 @@ fn spec(errors: &mut Errors, spec: &Value) {
         }
     }
     for mode in spec.texts("volumeLifecycleModes") {
-        errors.supported(&SPEC.field("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+        errors.supported(&SPEC.field("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
+    }
+    if let Some(seconds) = spec.int("nodeAllocatableUpdatePeriodSeconds").filter(|s| *s < 10) {
+        let text = "must be greater than or equal to 10 seconds";
+        errors.invalid(&SPEC.field("nodeAllocatableUpdatePeriodSeconds"), seconds, text);
+    }
+    if spec.has("serviceAccountTokenInSecrets") && list.is_empty() {
+        let text = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        let field = "serviceAccountTokenInSecrets";
+        errors.invalid(&SPEC.field(field), spec.at(field).clone(), text);
     }
 }

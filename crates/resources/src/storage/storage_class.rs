@@ -107,7 +107,7 @@ fn topologies(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
                 errors.duplicate(&at.field("key"), key);
             }
         }
-        if list[..i].contains(term) {
+        if list[..i].contains(term) || requirements.is_empty() {
             errors.duplicate(&item.field("matchLabelExpressions"), "");
         }
     }

@@ -79,7 +79,8 @@ fn object(map: &Map<String, Value>, path: &str, out: &mut Vec<Cause>) {
 
 fn object_meta(metadata: &Map<String, Value>, path: &str, out: &mut Vec<Cause>) {
     let mut metadata = metadata.clone();
-    let text = |metadata: &Map<String, Value>, key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let text =
+        |metadata: &Map<String, Value>, key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
     if text(&metadata, "name").is_empty() {
         // An object inside of another needs no name.
         metadata.insert("name".into(), "fakename".into());
@@ -109,7 +110,10 @@ mod tests {
         };
         check(json!({"apiVersion": "v1", "kind": "Pod"}), &[]);
         check(json!({}), &["x.apiVersion: Required value", "x.kind: Required value"]);
-        check(json!({"apiVersion": "a/b/c", "kind": "Pod"}), &["x.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion"]);
+        check(
+            json!({"apiVersion": "a/b/c", "kind": "Pod"}),
+            &["x.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion"],
+        );
         check(json!({"apiVersion": "v1", "kind": "a_b"}), &["x.kind: Invalid value: \"a_b\": may have mixed case"]);
         check(
             json!({"apiVersion": "v1", "kind": "P", "metadata": {"labels": {"a b": "c"}}}),

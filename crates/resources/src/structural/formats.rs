@@ -206,10 +206,7 @@ fn hex_color(text: &str) -> bool {
 
 fn name(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    !text.is_empty()
-        && text.bytes().all(|b| inner(b) || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    !text.is_empty() && text.bytes().all(|b| inner(b) || b == b'-') && !text.starts_with('-') && !text.ends_with('-')
 }
 
 fn isbn_digits(text: &str) -> Vec<char> {

@@ -216,7 +216,9 @@ impl Schema {
             Value::Object(map) => {
                 for (key, value) in map {
                     let (below, at) = match (node.properties.get(key), node.additional) {
-                        (Some(below), _) => (*below, if path.is_empty() { key.clone() } else { format!("{path}.{key}") }),
+                        (Some(below), _) => {
+                            (*below, if path.is_empty() { key.clone() } else { format!("{path}.{key}") })
+                        }
                         (None, Some(below)) => (below, format!("{path}[{key}]")),
                         (None, None) => continue,
                     };
@@ -398,7 +400,12 @@ mod tests {
         check(rule("self > 3"), json!(4), None, &[]);
         check(rule("self > 3"), json!(2), None, &["x: Invalid value: 2: failed rule: self > 3"]);
         check(rule("self >= oldSelf"), json!(2), None, &[]);
-        check(rule("self >= oldSelf"), json!(2), Some(json!(3)), &["x: Invalid value: 2: failed rule: self >= oldSelf"]);
+        check(
+            rule("self >= oldSelf"),
+            json!(2),
+            Some(json!(3)),
+            &["x: Invalid value: 2: failed rule: self >= oldSelf"],
+        );
         check(
             rule("10 / self > 1"),
             json!(0),

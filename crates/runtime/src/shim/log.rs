@@ -57,11 +57,17 @@ impl Lines {
         log.write(&entries);
     }
 
-    /// Logs an unfinished line at the end of the stream.
+    /// Logs an unfinished line at the end of the stream: as a piece, for no line end was written.
     pub(super) fn finish(&mut self, log: &mut Log) {
-        if !self.rest.is_empty() {
-            self.push(b"\n", log);
+        log.write(&self.last_entry(&timestamp(records::now())));
+    }
+
+    fn last_entry(&mut self, time: &str) -> Vec<u8> {
+        if self.rest.is_empty() {
+            return Vec::new();
         }
+        let rest = std::mem::take(&mut self.rest);
+        [format!("{time} {} P ", self.stream).as_bytes(), &rest, b"\n"].concat()
     }
 
     fn entries(&mut self, mut bytes: &[u8], time: &str) -> Vec<u8> {
@@ -131,5 +137,8 @@ mod tests {
         assert_eq!(push(&exact), format!("T stdout F {}\n", "x".repeat(MAX_LINE)));
         assert_eq!(push(b"end"), "");
         assert_eq!(push(b"\n"), "T stdout F end\n");
+        assert_eq!(push(b"cut"), "");
+        assert_eq!(lines.last_entry("T"), b"T stdout P cut\n");
+        assert!(lines.last_entry("T").is_empty());
     }
 }

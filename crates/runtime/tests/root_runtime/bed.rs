@@ -22,7 +22,7 @@ impl ImageSource for Busybox {
             return Err(format!("image {image} not found"));
         }
         let config = ImageConfig { cmd: vec!["sh".into()], env: vec!["FROM=image".into()], ..ImageConfig::default() };
-        Ok(ImageInfo { id: "sha256:busybox".into(), config, layers: vec![self.layer.clone()], size: 1 })
+        Ok(ImageInfo { id: "sha256:busybox".into(), config, layers: vec![self.layer.clone()], size: 1, names: Vec::new(), digests: Vec::new() })
     }
 
     fn release(&self, _: &str) -> std::result::Result<(), String> {

@@ -3,8 +3,10 @@
 //! `cargo test -p runtime --test root_runtime [-- NAME]`
 
 mod bed;
+mod escapes;
 mod isolation;
 mod life;
+mod soak;
 mod streams;
 
 use bed::Bed;
@@ -44,6 +46,17 @@ const CASES: &[Case] = cases![
     isolation::limits_and_stats,
     isolation::pod_namespaces,
     isolation::user_namespace,
+    isolation::memory_watch,
+    escapes::linked_system_directories,
+    escapes::volumes_over_proc,
+    escapes::links_on_the_way_to_a_mount,
+    escapes::links_in_dev,
+    escapes::sysctls_of_the_node,
+    escapes::capabilities_of_execs,
+    escapes::linked_logs,
+    escapes::strange_user_files,
+    soak::a_thousand_processes,
+    soak::two_thousand_lives,
     streams::exec_sync,
     streams::exec_with_pipes,
     streams::exec_with_terminal,
@@ -65,7 +78,8 @@ fn main() {
         args.get(1).map(|a| a.to_string_lossy().into_owned()).filter(|a| !a.starts_with('-')).unwrap_or_default();
     let tokio = tokio::runtime::Runtime::new().unwrap();
     let failed =
-        CASES.iter().filter(|(name, _)| name.contains(&filter)).filter(|case| !tokio.block_on(run(case))).count();
+        // Long runs only by name.
+        CASES.iter().filter(|(name, _)| name.contains(&filter) && (filter.contains("soak") || !name.starts_with("soak"))).filter(|case| !tokio.block_on(run(case))).count();
     std::process::exit(i32::from(failed > 0));
 }
 

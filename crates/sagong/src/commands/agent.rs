@@ -36,7 +36,7 @@ impl Agent {
             Some(address) => address,
             None => server::default_address()?,
         };
-        let options = self.node.options(&self.data_dir, self.cluster_cidr);
+        let options = self.node.options(&self.data_dir, self.cluster_cidr)?;
         server::run_agent(&options, &remote, address)
     }
 }

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod agent;
 pub mod api_flags;
+pub mod cri;
 pub mod delete;
 pub mod encryption;
 pub mod image;

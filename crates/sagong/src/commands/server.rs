@@ -64,24 +64,67 @@ pub struct NodeFlags {
     /// Directory of container images [default: `images` in the data directory]
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
+    /// Socket of a container runtime (`unix:///run/containerd/containerd.sock`) that runs pods instead of our own
+    #[arg(long, value_name = "SOCKET", value_parser = endpoint)]
+    pub container_runtime_endpoint: Option<PathBuf>,
+    /// Socket to serve our container runtime on besides, for crictl and the like
+    #[arg(long, value_name = "SOCKET", value_parser = endpoint, conflicts_with = "container_runtime_endpoint")]
+    pub cri_socket: Option<PathBuf>,
     /// DNS domain of the cluster
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
+    /// KubeletConfiguration of the node [default: kubelet.yaml in the data directory, where there is one]
+    #[arg(long, env = "SAGONG_KUBELET_CONFIG", value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
+    /// CredentialProviderConfig: plugins that give credentials for images
+    #[arg(long, value_name = "FILE", requires = "image_credential_provider_bin_dir")]
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// Directory of the programs of these plugins
+    #[arg(long, value_name = "DIR", requires = "image_credential_provider_config")]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
+}
+
+/// A path, with or without `unix://` before it.
+pub fn endpoint(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    if path.starts_with('/') { Ok(path.into()) } else { Err("must be unix:// and an absolute path".into()) }
 }
 
 impl NodeFlags {
     /// The node's options below a data directory.
-    pub fn options(self, data_dir: &std::path::Path, cluster_cidr: String) -> server::NodeOptions {
+    pub fn options(self, data_dir: &std::path::Path, cluster_cidr: String) -> anyhow::Result<server::NodeOptions> {
+        let kubelet = kubelet_configuration(self.kubelet_config.as_deref(), data_dir)?;
         let hostname = || rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-        server::NodeOptions {
+        Ok(server::NodeOptions {
+            kubelet,
+            credential_provider: self.image_credential_provider_config.zip(self.image_credential_provider_bin_dir),
             name: self.node_name.unwrap_or_else(hostname),
             run_dir: self.run_dir,
             image_dir: self.image_dir.unwrap_or_else(|| cluster::images_dir(data_dir)),
             data_dir: data_dir.join("node"),
+            runtime_endpoint: self.container_runtime_endpoint,
+            cri_socket: self.cri_socket,
             cluster_domain: self.cluster_domain,
             cluster_cidr,
-        }
+        })
     }
+}
+
+/// The configuration of a file, or of the data directory's; static pods come from `manifests` there by default.
+fn kubelet_configuration(file: Option<&std::path::Path>, data_dir: &std::path::Path) -> anyhow::Result<kubelet::KubeletConfiguration> {
+    use kubelet::KubeletConfiguration;
+    let own = data_dir.join("kubelet.yaml");
+    let mut read = match file.or(Some(own.as_path()).filter(|own| own.exists())) {
+        Some(path) => KubeletConfiguration::load(path)?,
+        None => KubeletConfiguration::default(),
+    };
+    let manifests = data_dir.join("manifests");
+    if read.static_pod_path.is_empty() {
+        // Made, so that there is something to watch.
+        std::fs::create_dir_all(&manifests)?;
+        read.static_pod_path = manifests.display().to_string();
+    }
+    Ok(read)
 }
 
 impl Server {
@@ -104,7 +147,7 @@ impl Server {
             disabled: self.disable,
             write_kubeconfig: self.write_kubeconfig,
             cluster_name: self.cluster_name,
-            node: self.node.options(&self.data_dir, cluster_cidr),
+            node: self.node.options(&self.data_dir, cluster_cidr)?,
             access: self.access,
             data_dir: self.data_dir,
             ready: server::Ready { file: self.ready_file, socket: std::env::var_os(cluster::notify::VARIABLE).map(PathBuf::from) },

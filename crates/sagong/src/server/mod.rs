@@ -8,6 +8,7 @@ mod control_plane;
 mod kubeconfig;
 mod network;
 mod node;
+mod node_runtime;
 mod options;
 mod ready;
 mod remote;
@@ -78,6 +79,22 @@ pub fn run_agent(options: &NodeOptions, remote: &Remote, address: IpAddr) -> Res
         tracing::info!("ready");
         stop.cancelled().await;
         node.stopped().await;
+        Ok(())
+    })
+}
+
+/// Serves the runtime alone on a CRI socket until SIGTERM or SIGINT.
+pub fn run_cri(options: &NodeOptions, socket: std::path::PathBuf, address: IpAddr) -> Result<()> {
+    runtime()?.block_on(async {
+        let stop = until_signal()?;
+        let node = node_runtime::own(options, address).await?;
+        let known = node_runtime::known_pod_cidrs(options);
+        if !known.is_empty() {
+            (node.on_pod_cidr)(known).await;
+        }
+        let server = node.server(options, socket).await?;
+        tracing::info!("ready");
+        stop.run_until_cancelled(server.run()).await;
         Ok(())
     })
 }

@@ -1,6 +1,6 @@
 //! The node: runtime, kubelet, service proxy and DNS, around one API client.
 
-use super::network::NodeNetwork;
+use super::node_runtime::{self, NodeRuntime};
 use super::options::NodeOptions;
 use super::remote::Remote;
 use anyhow::{Context, Result};
@@ -8,8 +8,7 @@ use api::k8s::core::v1::Node as ApiNode;
 use informer::InformerFactory;
 use kubelet::{Kubelet, ServerOptions};
 use pki::Identity;
-use runtime::{NodeImages, Runtime};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -84,21 +83,17 @@ impl Node {
             let config = proxy::Config { node_name: options.name.clone(), cluster_cidr };
             components.spawn(proxy::run(given.factory.clone(), config, stop.clone()));
         }
-        let network = NodeNetwork::new(options.run_dir.join("network"), cluster_cidr, given.address);
-        let images = images::Store::open(&options.image_dir).with_context(|| format!("open the images in {}", options.image_dir.display()))?;
-        let runtime = Runtime::open(runtime::Config {
-            state_dir: options.run_dir.join("runtime"),
-            root_dir: options.data_dir.join("containers"),
-            cgroup_root: "/".into(),
-            shim_exe: std::env::current_exe().context("find this program")?,
-            images: Arc::new(NodeImages { store: images.clone(), owner: options.name.clone() }),
-            network: network.clone(),
-        })
-        .await
-        .context("open the runtime")?;
-        take_over(&runtime, &network, &images, &options.name).await?;
+        let runtime = match &options.runtime_endpoint {
+            None => node_runtime::own(options, given.address).await?,
+            Some(socket) => node_runtime::remote(options, socket).await?,
+        };
+        if let Some(socket) = &options.cri_socket {
+            let server = runtime.server(options, socket.clone()).await?;
+            let stop = stop.clone();
+            components.spawn(async move { drop(stop.run_until_cancelled(server.run()).await) });
+        }
         let (name, factory) = (options.name.clone(), given.factory.clone());
-        let kubelet = Kubelet::new(kubelet_config(options, given, runtime, images, network)?);
+        let kubelet = Kubelet::new(kubelet_config(options, given, runtime)?);
         components.spawn(kubelet.run(stop.clone()));
         Ok(Self { name, factory, components })
     }
@@ -121,16 +116,6 @@ impl Node {
     }
 }
 
-/// Lets go of addresses and images that sandboxes held which an earlier process left behind half-made.
-async fn take_over(runtime: &Arc<Runtime>, network: &NodeNetwork, images: &images::Store, owner: &str) -> Result<()> {
-    let service = runtime.service();
-    let sandboxes = service.list_pod_sandboxes().await.context("list the sandboxes")?;
-    network.keep(sandboxes.into_iter().map(|sandbox| sandbox.id).collect());
-    let containers = service.list_containers().await.context("list the containers")?;
-    let live: HashSet<String> = containers.into_iter().map(|container| container.id).collect();
-    images.retain(owner, |container| live.contains(container)).context("release images")
-}
-
 fn is_ready(node: &ApiNode) -> bool {
     let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
     conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
@@ -147,29 +132,26 @@ async fn start_dns(components: &mut JoinSet<()>, options: &NodeOptions, given: &
     Ok(())
 }
 
-fn kubelet_config(options: &NodeOptions, given: Surroundings, runtime: Arc<Runtime>, images: Arc<images::Store>, network: Arc<NodeNetwork>) -> Result<kubelet::Config> {
+fn kubelet_config(options: &NodeOptions, given: Surroundings, runtime: NodeRuntime) -> Result<kubelet::Config> {
     let mut tls = pki::tls::server_config(&given.tls.identity, &[&given.tls.client_ca])?;
     // Streams are upgraded connections, which HTTP/2 does not have.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(kubelet::Config {
         node_name: options.name.clone(),
         client: given.client,
-        runtime: runtime.service(),
-        images,
+        runtime: runtime.service,
+        images: runtime.images,
         root_dir: options.data_dir.join("kubelet"),
         log_dir: options.data_dir.join("logs"),
         node_ips: vec![given.address],
         cluster_dns: given.cluster_dns.into_iter().collect(),
         cluster_domain: options.cluster_domain.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
-        max_pods: 110,
-        reserved: BTreeMap::new(),
+        credential_provider: options.credential_provider.clone(),
+        settings: options.kubelet.clone(),
         node_labels: BTreeMap::new(),
-        taints: Vec::new(),
-        on_pod_cidr: Some(Arc::new(move |cidrs| {
-            let network = network.clone();
-            Box::pin(async move { network.open(&cidrs).await })
-        })),
+        taints: options.kubelet.register_with_taints.clone(),
+        on_pod_cidr: Some(runtime.on_pod_cidr),
         server: Some(ServerOptions { listen: SocketAddr::new(given.address, KUBELET_PORT), tls: Arc::new(tls) }),
     })
 }

@@ -29,8 +29,16 @@ pub struct NodeOptions {
     pub image_dir: PathBuf,
     /// Pods' volumes, logs and writable layers.
     pub data_dir: PathBuf,
+    /// Socket of another runtime that runs the containers, instead of our own.
+    pub runtime_endpoint: Option<PathBuf>,
+    /// Where our runtime is served as CRI, besides.
+    pub cri_socket: Option<PathBuf>,
     /// DNS domain.
     pub cluster_domain: String,
+    /// KubeletConfiguration.
+    pub kubelet: kubelet::KubeletConfiguration,
+    /// Plugins that give credentials for images, and the directory of their programs.
+    pub credential_provider: Option<(PathBuf, PathBuf)>,
     /// Addresses of all pods.
     pub cluster_cidr: String,
 }

@@ -76,7 +76,11 @@ impl CustomKind<'_> {
             to_v2(&mut schema);
         }
         embed(&mut schema, flavour);
-        set_property(&mut schema, "metadata", described(flavour.reference(&format!("{META}.ObjectMeta")), OBJECT_METADATA, flavour));
+        set_property(
+            &mut schema,
+            "metadata",
+            described(flavour.reference(&format!("{META}.ObjectMeta")), OBJECT_METADATA, flavour),
+        );
         type_meta(&mut schema);
         schema
     }
@@ -87,7 +91,11 @@ impl CustomKind<'_> {
         let mut list = json!({"type": "object", "description": format!("{} is a list of {}", self.list_kind, self.kind),
             "required": ["items"]});
         set_property(&mut list, "items", items);
-        set_property(&mut list, "metadata", described(flavour.reference(&format!("{META}.ListMeta")), LIST_METADATA, flavour));
+        set_property(
+            &mut list,
+            "metadata",
+            described(flavour.reference(&format!("{META}.ListMeta")), LIST_METADATA, flavour),
+        );
         type_meta(&mut list);
         list
     }
@@ -203,8 +211,18 @@ fn embed(schema: &mut Value, flavour: Flavour) {
         }
         let mut whole = Value::Object(std::mem::take(map));
         for (field, text) in [
-            ("apiVersion", format!("apiVersion defines the versioned schema of this representation of an object. More info: {CONVENTIONS}#resources")),
-            ("kind", format!("kind is a string value representing the type of this object. In CamelCase. More info: {CONVENTIONS}#types-kinds")),
+            (
+                "apiVersion",
+                format!(
+                    "apiVersion defines the versioned schema of this representation of an object. More info: {CONVENTIONS}#resources"
+                ),
+            ),
+            (
+                "kind",
+                format!(
+                    "kind is a string value representing the type of this object. In CamelCase. More info: {CONVENTIONS}#types-kinds"
+                ),
+            ),
         ] {
             set_property(&mut whole, field, json!({"type": "string", "description": text}));
         }
@@ -280,7 +298,10 @@ mod tests {
         };
         check(json!({"type": "string", "anyOf": [{"minLength": 1}]}), json!({"type": "string"}));
         check(json!({"type": "object", "nullable": true, "properties": {"a": {"type": "string"}}}), json!({}));
-        check(json!({"type": "object", PRESERVE: true, "properties": {"a": {"type": "string"}}}), json!({PRESERVE: true}));
+        check(
+            json!({"type": "object", PRESERVE: true, "properties": {"a": {"type": "string"}}}),
+            json!({PRESERVE: true}),
+        );
         check(json!({"x-kubernetes-int-or-string": true}), json!({"x-kubernetes-int-or-string": true}));
         check(
             json!({"type": "object", "required": ["a", "b"],

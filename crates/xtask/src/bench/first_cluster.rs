@@ -58,15 +58,15 @@ fn start(run: usize) -> Result<f64> {
 }
 
 /// What the processes of a cluster use that are this program.
-struct Usage {
-    rss: f64,
-    pss: f64,
-    cpu: f64,
+pub(super) struct Usage {
+    pub rss: f64,
+    pub pss: f64,
+    pub cpu: f64,
     count: usize,
 }
 
 impl Usage {
-    fn of(cluster: &Cluster) -> Result<Self> {
+    pub fn of(cluster: &Cluster) -> Result<Self> {
         let mut usage = Self { rss: 0.0, pss: 0.0, cpu: 0.0, count: 0 };
         for pid in cluster.processes()? {
             let dir = format!("/proc/{pid}");
@@ -86,7 +86,7 @@ impl Usage {
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-fn pod(name: &str) -> String {
+pub(super) fn pod(name: &str) -> String {
     let container = json!({"name": "c", "image": e2e::image::BUSYBOX, "command": ["sleep", "3600"]});
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}).to_string()
 }
@@ -97,7 +97,7 @@ fn is_ready(pod: &Value) -> bool {
 }
 
 /// Waits on a watch until `count` pods have been ready.
-fn wait_ready(events: &mut impl Iterator<Item = Result<String>>, count: usize) -> Result<()> {
+pub(super) fn wait_ready(events: &mut impl Iterator<Item = Result<String>>, count: usize) -> Result<()> {
     let mut ready = HashSet::new();
     while ready.len() < count {
         let event: Value = serde_json::from_str(&events.next().context("the watch ended")??)?;
@@ -108,7 +108,7 @@ fn wait_ready(events: &mut impl Iterator<Item = Result<String>>, count: usize) -
     Ok(())
 }
 
-fn one_after_another(proxy: &Proxy, count: usize) -> Result<Vec<f64>> {
+pub(super) fn one_after_another(proxy: &Proxy, count: usize) -> Result<Vec<f64>> {
     let mut samples = Vec::new();
     for at in 0..count {
         let name = format!("one-{at}");
@@ -123,7 +123,7 @@ fn one_after_another(proxy: &Proxy, count: usize) -> Result<Vec<f64>> {
     Ok(samples)
 }
 
-fn burst(proxy: &Proxy, count: usize) -> Result<f64> {
+pub(super) fn burst(proxy: &Proxy, count: usize) -> Result<f64> {
     let mut events = proxy.stream("GET", &format!("{PODS}?watch=1"), "")?;
     let begun = Instant::now();
     for at in 0..count {

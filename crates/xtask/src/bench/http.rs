@@ -44,6 +44,25 @@ impl Proxy {
         Ok(reader.lines().map(|line| Ok(line?)))
     }
 
+    /// Upgrades to WebSocket and reads until `text` has come, or the end; whether it has.
+    pub fn upgrade(&self, path: &str, protocol: &str, text: &str) -> Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_nodelay(true)?;
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n")?;
+        let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            let n = stream.read(&mut piece)?;
+            seen.extend(&piece[..n]);
+            if seen.windows(text.len()).any(|w| w == text.as_bytes()) {
+                return Ok(true);
+            }
+            if n == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Sends a request; gives the body as JSON.
     pub fn call(&self, method: &str, path: &str, body: &str) -> Result<Value> {
         let lines: Vec<String> = self.stream(method, path, body)?.collect::<Result<_>>()?;

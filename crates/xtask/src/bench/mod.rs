@@ -3,6 +3,7 @@
 mod api;
 mod first_cluster;
 mod http;
+mod pods;
 mod server;
 
 use clap::Subcommand;
@@ -20,6 +21,8 @@ enum What {
     Api(api::Api),
     /// From an empty directory to running pods on one node
     FirstCluster(first_cluster::FirstCluster),
+    /// Pods: start, burst, exec, memory, idle CPU
+    Pods(pods::Pods),
 }
 
 impl Bench {
@@ -28,6 +31,7 @@ impl Bench {
         match self.what {
             What::Api(bench) => bench.run(),
             What::FirstCluster(bench) => bench.run(),
+            What::Pods(bench) => bench.run(),
         }
     }
 }

@@ -40,7 +40,10 @@ impl Target {
             Ok(Some(target))
         });
         match ready {
-            Ok(target) => Ok(Self { ours: Some((child, dir)), ..target }),
+            Ok(mut target) => {
+                target.ours = Some((child, dir));
+                Ok(target)
+            }
             Err(error) => {
                 child.kill()?;
                 child.wait()?;

@@ -223,10 +223,13 @@ fn resize_policy(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<
 
 fn restart_policy(errors: &mut Errors, c: &Value, path: &Path<'_>) {
     let (policy, rules) = (c.text("restartPolicy"), c.list("restartPolicyRules"));
-    match policy {
-        "" if rules.is_empty() => return,
-        "" => errors.required(&path.field("restartPolicy"), "must specify restartPolicy when restart rules are used"),
-        policy => errors.one_of(&path.field("restartPolicy"), policy, &POLICIES),
+    match (c.has("restartPolicy"), rules.is_empty()) {
+        (false, true) => return,
+        (false, false) => {
+            let text = "must specify restartPolicy when restart rules are used";
+            return errors.required(&path.field("restartPolicy"), text);
+        }
+        (true, _) => errors.one_of(&path.field("restartPolicy"), policy, &POLICIES),
     }
     let list = path.field("restartPolicyRules");
     if rules.len() > 20 {

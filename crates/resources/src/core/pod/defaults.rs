@@ -67,8 +67,9 @@ pub fn drop_gated(spec: &mut Value) {
     for list in CONTAINER_LISTS {
         for c in items_mut(spec, list) {
             if let Some(lifecycle) = field_mut(c, "lifecycle") {
-                lifecycle.as_object_mut().map(|map| map.remove("stopSignal"));
-                drop_empty(c, "lifecycle");
+                if lifecycle.as_object_mut().and_then(|map| map.remove("stopSignal")).is_some() {
+                    drop_empty(c, "lifecycle");
+                }
             }
         }
     }
@@ -110,9 +111,6 @@ fn container(c: &mut Value) {
         for hook in ["postStart", "preStop"] {
             field_mut(lifecycle, hook).into_iter().for_each(http_get);
         }
-    }
-    if let Some(context) = field_mut(c, "securityContext") {
-        drop_empty(context, "procMount");
     }
 }
 

@@ -235,7 +235,7 @@ fn mount_options(errors: &mut Errors, c: &Value, mount: &Value, list: &Path<'_>,
     }
     descending_path(errors, expr, &list.field("subPathExpr"));
     let (propagation, path) = (mount.text("mountPropagation"), list.field("mountPropagation"));
-    if !propagation.is_empty() {
+    if mount.has("mountPropagation") {
         errors.supported(&path, propagation, &["Bidirectional", "HostToContainer", "None"]);
         if propagation == "Bidirectional" && !c.at("securityContext").flag("privileged") {
             errors.forbidden(&path, "Bidirectional mount propagation is available only to privileged containers");
@@ -243,7 +243,8 @@ fn mount_options(errors: &mut Errors, c: &Value, mount: &Value, list: &Path<'_>,
     }
     let path = list.field("recursiveReadOnly");
     match mount.text("recursiveReadOnly") {
-        "" | "Disabled" => {}
+        "Disabled" => {}
+        "" if !mount.has("recursiveReadOnly") => {}
         "Enabled" | "IfPossible" => {
             if !mount.flag("readOnly") {
                 errors.forbidden(&path, "may only be specified when readOnly is true");

@@ -16,7 +16,6 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("rbd", &["monitors", "image"]),
     ("cinder", &["volumeID"]),
     ("cephfs", &["monitors"]),
-    ("quobyte", &["registry", "volume"]),
     ("flexVolume", &["driver"]),
     ("azureFile", &["secretName", "shareName"]),
     ("vsphereVolume", &["volumePath"]),
@@ -27,6 +26,8 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("scaleIO", &["gateway", "system", "volumeName"]),
     ("local", &["path"]),
 ];
+const INITIATOR: &str = "must be valid format starting with iqn, eui, or naa";
+const REGISTRY: &str = "must be a host:port pair or multiple pairs separated by commas";
 const HOST_PATH_TYPES: [&str; 8] =
     ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
@@ -40,15 +41,20 @@ pub fn source(errors: &mut Errors, kind: &str, of: &Value, path: &Path<'_>) {
     match kind {
         "hostPath" => host_path(errors, of, path),
         "gitRepo" => super::volume::descending_path(errors, of.text("directory"), &path.field("directory")),
-        "gcePersistentDisk" => partition(errors, of, "must be between 0 and 255, inclusive", path),
-        "awsElasticBlockStore" => partition(errors, of, "must be between 0 and 255, inclusive", path),
-        "nfs" if !of.text("path").is_empty() && !of.text("path").starts_with('/') => {
+        "gcePersistentDisk" => partition(errors, of, "must be between 1 and 255, inclusive", path),
+        "awsElasticBlockStore" => partition(errors, of, "must be between 1 and 255, inclusive", path),
+        "nfs" if !of.text("path").starts_with('/') => {
             errors.invalid(&path.field("path"), of.text("path"), "must be an absolute path");
         }
         "iscsi" => iscsi(errors, of, path),
         "fc" => fibre_channel(errors, of, path),
         "csi" => csi(errors, of, path),
         "flocker" => flocker(errors, of, path),
+        "cinder" => secret_name(errors, of, path),
+        "quobyte" => quobyte(errors, of, path),
+        "storageos" => storage_os(errors, of, path),
+        "azureDisk" => azure_disk(errors, of, path),
+        "flexVolume" => flex_options(errors, of, path),
         "local" => super::volume::no_backsteps(errors, of.text("path"), &path.field("path")),
         _ => {}
     }
@@ -79,7 +85,10 @@ fn iscsi(errors: &mut Errors, of: &Value, path: &Path<'_>) {
         errors.required(&path.field("secretRef"), "");
     }
     if of.has("initiatorName") {
-        initiator(errors, of.text("initiatorName"), &path.field("initiatorname"));
+        match of.text("initiatorName") {
+            "" => errors.invalid(&path.field("initiatorname"), "", INITIATOR),
+            name => initiator(errors, name, &path.field("initiatorname")),
+        }
     }
 }
 
@@ -91,7 +100,7 @@ fn initiator(errors: &mut Errors, name: &str, path: &Path<'_>) {
         Some("iqn") => is_iqn(name),
         Some("eui") => name.strip_prefix("eui.").is_some_and(|t| hex(t, &[16])),
         Some("naa") => name.strip_prefix("naa.").is_some_and(|t| hex(t, &[16, 32])),
-        _ => return errors.invalid(path, name, "must be valid format starting with iqn, eui, or naa"),
+        _ => return errors.invalid(path, name, INITIATOR),
     };
     if !fine {
         errors.invalid(path, name, "must be valid format");
@@ -143,6 +152,71 @@ fn flocker(errors: &mut Errors, of: &Value, path: &Path<'_>) {
             if name.contains('/') {
                 errors.invalid(&path.field("datasetName"), name, "must not contain '/'");
             }
+        }
+    }
+}
+
+/// A secret that is named at all has a name.
+fn secret_name(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    if of.has("secretRef") && of.at("secretRef").text("name").is_empty() {
+        errors.required(&path.field("secretRef.name"), "");
+    }
+}
+
+fn quobyte(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    let (registry, at) = (of.text("registry"), path.field("registry"));
+    let host_port = |pair: &str| match pair.rsplit_once(':') {
+        Some((host, _)) => host.starts_with('[') == host.ends_with(']') && (host.starts_with('[') || !host.contains(':')),
+        None => false,
+    };
+    if registry.is_empty() {
+        errors.required(&at, REGISTRY);
+    } else if of.text("tenant").len() >= 65 {
+        errors.required(&path.field("tenant"), "must be a UUID and may not exceed a length of 64 characters");
+    } else {
+        registry.split(',').filter(|pair| !host_port(pair)).for_each(|_| errors.invalid(&at, registry, REGISTRY));
+    }
+    if of.text("volume").is_empty() {
+        errors.required(&path.field("volume"), "");
+    }
+}
+
+fn storage_os(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    for field in ["volumeName", "volumeNamespace"].into_iter().filter(|f| !of.text(f).is_empty()) {
+        errors.invalid_each(&path.field(field), of.text(field), names::dns1123_label(of.text(field), false));
+    }
+    secret_name(errors, of, path);
+}
+
+/// The form of a disk's URI follows from its kind.
+fn azure_disk(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    for (field, supported) in
+        [("cachingMode", ["None", "ReadOnly", "ReadWrite"]), ("kind", ["Dedicated", "Managed", "Shared"])]
+    {
+        if of.has(field) {
+            errors.supported(&path.field(field), of.text(field), &supported);
+        }
+    }
+    let (prefix, form) = match of.text("kind") {
+        "Managed" => {
+            let disk = "resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
+            ("/subscriptions/", format!("/subscriptions/{{sub-id}}/{disk}"))
+        }
+        _ => ("https://", "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd".to_owned()),
+    };
+    let uri = of.text("diskURI");
+    if of.has("kind") && !uri.starts_with(prefix) {
+        errors.not_supported(&path.field("diskURI"), uri, &[&form]);
+    }
+}
+
+/// Options of a driver may not look like Kubernetes' own.
+fn flex_options(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    let options = path.field("options");
+    for (key, _) in of.entries("options") {
+        let namespace = format!(".{}", key.split('/').next().unwrap_or(key).to_lowercase());
+        if namespace.ends_with(".kubernetes.io") || namespace.ends_with(".k8s.io") {
+            errors.invalid(&options.key(key), key.as_str(), "kubernetes.io and k8s.io namespaces are reserved");
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::defaults::CONTAINER_LISTS;
 use crate::core::quantities::quantity;
 use crate::field::{Fields, Path};
+use crate::names;
 use serde_json::Value;
 
 const DEPRECATED_LABELS: &[(&str, &str)] = &[
@@ -20,7 +21,7 @@ const DEPRECATED_VOLUMES: &[(&str, &str)] = &[
     ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
     ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
     ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
-    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+    ("storageOS", "deprecated in v1.22, non-functional in v1.25+"),
     ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
     ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
     ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
@@ -45,6 +46,12 @@ pub fn pod_spec(spec: &Value, meta: &Value, path: &Path<'_>) -> Vec<String> {
         ));
     }
     volumes(&mut out, spec, path);
+    for volume in spec.list("volumes") {
+        let empty = |source: &Value| source.as_object().is_none_or(|map| map.values().all(Value::is_null));
+        for _ in volume.at("projected").list("sources").iter().filter(|source| empty(source)) {
+            out.push(format!("volume {:?} (Projected) has no sources provided", volume.text("name")));
+        }
+    }
     duplicates(&mut out, spec.list("hostAliases"), "ip", &path.field("hostAliases"));
     duplicates(&mut out, spec.list("imagePullSecrets"), "name", &path.field("imagePullSecrets"));
     for (i, secret) in spec.list("imagePullSecrets").iter().enumerate() {
@@ -64,7 +71,36 @@ pub fn pod_spec(spec: &Value, meta: &Value, path: &Path<'_>) -> Vec<String> {
         let path = path.field("terminationGracePeriodSeconds");
         out.push(format!("{path}: must be >= 0; negative values are invalid and will be treated as 1"));
     }
+    affinity(&mut out, spec.at("affinity"), &path.field("affinity"));
+    let addresses = path.field("dnsConfig.nameservers");
+    for (i, address) in spec.at("dnsConfig").texts("nameservers").into_iter().enumerate() {
+        out.extend(names::ip_warning(address).map(|text| format!("{}: {text}", addresses.index(i))));
+    }
+    let aliases = path.field("hostAliases");
+    for (i, alias) in spec.list("hostAliases").iter().enumerate() {
+        let item = aliases.index(i);
+        out.extend(names::ip_warning(alias.text("ip")).map(|text| format!("{}: {text}", item.field("ip"))));
+    }
     out
+}
+
+/// Terms that select no pod.
+fn affinity(out: &mut Vec<String>, affinity: &Value, path: &Path<'_>) {
+    let lists = [("requiredDuringSchedulingIgnoredDuringExecution", ""), ("preferredDuringSchedulingIgnoredDuringExecution", "podAffinityTerm")];
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let path = path.field(kind);
+        for (list, inner) in lists {
+            let path = path.field(list);
+            for (i, item) in affinity.at(kind).list(list).iter().enumerate() {
+                let term = if inner.is_empty() { item } else { item.at(inner) };
+                if !term.has("labelSelector") {
+                    let item = path.index(i);
+                    let term = item.field(inner);
+                    out.push(format!("{}: a null labelSelector results in matching no pod", term.field("labelSelector")));
+                }
+            }
+        }
+    }
 }
 
 fn topology(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
@@ -86,7 +122,8 @@ fn volumes(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
     let list = path.field("volumes");
     for (i, volume) in spec.list("volumes").iter().enumerate() {
         let item = list.index(i);
-        for (kind, text) in DEPRECATED_VOLUMES.iter().filter(|(k, _)| volume.has(k)) {
+        let has = |kind: &str| volume.has(if kind == "storageOS" { "storageos" } else { kind });
+        for (kind, text) in DEPRECATED_VOLUMES.iter().filter(|(k, _)| has(k)) {
             out.push(format!("{}: {text}", item.field(kind)));
         }
         for kind in ["secret", "configMap"] {
@@ -114,6 +151,16 @@ fn container(out: &mut Vec<String>, c: &Value, path: &Path<'_>) {
 fn ports(out: &mut Vec<String>, c: &Value, path: &Path<'_>) {
     let (list, list_path) = (c.list("ports"), path.field("ports"));
     for (i, port) in list.iter().enumerate() {
+        if !port.text("hostIP").is_empty() && port.int("hostPort").unwrap_or(0) == 0 {
+            let shown = format!(
+                "{{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
+                port.text("name"),
+                port.int("containerPort").unwrap_or(0),
+                port.text("protocol"),
+                port.text("hostIP"),
+            );
+            out.push(format!("{}: hostIP set without hostPort: {shown}", list_path.index(i)));
+        }
         let key = |p: &Value| {
             (p.int("containerPort"), p.text("protocol").to_owned(), p.int("hostPort"), p.text("hostIP").to_owned())
         };

@@ -2,6 +2,7 @@
 
 mod change;
 mod table;
+mod warnings;
 
 use crate::age;
 use crate::columns::{AGE, NAME, or_none};
@@ -105,6 +106,10 @@ impl Strategy for Service {
     fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
         let spec = obj.at("spec");
         vec![("spec.clusterIP", spec.text("clusterIP").into()), ("spec.type", spec.text("type").into())]
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        warnings::warnings(obj)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -437,8 +442,11 @@ fn policies(errors: &mut Errors, spec: &Value) {
     }
     let path = SPEC.field("internalTrafficPolicy");
     match spec.text("internalTrafficPolicy") {
-        "" if ["NodePort", "LoadBalancer", "ClusterIP"].contains(&spec.text("type")) => errors.required(&path, ""),
-        "" => {}
+        "" if !spec.has("internalTrafficPolicy") => {
+            if ["NodePort", "LoadBalancer", "ClusterIP"].contains(&spec.text("type")) {
+                errors.required(&path, "");
+            }
+        }
         policy => errors.one_of(&path, policy, &["Cluster", "Local"]),
     }
     if spec.has("trafficDistribution") {

@@ -73,7 +73,14 @@ fn of_value(errors: &mut Errors, source: &Value, default: &Value, whole: bool, a
 }
 
 /// A default of a part of a whole object's type or metadata is judged as the object that it makes.
-fn of_metadata(errors: &mut Errors, source: &Value, default: &Value, place: Place<'_>, at: &Path<'_>, budget: &mut Budget) {
+fn of_metadata(
+    errors: &mut Errors,
+    source: &Value,
+    default: &Value,
+    place: Place<'_>,
+    at: &Path<'_>,
+    budget: &mut Budget,
+) {
     let mut object = default.clone();
     for name in place.way.iter().rev() {
         object = json!({*name: object});

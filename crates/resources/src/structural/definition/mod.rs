@@ -13,8 +13,8 @@ mod rules;
 mod structure;
 
 pub(crate) use formats::unrecognized;
-pub(crate) use paths::selectable;
 pub(super) use paths::find;
+pub(crate) use paths::selectable;
 
 use crate::field::{Errors, Fields, Path};
 use serde_json::Value;
@@ -47,8 +47,22 @@ pub(crate) fn schema(errors: &mut Errors, source: &Value, path: &Path<'_>, optio
     found.0.append(&mut structural.0);
     let checked = openapi::check(source, path, scope, options, &mut total);
     found.0.extend(checked);
+    if found.is_empty() && names_schema(source) {
+        found.invalid(path, "", "OpenAPIV3Schema 'schema' is not supported");
+    }
     total.check(&mut found, path);
     errors.0.append(&mut found.0);
+}
+
+/// Whether a schema says anywhere what kind of schema it is.
+fn names_schema(source: &Value) -> bool {
+    match source {
+        Value::Object(map) => {
+            map.get("$schema").and_then(Value::as_str).is_some_and(|s| !s.is_empty()) || map.values().any(names_schema)
+        }
+        Value::Array(list) => list.iter().any(names_schema),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -125,9 +139,10 @@ mod tests {
             false,
             &["s.properties[a]: Required value: because it is defined in s.anyOf[0].properties[a]"],
         );
-        let [error] = errors_of(&json!({"type": "object", "maxProperties": 3}), Options { status: true, unchanged: false })
-            .try_into()
-            .expect("one error");
+        let [error] =
+            errors_of(&json!({"type": "object", "maxProperties": 3}), Options { status: true, unchanged: false })
+                .try_into()
+                .expect("one error");
         assert!(error.contains("\"MaxProperties\":3"), "{error}");
         assert!(error.ends_with("fields are allowed at the root of the schema if the status subresource is enabled"));
     }

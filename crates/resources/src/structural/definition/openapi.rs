@@ -50,7 +50,14 @@ pub(super) fn check(
 }
 
 impl Walk<'_> {
-    fn schema(&mut self, source: &Value, path: &Path<'_>, above: &Above, scope: Option<&Scope<'_>>, root: bool) -> Found {
+    fn schema(
+        &mut self,
+        source: &Value,
+        path: &Path<'_>,
+        above: &Above,
+        scope: Option<&Scope<'_>>,
+        root: bool,
+    ) -> Found {
         let mut found = Found::default();
         unsupported(&mut found.schema, source, path, above);
         self.values_of_maps(&mut found, source, path, above, scope);
@@ -61,19 +68,20 @@ impl Walk<'_> {
         keys(&mut found.schema, source, path);
         rules::texts(&mut found.schema, source, path);
         if let Some(scope) = scope.filter(|_| found.schema.is_empty()) {
-            rules::check(&mut found.rules, source, path, scope, above.uncorrelated.as_deref(), self.options, self.total);
+            rules::check(
+                &mut found.rules,
+                source,
+                path,
+                scope,
+                above.uncorrelated.as_deref(),
+                self.options,
+                self.total,
+            );
         }
         found
     }
 
-    fn below(
-        &mut self,
-        found: &mut Found,
-        source: &Value,
-        path: &Path<'_>,
-        above: &Above,
-        scope: Option<&Scope<'_>>,
-    ) {
+    fn below(&mut self, found: &mut Found, source: &Value, path: &Path<'_>, above: &Above, scope: Option<&Scope<'_>>) {
         let Found { mut schema, mut rules } = self.schema(source, path, above, scope, false);
         found.schema.0.append(&mut schema.0);
         found.rules.0.append(&mut rules.0);
@@ -152,14 +160,7 @@ impl Walk<'_> {
         }
     }
 
-    fn items(
-        &mut self,
-        found: &mut Found,
-        source: &Value,
-        path: &Path<'_>,
-        above: &Above,
-        scope: Option<&Scope<'_>>,
-    ) {
+    fn items(&mut self, found: &mut Found, source: &Value, path: &Path<'_>, above: &Above, scope: Option<&Scope<'_>>) {
         let mut above = above.clone();
         if source.text(LIST_TYPE) != "map" && above.uncorrelated.is_none() {
             above.uncorrelated = Some(path.to_string());
@@ -308,7 +309,8 @@ fn keys_are_present(errors: &mut Errors, source: &Value, keys: &[&str], path: &P
     for key in keys.iter().filter(|key| below.at("properties").has(key)) {
         let (property, at) = (below.at("properties").at(key), properties.key(key));
         if !below.texts("required").contains(key) && !property.has("default") {
-            let why = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+            let why =
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
             errors.required(&at.field("default"), why);
         }
         if property.flag("nullable") {

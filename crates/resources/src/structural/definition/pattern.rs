@@ -12,7 +12,11 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
 
 /// What this crate's engine and Go's understand differently: Go has no `(?x)`, and repeats at most 1000 times.
 fn beyond_go(pattern: &str) -> Option<String> {
-    let at = pattern.find("(?=").or_else(|| pattern.find("(?!")).or_else(|| pattern.find("(?<!")).or_else(|| pattern.find("(?<="));
+    let at = pattern
+        .find("(?=")
+        .or_else(|| pattern.find("(?!"))
+        .or_else(|| pattern.find("(?<!"))
+        .or_else(|| pattern.find("(?<="));
     if let Some(at) = at {
         let end = if pattern[at..].starts_with("(?<") { at + 4 } else { at + 3 };
         return Some(format!("invalid or unsupported Perl syntax: `{}`", &pattern[at..end.min(pattern.len())]));
@@ -53,7 +57,8 @@ fn go_words(pattern: &str, error: &regex::Error) -> String {
     }
     if text.contains("backreferences are not supported") || text.contains("unrecognized escape sequence") {
         let escape = pattern.char_indices().zip(pattern.chars().skip(1));
-        let wrong = escape.map(|((at, c), next)| (at, c, next)).find(|(_, c, next)| *c == '\\' && next.is_ascii_alphanumeric());
+        let wrong =
+            escape.map(|((at, c), next)| (at, c, next)).find(|(_, c, next)| *c == '\\' && next.is_ascii_alphanumeric());
         return wrong.map_or(last, |(_, _, next)| format!("invalid escape sequence: `\\{next}`"));
     }
     if text.contains("invalid character class range") {

@@ -60,7 +60,8 @@ pub(super) fn root_of_status(errors: &mut Errors, source: &Value, path: &Path<'_
             continue;
         }
         if field == "type" && value != "object" {
-            let why = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+            let why =
+                "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
             return errors.invalid(&path.field("type"), value.clone(), why);
         }
         if !allowed {

@@ -64,7 +64,8 @@ fn extensions(errors: &mut Errors, source: &Value, path: &Path<'_>) {
         errors.forbidden(&path.field("additionalProperties"), why);
     }
     if embedded && !source.flag(PRESERVE) && source.entries("properties").next().is_none() {
-        let why = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
+        let why =
+            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
         errors.required(&path.field("properties"), why);
     }
 }
@@ -139,7 +140,9 @@ struct Skip {
 impl Skip {
     fn of(source: &Value) -> Self {
         let pattern = |list: &[Value]| {
-            let is = |at: usize, kind: &str| list[at].as_object().is_some_and(|m| m.len() == 1) && list[at].text("type") == kind;
+            let is = |at: usize, kind: &str| {
+                list[at].as_object().is_some_and(|m| m.len() == 1) && list[at].text("type") == kind
+            };
             list.len() == 2 && is(0, "integer") && is(1, "string")
         };
         Self {

@@ -1,8 +1,8 @@
 //! Port-forward over SPDY: for each connection a data and an error stream with the same `requestID`.
 
 use super::connection::{self, Stream};
-use crate::server::Body;
-use crate::server::port_forward::Forwarder;
+use crate::Body;
+use crate::port_forward::Forwarder;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use std::collections::HashMap;

@@ -3,8 +3,9 @@
 //! A message's first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3 status, 4 terminal sizes; in v5 the
 //! message `255 <channel>` closes one.
 
-use super::exec::{Output, Remote, Wants};
+use super::remote_command::{Output, Remote, Wants, status_text};
 use super::{Body, text};
+use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -28,8 +29,8 @@ const QUEUE: usize = 8;
 pub type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Whether a request asks for a WebSocket.
-pub fn is_upgrade(request: &Request<Incoming>) -> bool {
-    let value = request.headers().get(header::UPGRADE).and_then(|v| v.to_str().ok());
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok());
     value.is_some_and(|v| v.eq_ignore_ascii_case("websocket"))
 }
 
@@ -45,30 +46,68 @@ where
     F: FnOnce(Socket) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned() else {
-        return text(StatusCode::BAD_REQUEST, "missing Sec-WebSocket-Key");
-    };
-    let Ok(accept) = HeaderValue::from_str(&handshake::derive_accept_key(key.as_bytes())) else {
-        return text(StatusCode::BAD_REQUEST, "invalid Sec-WebSocket-Key");
+    let headers = match switch(request.headers(), protocol) {
+        Ok(headers) => headers,
+        Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            let config =
-                WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-            session(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await).await;
+            session(socket(upgraded).await).await;
         }
     });
     let mut response = Response::new(Empty::<Bytes>::new().boxed());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The headers of the answer 101 (RFC 6455, 4.2.2), or why there cannot be one.
+pub fn switch(from: &HeaderMap, protocol: Option<&'static str>) -> Result<HeaderMap, &'static str> {
+    let key = from.get(header::SEC_WEBSOCKET_KEY).ok_or("missing Sec-WebSocket-Key")?;
+    let accept = handshake::derive_accept_key(key.as_bytes());
+    let accept = HeaderValue::from_str(&accept).map_err(|_| "invalid Sec-WebSocket-Key")?;
+    let mut headers = HeaderMap::new();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     if let Some(protocol) = protocol {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
-    response
+    Ok(headers)
+}
+
+async fn socket(upgraded: hyper::upgrade::Upgraded) -> Socket {
+    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await
+}
+
+/// Sends what `chunks` yields as messages, text in base64 where that is the protocol, until either side ends.
+pub async fn send_all<S>(upgraded: hyper::upgrade::Upgraded, as_base64: bool, mut chunks: S)
+where
+    S: futures::Stream<Item = Bytes> + Unpin,
+{
+    let (mut sink, mut source) = socket(upgraded).await.split();
+    loop {
+        tokio::select! {
+            chunk = chunks.next() => {
+                let Some(chunk) = chunk else { break };
+                let message = match as_base64 {
+                    true => Message::text(base64::engine::general_purpose::STANDARD.encode(&chunk)),
+                    false => Message::Binary(chunk),
+                };
+                if sink.send(message).await.is_err() {
+                    return;
+                }
+            }
+            message = source.next() => match message {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
+                Some(Ok(_)) => {}
+            },
+        }
+    }
+    let _ = sink.send(goodbye()).await;
+    let _ = tokio::time::timeout(PING, async { while let Some(Ok(_)) = source.next().await {} }).await;
 }
 
 /// Exec and attach over channels.
@@ -86,13 +125,14 @@ where
         let (sizes, resize) = mpsc::channel(QUEUE);
         let (output, to_client) = mpsc::channel(QUEUE);
         let remote = Remote { stdin: from_client, resize, output };
-        tokio::join!(session(remote), channels(socket, wants, stdin, sizes, to_client));
+        let structured = protocol.is_some_and(|p| p.starts_with("v4.") || p.starts_with("v5."));
+        tokio::join!(session(remote), channels(socket, (wants, structured), stdin, sizes, to_client));
     })
 }
 
 async fn channels(
     socket: Socket,
-    wants: Wants,
+    (wants, structured): (Wants, bool),
     stdin: mpsc::Sender<Bytes>,
     sizes: mpsc::Sender<cri::TerminalSize>,
     mut output: mpsc::Receiver<Output>,
@@ -106,7 +146,10 @@ async fn channels(
                 let (channel, part, last) = match out {
                     Some(Output::Stdout(part)) => (1, part, false),
                     Some(Output::Stderr(part)) => (2, part, false),
-                    Some(Output::Status(status)) => (3, Bytes::from(status.to_string()), true),
+                    Some(Output::Status(status)) => match status_text(&status, structured) {
+                        text if text.is_empty() => break,
+                        text => (3, Bytes::from(text), true),
+                    },
                     None => break,
                 };
                 let mut message = BytesMut::with_capacity(part.len() + 1);

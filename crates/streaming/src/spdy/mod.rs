@@ -41,8 +41,8 @@ where
             request.headers().get_all(PROTOCOL_VERSION).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>();
         let message = format!(
             "unable to upgrade: unable to negotiate protocol: client supports {}, server accepts {}",
-            crate::format::list(&offered),
-            crate::format::list(known)
+            list(&offered),
+            list(known)
         );
         return text(StatusCode::FORBIDDEN, message);
     }
@@ -60,4 +60,9 @@ where
         response.headers_mut().insert(PROTOCOL_VERSION, HeaderValue::from_static(protocol));
     }
     response
+}
+
+/// Go's `%v` of a list of strings.
+fn list(items: &[&str]) -> String {
+    format!("[{}]", items.join(" "))
 }

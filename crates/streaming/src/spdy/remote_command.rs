@@ -1,8 +1,8 @@
 //! Exec and attach over SPDY: one stream each for error, stdin, stdout, stderr and terminal sizes.
 
 use super::connection::{self, Sender, Stream};
-use crate::server::exec::{Output, Remote, Wants};
-use crate::server::{Body, websocket};
+use crate::remote_command::{Output, Remote, Wants, status_text};
+use crate::{Body, websocket};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -120,14 +120,6 @@ async fn carry(
     resize.abort();
     for sender in [stdout, stderr, Some(error.sender.clone())].into_iter().flatten() {
         sender.close().await;
-    }
-}
-
-fn status_text(status: &serde_json::Value, structured: bool) -> String {
-    match status["status"].as_str() {
-        _ if structured => status.to_string(),
-        Some("Success") => String::new(),
-        _ => status["message"].as_str().unwrap_or_default().to_owned(),
     }
 }
 

@@ -1,0 +1,112 @@
+//! `cargo xtask bench pods`: what a pod costs in time and memory.
+//!
+//! With `--peer KUBECONFIG` the same is measured on another cluster (kubelet, containerd and runc, say) in the same run.
+
+use super::first_cluster::{Usage, burst, one_after_another, pod, wait_ready};
+use super::http::Proxy;
+use super::row;
+use anyhow::{Context, Result, bail};
+use e2e::Cluster;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a pod costs in time and memory.
+#[derive(clap::Args)]
+pub struct Pods {
+    /// Pods one after another
+    #[arg(long, default_value_t = 50)]
+    pods: usize,
+    /// Pods at once
+    #[arg(long, default_value_t = 100)]
+    burst: usize,
+    /// Execs one after another
+    #[arg(long, default_value_t = 50)]
+    execs: usize,
+    /// Pods that idle
+    #[arg(long, default_value_t = 50)]
+    idle_pods: usize,
+    /// Seconds over which idle CPU is measured
+    #[arg(long, default_value_t = 30)]
+    idle: u64,
+    /// Kubeconfig of a cluster to measure beside ours; it must have the image
+    #[arg(long, value_name = "FILE")]
+    peer: Option<PathBuf>,
+}
+
+impl Pods {
+    /// Prints a table.
+    pub fn run(self) -> Result<()> {
+        if let Some(peer) = &self.peer {
+            println!("peer {}:", peer.display());
+            let mut kubectl = Command::new("kubectl");
+            kubectl.env("KUBECONFIG", peer);
+            self.measure(&Proxy::start(kubectl)?)?;
+            println!("ours:");
+        }
+        let cluster = Cluster::up("bench")?;
+        let proxy = Proxy::start(cluster.command(&[]))?;
+        self.measure(&proxy)?;
+        self.idle(&cluster, &proxy)
+    }
+
+    fn measure(&self, proxy: &Proxy) -> Result<()> {
+        one_after_another(proxy, 2)?;
+        row("pod create to Ready, one after another", "ms", &one_after_another(proxy, self.pods)?);
+        let took = burst(proxy, self.burst)?;
+        println!("{:<52} {took:>9.2} s ({:.1} pods/s)", format!("burst of {} pods, create to all Ready", self.burst), self.burst as f64 / took);
+        clear(proxy)?;
+        start(proxy, "exec", 1)?;
+        let execs = (0..self.execs).map(|_| exec(proxy, "exec-0")).collect::<Result<Vec<_>>>()?;
+        row("exec round trip (/bin/true over WebSocket)", "ms", &execs);
+        clear(proxy)
+    }
+
+    fn idle(&self, cluster: &Cluster, proxy: &Proxy) -> Result<()> {
+        std::thread::sleep(Duration::from_secs(5));
+        let empty = Usage::of(cluster)?;
+        start(proxy, "idle", self.idle_pods)?;
+        std::thread::sleep(Duration::from_secs(5));
+        let full = Usage::of(cluster)?;
+        let (rss, pss) = ((full.rss - empty.rss) / self.idle_pods as f64, (full.pss - empty.pss) / self.idle_pods as f64);
+        println!("{:<52} {pss:>9.2} MB proportional, {rss:.2} MB resident ({} pods)", "memory per idle pod outside its containers", self.idle_pods);
+        std::thread::sleep(Duration::from_secs(self.idle));
+        let cpu = (Usage::of(cluster)?.cpu - full.cpu) / self.idle as f64 * 100.0;
+        println!("{:<52} {cpu:>9.2} % of a core over {} s", format!("idle CPU with {} pods", self.idle_pods), self.idle);
+        clear(proxy)
+    }
+}
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn start(proxy: &Proxy, name: &str, count: usize) -> Result<()> {
+    let mut events = proxy.stream("GET", &format!("{PODS}?watch=1"), "")?;
+    for at in 0..count {
+        proxy.call("POST", PODS, &pod(&format!("{name}-{at}")))?;
+    }
+    wait_ready(&mut events, count)
+}
+
+/// Deletes all pods and waits until they are gone.
+fn clear(proxy: &Proxy) -> Result<()> {
+    proxy.call("DELETE", PODS, "")?;
+    let begun = Instant::now();
+    loop {
+        let left = proxy.call("GET", PODS, "")?["items"].as_array().map_or(0, Vec::len);
+        if left == 0 {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(120) {
+            bail!("{left} pods are still there after two minutes");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Milliseconds from the request to the answer that the command has ended.
+fn exec(proxy: &Proxy, name: &str) -> Result<f64> {
+    let begun = Instant::now();
+    let path = format!("{PODS}/{name}/exec?command=/bin/true&stdout=true&stderr=true");
+    let answer = proxy.upgrade(&path, "v5.channel.k8s.io", "\"Success\"").context("exec")?;
+    if answer { Ok(begun.elapsed().as_secs_f64() * 1000.0) } else { bail!("exec did not succeed") }
+}
