@@ -150,7 +150,7 @@ pub fn cel(data: &[u8]) {
 pub fn jwt(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let _ = pki::jwt::Jwt::parse(text).map(|token| token.text("iss").len());
-    let _ = pki::unverified_issuer(text);
+    let _ = pki::token::unverified_issuer(text);
 }
 
 /// Certificate signing requests.

@@ -1,8 +1,8 @@
 //! The API server: everything between a connection and the object store.
 //!
 //! [`ApiServer`] is the whole. A request, from TCP or from memory, goes through [`chain`]: request info →
-//! authentication → impersonation → authorization → a handler of its verb ([`handlers`]) or something that is
-//! no resource ([`discovery`], health, OpenAPI). Writes go through [`registry`], which calls the kind's strategy,
+//! authentication → [`audit`] → impersonation → [`fairness`] → authorization → a handler of its verb ([`handlers`]) or
+//! something that is no resource ([`discovery`], health, [`metrics`], OpenAPI). Writes go through [`registry`], which calls the kind's strategy,
 //! [`admission`] and the [`allocators`], to the [`store`]. Authorization and admission read [`live`] caches fed
 //! by the stores' own watches.
 //!

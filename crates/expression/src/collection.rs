@@ -146,7 +146,10 @@ pub(crate) fn identity(item: &Value<'_>, list_type: &ListType) -> Result<String,
 }
 
 fn element(decl: &DeclType) -> &DeclType {
-    decl.element().map_or_else(|| DeclType::dynamic_ref(), |element| element)
+    match decl.element() {
+        Some(element) => element,
+        None => DeclType::dynamic_ref(),
+    }
 }
 
 /// A map, or an object.

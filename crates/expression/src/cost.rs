@@ -109,7 +109,9 @@ pub(crate) fn charge(cost: Cost, args: &[Value<'_>], result: Option<&Value<'_>>)
         }
         Cost::Format => traversal(size(1).saturating_add(1)).saturating_mul(factor(size(0), PATTERN)),
         Cost::Product(times) => size(0).saturating_mul(size(1)).saturating_mul(times).saturating_add(1),
-        Cost::Range => u64::try_from(args.first().and_then(Value::as_int).unwrap_or(0)).unwrap_or(0).saturating_add(LIST + 1),
+        Cost::Range => {
+            u64::try_from(args.first().and_then(Value::as_int).unwrap_or(0)).unwrap_or(0).saturating_add(LIST + 1)
+        }
         Cost::Slice => length(result).saturating_add(LIST + 1),
         Cost::Copy => size(0).saturating_add(LIST + 1),
         Cost::Flatten => {

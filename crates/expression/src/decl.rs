@@ -177,9 +177,8 @@ impl DeclType {
         match &self.kind {
             Kind::List(below, _) | Kind::Map(below) => below.objects(out),
             Kind::Object(object) => {
-                if out.insert(Arc::clone(&object.name), Arc::clone(self)).is_none() {
-                    object.fields.values().for_each(|field| field.objects(out));
-                }
+                let new = out.insert(Arc::clone(&object.name), Arc::clone(self)).is_none();
+                object.fields.values().filter(|_| new).for_each(|field| field.objects(out));
             }
             _ => {}
         }
@@ -215,7 +214,11 @@ impl<'s> Reader<'s, '_> {
     fn read(&self, schema: &'s Json, root: bool, name: &str, depth: usize) -> Option<Arc<DeclType>> {
         let schema = self.target(schema)?;
         let decl = self.shape(schema, root, name, depth)?;
-        Some(if flag(schema, "nullable") { Arc::new(DeclType { nullable: true, ..Arc::unwrap_or_clone(decl) }) } else { decl })
+        Some(if flag(schema, "nullable") {
+            Arc::new(DeclType { nullable: true, ..Arc::unwrap_or_clone(decl) })
+        } else {
+            decl
+        })
     }
 
     fn shape(&self, schema: &'s Json, root: bool, name: &str, depth: usize) -> Option<Arc<DeclType>> {

@@ -138,10 +138,13 @@ impl Estimator<'_> {
         if test {
             return cost;
         }
-        let composed = matches!(&*operand.expr, Expr::Ident(name) if name == COMPOSED).then(|| self.env.composed_decl(field).cloned());
+        let composed = matches!(&*operand.expr, Expr::Ident(name) if name == COMPOSED)
+            .then(|| self.env.composed_decl(field).cloned());
         let path = match composed {
             Some(decl) => decl.map_or(Path::Lost, Path::At),
-            None => self.step(self.facts[operand.id as usize].path.clone(), |decl| decl.field(field).filter(|_| matches!(decl.kind, Kind::Object(_)))),
+            None => self.step(self.facts[operand.id as usize].path.clone(), |decl| {
+                decl.field(field).filter(|_| matches!(decl.kind, Kind::Object(_)))
+            }),
         };
         self.facts(node).path = path;
         let charged = matches!(self.t(operand), Type::Map(_) | Type::Object(_));
@@ -204,7 +207,10 @@ impl Estimator<'_> {
                     let path = self.step(self.facts[operand.id as usize].path.clone(), DeclType::element);
                     self.facts(node).path = path;
                 }
-                ("_+_(list(A), list(A)) -> list(A)" | "_+_(string, string) -> string" | "_+_(bytes, bytes) -> bytes", _) => {
+                (
+                    "_+_(list(A), list(A)) -> list(A)" | "_+_(string, string) -> string" | "_+_(bytes, bytes) -> bytes",
+                    _,
+                ) => {
                     let entries = parts.iter().map(|part| self.entries(part)).reduce(union).flatten();
                     self.facts(node).entries = entries.or(self.facts[node.id as usize].entries);
                 }

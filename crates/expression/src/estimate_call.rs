@@ -38,7 +38,9 @@ pub(crate) fn estimate(row: &Function, known: &[Known]) -> Estimated {
         Cost::Free => costs(one(0)),
         Cost::One => costs(one(1)),
         Cost::Fixed(n) => costs(one(n)),
-        Cost::Traversal(times) => Estimated { cost: size(0).part(times as f64 * TRAVERSAL), size: converted(row, size(0)) },
+        Cost::Traversal(times) => {
+            Estimated { cost: size(0).part(times as f64 * TRAVERSAL), size: converted(row, size(0)) }
+        }
         Cost::Transform(times) => gives(size(0).part(times as f64 * TRAVERSAL), size(0)),
         Cost::Affix => costs(size(1).part(TRAVERSAL)),
         Cost::Contains => costs(size(0).part(TRAVERSAL) * size(1).part(TRAVERSAL)),
@@ -81,7 +83,8 @@ pub(crate) fn estimate(row: &Function, known: &[Known]) -> Estimated {
         Cost::Copy => allocated(size(0), 1.0),
         Cost::Flatten => allocated(size(0), if known.len() > 1 { literal(known, 1, u64::MAX) as f64 } else { 1.0 }),
         Cost::Pairs(index) => {
-            let texts = row.overload.function == "sort" && matches!(&row.signature.params[0], Type::List(t) if matches!(**t, Type::String | Type::Bytes));
+            let texts = row.overload.function == "sort"
+                && matches!(&row.signature.params[0], Type::List(t) if matches!(**t, Type::String | Type::Bytes));
             allocated(size(index) * size(index), if texts { 2.0 + TRAVERSAL } else { 2.0 })
         }
         Cost::Quote => {
@@ -125,7 +128,9 @@ fn smaller(a: Range, b: Range) -> Range {
 
 /// `==` of values of libraries.
 fn equality(row: &Function, known: &[Known]) -> Option<Range> {
-    let [Known { r#type: Type::Opaque(a), .. }, Known { r#type: Type::Opaque(b), size, .. }] = known else { return None };
+    let [Known { r#type: Type::Opaque(a), .. }, Known { r#type: Type::Opaque(b), size, .. }] = known else {
+        return None;
+    };
     if a != b || row.overload.function != "_==_" {
         return None;
     }

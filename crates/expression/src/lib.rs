@@ -51,12 +51,12 @@ pub use env::Env;
 pub use error::{CompileError, EvalError, Issue};
 pub use escape::escape;
 pub use program::{Evaluation, Program, compile};
-pub use time::Moment;
 pub use size::CostRange;
+pub use time::Moment;
 pub use types::Type;
 pub use value::{Opaque, Text, Value};
 
 #[cfg(test)]
-mod tests;
+mod cost_tests;
 #[cfg(test)]
-mod facts_tests;
+mod tests;

@@ -115,7 +115,7 @@ pub(crate) fn double_to_int(d: f64) -> Result<i64, EvalError> {
 
 /// A double as an unsigned whole number.
 pub(crate) fn double_to_uint(d: f64) -> Result<u64, EvalError> {
-    if d.is_nan() || d < 0.0 || d >= TWO_64 { Err(EvalError::new("unsigned integer overflow")) } else { Ok(d as u64) }
+    if (0.0..TWO_64).contains(&d) { Ok(d as u64) } else { Err(EvalError::new("unsigned integer overflow")) }
 }
 
 /// A double as Go prints it with `%g` and the fewest digits that keep it.

@@ -44,8 +44,8 @@ fn language() {
     check("object.a.map(k, k)", "[\"b\"]");
     check("object.?a.?b.orValue(7) + object.?a.?z.orValue(7)", "8");
     check("object.?a.?b.optMap(x, x + 1).value()", "2");
-    check("[1, ?object.?z, 2].size()", "2");
-    check("{'a': 1, ?'b': object.?z}.size()", "1");
+    check("[object.d, ?object.?z, object.n].size()", "2");
+    check("{'a': object.d, ?'b': object.?z}.size()", "1");
     check("object[?'s'].hasValue() && object.l[?9] == optional.none()", "true");
     check("[1, 2] + [3] == object.l", "true");
     check("{'a': 1, 'b': 2}['b']", "2");
@@ -59,7 +59,10 @@ fn language() {
     check("object.s + 1", "error: no such overload");
     check("object.s.startsWith(object.a)", "error: no such overload: startsWith(string, map)");
     check("object.n == null && object.d == 1.5", "true");
-    check("string(object.d) + type(object.l).size()", "compilation failed: ERROR: <input>:1:41: found no matching overload for 'size' applied to 'type(dyn).()'\n | string(object.d) + type(object.l).size()\n | ........................................^");
+    check(
+        "string(object.d) + type(object.l).size()",
+        "compilation failed: ERROR: <input>:1:41: found no matching overload for 'size' applied to 'type(dyn).()'\n | string(object.d) + type(object.l).size()\n | ........................................^",
+    );
     check("object.l.sum() + object.l.max()", "9");
     check("'2020-01-01T10:00:00Z' == string(timestamp('2020-01-01T10:00:00Z'))", "true");
     check("timestamp('2020-01-01T10:00:00Z').getHours('America/New_York')", "5");
@@ -68,7 +71,10 @@ fn language() {
     check("object.l.sortBy(x, -x)", "[3,2,1]");
     check("'a,b'.split(',').join('-') + 'abc'.substring(1) + 'aXa'.replace('a', 'b')", "\"a-bbcbXb\"");
     check("b'\\xff' + bytes('a') == b'\\xffa'", "true");
-    check("{true: 1}[true] + {1u: 2}[1]", "compilation failed: ERROR: <input>:1:26: found no matching overload for '_[_]' applied to '(map(uint, int), int)'\n | {true: 1}[true] + {1u: 2}[1]\n | .........................^");
+    check(
+        "{true: 1}[true] + {1u: 2}[1]",
+        "compilation failed: ERROR: <input>:1:26: found no matching overload for '_[_]' applied to '(map(uint, int), int)'\n | {true: 1}[true] + {1u: 2}[1]\n | .........................^",
+    );
 }
 
 /// The texts that a real API server gave, or cel-go's own tests record.
@@ -82,23 +88,49 @@ fn compile_errors() {
         assert_eq!(got.err().unwrap_or_default(), expect);
     }
     let operand = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
-    check("self >", &format!("ERROR: <input>:1:7: Syntax error: mismatched input '<EOF>' expecting {operand}\n | self >\n | ......^"));
-    check("1 +", &format!("ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {operand}\n | 1 +\n | ...^"));
+    check(
+        "self >",
+        &format!(
+            "ERROR: <input>:1:7: Syntax error: mismatched input '<EOF>' expecting {operand}\n | self >\n | ......^"
+        ),
+    );
+    check(
+        "1 +",
+        &format!("ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {operand}\n | 1 +\n | ...^"),
+    );
     check("object.", "ERROR: <input>:1:8: Syntax error: no viable alternative at input '.'\n | object.\n | .......^");
-    check("self == 'a'", "ERROR: <input>:1:6: found no matching overload for '_==_' applied to '(int, string)'\n | self == 'a'\n | .....^");
-    check("self > oldSelf", "ERROR: <input>:1:6: found no matching overload for '_>_' applied to '(int, optional_type(int))'\n | self > oldSelf\n | .....^");
+    check(
+        "self == 'a'",
+        "ERROR: <input>:1:6: found no matching overload for '_==_' applied to '(int, string)'\n | self == 'a'\n | .....^",
+    );
+    check(
+        "self > oldSelf",
+        "ERROR: <input>:1:6: found no matching overload for '_>_' applied to '(int, optional_type(int))'\n | self > oldSelf\n | .....^",
+    );
     check("variables.b", "ERROR: <input>:1:10: undefined field 'b'\n | variables.b\n | .........^");
     check("nope + 1", "ERROR: <input>:1:1: undeclared reference to 'nope' (in container '')\n | nope + 1\n | ^");
     check("nope(1)", "ERROR: <input>:1:5: undeclared reference to 'nope' (in container '')\n | nope(1)\n | ....^");
     check("self.x", "ERROR: <input>:1:5: type 'int' does not support field selection\n | self.x\n | ....^");
-    check("a | b", "ERROR: <input>:1:3: Syntax error: token recognition error at: '| '\n | a | b\n | ..^\nERROR: <input>:1:5: Syntax error: extraneous input 'b' expecting <EOF>\n | a | b\n | ....^");
-    check("1 + 2\n3 +", "ERROR: <input>:2:1: Syntax error: mismatched input '3' expecting {<EOF>, '==', '!=', 'in', '<', '<=', '>=', '>', '&&', '||', '[', '.', '-', '?', '+', '*', '/', '%'}\n | 3 +\n | ^");
+    check(
+        "a | b",
+        "ERROR: <input>:1:3: Syntax error: token recognition error at: '| '\n | a | b\n | ..^\nERROR: <input>:1:5: Syntax error: extraneous input 'b' expecting <EOF>\n | a | b\n | ....^",
+    );
+    check(
+        "1 + 2\n3 +",
+        "ERROR: <input>:2:1: Syntax error: mismatched input '3' expecting {<EOF>, '==', '!=', 'in', '<', '<=', '>=', '>', '&&', '||', '[', '.', '-', '?', '+', '*', '/', '%'}\n | 3 +\n | ^",
+    );
     check("(1 + 2", "ERROR: <input>:1:7: Syntax error: missing ')' at '<EOF>'\n | (1 + 2\n | ......^");
     check("as", "ERROR: <input>:1:1: reserved identifier: as\n | as\n | ^");
     check("has(self)", "ERROR: <input>:1:5: invalid argument to has() macro\n | has(self)\n | ....^");
     check("[1].all(1, true)", "ERROR: <input>:1:9: argument must be a simple name\n | [1].all(1, true)\n | ........^");
-    check("[1].all(x, x)", "ERROR: <input>:1:12: expected type 'bool' but found 'int'\n | [1].all(x, x)\n | ...........^");
-    check("self.all(x, true)", "ERROR: <input>:1:1: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | self.all(x, true)\n | ^");
+    check(
+        "[1].all(x, x)",
+        "ERROR: <input>:1:12: expected type 'bool' but found 'int'\n | [1].all(x, x)\n | ...........^",
+    );
+    check(
+        "self.all(x, true)",
+        "ERROR: <input>:1:1: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | self.all(x, true)\n | ^",
+    );
     check("[1, 'a']", "ERROR: <input>:1:5: expected type 'int' but found 'string'\n | [1, 'a']\n | ....^");
     check("'a'.matches('[')", "ERROR: <input>:1:13: invalid matches argument\n | 'a'.matches('[')\n | ............^");
     check("duration('1x')", "ERROR: <input>:1:10: invalid duration argument\n | duration('1x')\n | .........^");
@@ -145,7 +177,10 @@ struct Names;
 
 impl Authorizer for Names {
     fn authorize(&self, attributes: &Attributes) -> Decision {
-        Decision { allowed: attributes.user.name == "u" && attributes.resource == "pods" && attributes.verb == "get", ..Decision::default() }
+        Decision {
+            allowed: attributes.user.name == "u" && attributes.resource == "pods" && attributes.verb == "get",
+            ..Decision::default()
+        }
     }
 }
 
@@ -179,10 +214,18 @@ fn hostile() {
     assert_eq!(eval(&shared, &object), "error: operation cancelled: actual cost limit exceeded");
     let printed = format!("'%s'.format([[[1]]{}])", ".map(x, [x, x])".repeat(40));
     assert_eq!(eval(&printed, &object), "error: operation cancelled: actual cost limit exceeded");
-    assert_eq!(eval("object.s.replace('', object.s)", &object), "error: operation cancelled: actual cost limit exceeded");
-    assert_eq!(eval("lists.range(1000000000).size()", &object), "error: operation cancelled: actual cost limit exceeded");
+    assert_eq!(
+        eval("object.s.replace('', object.s)", &object),
+        "error: operation cancelled: actual cost limit exceeded"
+    );
+    assert_eq!(
+        eval("lists.range(1000000000).size()", &object),
+        "error: operation cancelled: actual cost limit exceeded"
+    );
     let limit = "compilation failed: ERROR: <input>:-1:0: expression recursion limit exceeded: 250";
-    for text in ["(".repeat(5000), format!("1{}", " + 1".repeat(300)), format!("object{}", ".a".repeat(300)), "[".repeat(5000)] {
+    for text in
+        ["(".repeat(5000), format!("1{}", " + 1".repeat(300)), format!("object{}", ".a".repeat(300)), "[".repeat(5000)]
+    {
         assert_eq!(eval(&text, &object), limit);
     }
     assert_eq!(eval(&format!("{}1{}", "(".repeat(240), ")".repeat(240)), &object), "1");

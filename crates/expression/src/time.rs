@@ -124,8 +124,10 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<Moment> {
     }
     let day = Date::new(number(0..4)?, number(5..7)? as i8, number(8..10)? as i8).ok()?;
     let (fraction, offset) = zone_part(text.get(19..)?)?;
-    let time = jiff::civil::Time::new(number(11..13)? as i8, number(14..16)? as i8, number(17..19)? as i8, fraction).ok()?;
-    let since = day.to_datetime(time).duration_since(DateTime::from_parts(date(1970, 1, 1), jiff::civil::time(0, 0, 0, 0)));
+    let time =
+        jiff::civil::Time::new(number(11..13)? as i8, number(14..16)? as i8, number(17..19)? as i8, fraction).ok()?;
+    let since =
+        day.to_datetime(time).duration_since(DateTime::from_parts(date(1970, 1, 1), jiff::civil::time(0, 0, 0, 0)));
     let moment = Moment::from_nanos(since.as_nanos() - i128::from(offset) * i128::from(SECOND))?;
     Some(Moment { offset, ..moment })
 }
@@ -152,7 +154,9 @@ fn zone_part(rest: &str) -> Option<(i32, i32)> {
         _ => return None,
     };
     let (hours, minutes) = rest[1..].split_once(':')?;
-    let two = |text: &str| (text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse::<i32>().ok()).flatten();
+    let two = |text: &str| {
+        (text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse::<i32>().ok()).flatten()
+    };
     let (hours, minutes) = (two(hours)?, two(minutes)?);
     (hours < 24 && minutes < 60).then_some((fraction, sign * (hours * 3600 + minutes * 60)))
 }
@@ -205,7 +209,12 @@ fn worded(text: &str) -> Option<i64> {
         let end = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
         let unit = tail[..end].to_lowercase().replace('\u{b5}', "u");
         rest = &tail[end..];
-        let found = NAMES.iter().find(|(short, long, _)| unit == *short || unit.starts_with(long) || (unit == "hr" && *short == "h") || (unit == "wk" && *short == "w"));
+        let found = NAMES.iter().find(|(short, long, _)| {
+            unit == *short
+                || unit.starts_with(long)
+                || (unit == "hr" && *short == "h")
+                || (unit == "wk" && *short == "w")
+        });
         if let Some((_, _, nanos)) = found {
             total = Some(number.parse::<i64>().ok()?.checked_mul(*nanos)?.checked_add(total.unwrap_or(0))?);
         }

@@ -13,9 +13,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 /// A value of an expression.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Value<'a> {
     /// `null`
+    #[default]
     Null,
     /// A boolean.
     Bool(bool),
@@ -222,12 +223,6 @@ impl<'a> Value<'a> {
             Self::Opaque(value) => value.size(),
             _ => 1,
         }
-    }
-}
-
-impl Default for Value<'_> {
-    fn default() -> Self {
-        Self::Null
     }
 }
 

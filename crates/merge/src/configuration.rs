@@ -13,9 +13,7 @@ pub fn merge_configuration(
     facts: &dyn Facts,
 ) -> Result<Value, String> {
     let typed = Typed { facts, schema };
-    typed
-        .validate(configuration)
-        .map_err(|why| format!("failed to convert patch object to typed object: {why}"))?;
+    typed.validate(configuration).map_err(|why| format!("failed to convert patch object to typed object: {why}"))?;
     let atomics = typed.atomics(configuration);
     if !atomics.is_empty() {
         let list = atomics.join(", ");

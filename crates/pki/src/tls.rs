@@ -156,7 +156,7 @@ mod tests {
         let client = ca.issue_client("admin", &["system:masters"]).expect("client");
         assert!(server_config(&server, &[ca.cert_pem()]).is_ok());
         assert!(client_config(&[ca.cert_pem()], Some(&client)).is_ok());
-        let mixed = Identity { cert_pem: server.cert_pem, key_pem: client.key_pem };
+        let mixed = Identity { cert_pem: server.cert_pem.clone(), key_pem: client.key_pem };
         assert!(server_config(&mixed, &[]).is_err(), "a key of another certificate is refused");
         assert!(server_config_asking(&server, &[ca.cert_pem()]).is_ok());
     }

@@ -156,7 +156,8 @@ impl Errors {
     }
     /// `Invalid value` with a value printed in another order or shape than its JSON.
     pub fn invalid_printed(&mut self, path: &Path<'_>, printed: &str, detail: &str) {
-        let message = format!("Invalid value: {printed}: {detail}");
+        let colon = if detail.is_empty() { "" } else { ": " };
+        let message = format!("Invalid value: {printed}{colon}{detail}");
         self.0.push(Cause { kind: CauseType::FieldValueInvalid, field: path.to_string(), message });
     }
     /// `Invalid value` with a struct printed as Go prints its internal type.
@@ -221,6 +222,12 @@ impl Errors {
             self.invalid(path, new.clone(), IMMUTABLE);
         }
         same
+    }
+    /// As [`Errors::immutable`] for a text that Go holds without a pointer: absent is empty.
+    pub fn immutable_text(&mut self, path: &Path<'_>, new: &Value, old: &Value) {
+        if new.as_str().unwrap_or("") != old.as_str().unwrap_or("") {
+            self.invalid(path, new.as_str().unwrap_or(""), IMMUTABLE);
+        }
     }
     /// The errors when there are none yet.
     pub fn is_empty(&self) -> bool {

@@ -39,6 +39,11 @@ impl Strategy for RuntimeClass {
         false
     }
 
+    /// Its finalizers are not held against the standard ones.
+    fn is_built_in(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         match obj.text("handler") {
@@ -47,7 +52,8 @@ impl Strategy for RuntimeClass {
         }
         if obj.at("overhead").has("podFixed") {
             let limits = json!({"limits": obj.at("overhead").at("podFixed")});
-            requirements(&mut errors, &limits, &[], &Path::root("overhead.podFixed"), container_resource_name);
+            // named after the form in which upstream checks it
+            requirements(&mut errors, &limits, &[], &Path::root("overhead"), container_resource_name);
         }
         let (scheduling, path) = (obj.at("scheduling"), Path::root("scheduling"));
         metadata::labels(&mut errors, scheduling.at("nodeSelector"), &path.field("nodeSelector"));
@@ -55,7 +61,9 @@ impl Strategy for RuntimeClass {
         tolerations(&mut errors, list, &path.field("tolerations"));
         for (i, toleration) in list.iter().enumerate() {
             if list[..i].contains(toleration) {
-                errors.duplicate(&path.field("tolerations").index(i), toleration.clone());
+                let schema = "io.k8s.api.core.v1.Toleration";
+                let printed = schema::internal_json(schema, toleration, schema::Layout::Compact);
+                errors.duplicate_printed(&path.field("tolerations").index(i), &printed);
             }
         }
         errors.0

@@ -1,10 +1,11 @@
 //! `resource.k8s.io`: dynamic resource allocation. Expressions are checked for presence only.
 
+mod device;
 mod selector;
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, go_struct, items_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, Path, items_mut, map_mut, same, set_default};
 use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -20,6 +21,8 @@ pub struct ResourceClaimTemplate;
 /// Resource slices.
 pub struct ResourceSlice;
 
+const CLAIM_SPEC: &str = "io.k8s.api.resource.v1.ResourceClaimSpec";
+const TEMPLATE_SPEC: &str = "io.k8s.api.resource.v1.ResourceClaimTemplateSpec";
 const SPEC: Path<'_> = Path::root("spec");
 const CLASS_COLUMNS: &[Column] = &[NAME, AGE];
 const CLAIM_COLUMNS: &[Column] = &[
@@ -56,6 +59,14 @@ impl Strategy for DeviceClass {
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         selector::check(&mut errors, obj.at("spec"), &SPEC.field("selectors"));
+        let configs = SPEC.field("config");
+        for (i, config) in obj.at("spec").list("config").iter().enumerate() {
+            device::configuration(&mut errors, config, &configs.index(i));
+        }
+        let name = obj.at("spec").at("extendedResourceName");
+        if name.as_str().is_some_and(|name| !crate::core::quantities::is_extended(name)) {
+            errors.invalid(&SPEC.field("extendedResourceName"), name.clone(), "must be a valid extended resource name");
+        }
         errors.0
     }
 
@@ -78,6 +89,10 @@ impl Strategy for ResourceClaim {
         obj["status"] = json!({});
     }
 
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Both
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         claim_spec(&mut errors, obj.at("spec"), &SPEC);
@@ -87,7 +102,7 @@ impl Strategy for ResourceClaim {
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         if !same(new.at("spec"), old.at("spec")) {
-            errors.invalid_printed(&SPEC, &print_claim(new.at("spec")), crate::field::IMMUTABLE);
+            errors.invalid_struct(&SPEC, CLAIM_SPEC, new.at("spec"), crate::field::IMMUTABLE);
         }
         errors.0
     }
@@ -141,10 +156,7 @@ impl Strategy for ResourceClaimTemplate {
         let mut errors = Errors::default();
         let spec = new.at("spec");
         if !same(spec, old.at("spec")) {
-            let labels = spec.at("metadata").at("labels");
-            let labels = if labels.is_null() { String::new() } else { format!("\"labels\":{labels},") };
-            let printed = format!("{{{labels}\"Spec\":{}}}", print_claim(spec.at("spec")));
-            errors.invalid_printed(&SPEC, &printed, crate::field::IMMUTABLE);
+            errors.invalid_struct(&SPEC, TEMPLATE_SPEC, spec, crate::field::IMMUTABLE);
         }
         errors.0
     }
@@ -169,10 +181,7 @@ impl Strategy for ResourceSlice {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        match spec.text("driver") {
-            "" => errors.required(&SPEC.field("driver"), ""),
-            name => errors.invalid_each(&SPEC.field("driver"), name, names::dns1123_subdomain(name, false)),
-        }
+        device::driver_name(&mut errors, spec.text("driver"), &SPEC.field("driver"));
         let (pool, path) = (spec.at("pool"), SPEC.field("pool"));
         match pool.text("name") {
             "" => errors.required(&path.field("name"), ""),
@@ -191,10 +200,7 @@ impl Strategy for ResourceSlice {
         let devices = SPEC.field("devices");
         for (i, device) in spec.list("devices").iter().enumerate() {
             let (item, name) = (devices.index(i), device.text("name"));
-            match name {
-                "" => errors.required(&item.field("name"), ""),
-                name => errors.invalid_each(&item.field("name"), name, names::dns1123_label(name, false)),
-            }
+            device::device(&mut errors, device, spec.flag("perDeviceNodeSelection"), &item);
             if spec.list("devices")[..i].iter().any(|d| d.text("name") == name) {
                 errors.duplicate(&item, name);
             }
@@ -242,6 +248,9 @@ fn placement(errors: &mut Errors, spec: &Value) {
         spec.flag("allNodes"),
         spec.flag("perDeviceNodeSelection"),
     ];
+    if spec.at("allNodes") == &Value::Bool(false) {
+        errors.invalid(&SPEC.field("allNodes"), false, "must be either unset or set to true");
+    }
     let node = spec.text("nodeName");
     if !node.is_empty() {
         errors.invalid_each(&SPEC.field("nodeName"), node, names::dns1123_subdomain(node, false));
@@ -283,13 +292,7 @@ fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
     for (i, request) in requests.iter().enumerate() {
         let (item, name) = (list.index(i), request.text("name"));
-        match name {
-            "" => errors.required(&item.field("name"), ""),
-            name => errors.invalid_each(&item.field("name"), name, names::dns1123_label(name, false)),
-        }
-        if !name.is_empty() && requests[..i].iter().any(|r| r.text("name") == name) {
-            errors.duplicate(&item, name);
-        }
+        errors.invalid_each(&item.field("name"), name, names::dns1123_label(name, false));
         let (exactly, first) = (request.at("exactly"), request.list("firstAvailable"));
         match (exactly.is_null(), first.is_empty()) {
             (true, true) => errors.required(&item, "exactly one of `exactly` or `firstAvailable` is required"),
@@ -304,6 +307,21 @@ fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
             }
         }
     }
+    for (i, request) in requests.iter().enumerate() {
+        let name = request.text("name");
+        if requests[..i].iter().any(|r| r.text("name") == name) {
+            errors.duplicate(&list.index(i), name);
+        }
+    }
+    let configs = path.field("config");
+    for (i, config) in devices.list("config").iter().enumerate() {
+        let item = configs.index(i);
+        let names_path = item.field("requests");
+        for (j, name) in config.texts("requests").into_iter().enumerate() {
+            request_name(errors, name, requests, &names_path.index(j));
+        }
+        device::configuration(errors, config, &item);
+    }
     let list = path.field("constraints");
     for (i, constraint) in devices.list("constraints").iter().enumerate() {
         let item = list.index(i);
@@ -311,14 +329,12 @@ fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         for (j, name) in constraint.texts("requests").into_iter().enumerate() {
             request_name(errors, name, requests, &names_path.index(j));
         }
-        let attribute = constraint.text("matchAttribute");
-        let at = item.field("matchAttribute");
-        match attribute {
-            "" => errors.required(&at, "name required"),
-            text if !text.contains('/') => {
-                errors.invalid(&at, text, "a fully qualified name must be a domain and a name separated by a slash");
+        match ["matchAttribute", "distinctAttribute"].into_iter().find(|field| constraint.has(field)) {
+            Some(field) => device::full_name(errors, constraint.text(field), &item.field(field)),
+            None => {
+                let text = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
+                errors.required(&item, text);
             }
-            _ => {}
         }
     }
 }
@@ -341,6 +357,10 @@ fn device_request(errors: &mut Errors, request: &Value, path: &Path<'_>) {
         name => errors.invalid_each(&path.field("deviceClassName"), name, names::dns1123_subdomain(name, false)),
     }
     selector::check(errors, request, &path.field("selectors"));
+    let tolerations = path.field("tolerations");
+    for (i, toleration) in request.list("tolerations").iter().enumerate() {
+        device::toleration(errors, toleration, &tolerations.index(i));
+    }
     let count = request.int("count").unwrap_or(0);
     match request.text("allocationMode") {
         "All" if count != 0 => {
@@ -351,32 +371,4 @@ fn device_request(errors: &mut Errors, request: &Value, path: &Path<'_>) {
         "ExactCount" => {}
         other => errors.not_supported(&path.field("allocationMode"), other, &["All", "ExactCount"]),
     }
-}
-
-/// A claim's spec as Go prints it.
-fn print_claim(spec: &Value) -> String {
-    let devices = spec.at("devices");
-    let print = |r: &Value| {
-        let e = r.at("exactly");
-        let exactly = match e.is_null() {
-            true => "null".into(),
-            false => go_struct(&[
-                ("DeviceClassName", e.at("deviceClassName").clone()),
-                ("Selectors", e.at("selectors").clone()),
-                ("AllocationMode", e.at("allocationMode").clone()),
-                ("Count", e.at("count").clone()),
-                ("AdminAccess", e.at("adminAccess").clone()),
-                ("Tolerations", e.at("tolerations").clone()),
-                ("Capacity", e.at("capacity").clone()),
-            ]),
-        };
-        format!("{{\"Name\":{},\"Exactly\":{exactly},\"FirstAvailable\":{}}}", r.at("name"), r.at("firstAvailable"))
-    };
-    let requests: Vec<String> = devices.list("requests").iter().map(print).collect();
-    let requests = if requests.is_empty() { "null".into() } else { format!("[{}]", requests.join(",")) };
-    format!(
-        "{{\"Devices\":{{\"Requests\":{requests},\"Constraints\":{},\"Config\":{}}}}}",
-        devices.at("constraints"),
-        devices.at("config")
-    )
 }

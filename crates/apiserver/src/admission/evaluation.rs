@@ -4,8 +4,8 @@ use super::Attributes;
 use super::authorizer::{self, ServerAuthorizer};
 use super::review::{self, Shown};
 use crate::registry::Resource;
-use api::{Gvk, Object};
 use crate::server::ApiServer;
+use api::{Gvk, Object};
 use expression::library::authorizer as library;
 use expression::{Bindings, Program, Value};
 use resources::admissionregistration::expressions::{Compiler, Gives};
@@ -16,8 +16,7 @@ use std::sync::Arc;
 pub const MATCH_BUDGET: u64 = expression::limits::RUNTIME_CEL_COST_BUDGET_MATCH_CONDITIONS;
 /// What the expressions of one policy may cost.
 pub const BUDGET: u64 = expression::limits::RUNTIME_CEL_COST_BUDGET;
-const EXHAUSTED: &str =
-    "validation failed due to running out of cost budget, no further validation rules will be run";
+const EXHAUSTED: &str = "validation failed due to running out of cost budget, no further validation rules will be run";
 
 /// An expression, or why it is none.
 pub struct Compiled {
@@ -47,12 +46,7 @@ pub struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     /// The inputs of a request about `resource`, shown as `kind`.
-    pub fn new(
-        server: &ApiServer,
-        a: &Attributes<'_>,
-        (resource, kind): (&Resource, &Gvk),
-        shown: &'a Shown,
-    ) -> Self {
+    pub fn new(server: &ApiServer, a: &Attributes<'_>, (resource, kind): (&Resource, &Gvk), shown: &'a Shown) -> Self {
         let (asked, user) = (ServerAuthorizer::new(server), authorizer::user(&a.request.user));
         let about = library::Attributes {
             group: a.resource.group.clone(),

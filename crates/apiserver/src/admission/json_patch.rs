@@ -53,9 +53,9 @@ fn describe(operation: &Value) -> Failure {
         "replace" => {
             Failure::Operation(format!("replace operation does not apply: doc is missing path: {path}: missing value"))
         }
-        op @ ("move" | "copy") => {
-            Failure::Operation(format!("{op} operation does not apply: doc is missing from path: {from}: missing value"))
-        }
+        op @ ("move" | "copy") => Failure::Operation(format!(
+            "{op} operation does not apply: doc is missing from path: {from}: missing value"
+        )),
         odd => Failure::Operation(format!("Unexpected kind: {odd}")),
     }
 }

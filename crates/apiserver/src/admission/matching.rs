@@ -53,9 +53,10 @@ impl Rule {
         any(&self.groups, &resource.group)
             && any(&self.versions, &resource.version)
             && any(&self.operations, a.operation.word())
-            && self.resources.iter().any(|(name, sub)| {
-                (name == "*" || *name == resource.resource) && (sub == "*" || sub == a.subresource)
-            })
+            && self
+                .resources
+                .iter()
+                .any(|(name, sub)| (name == "*" || *name == resource.resource) && (sub == "*" || sub == a.subresource))
             && self.is_of_scope(a)
             && (self.names.is_empty() || self.names.iter().any(|name| name == a.name))
     }
@@ -91,7 +92,7 @@ pub fn equivalents(server: &ApiServer, a: &Attributes<'_>) -> Vec<Arc<Resource>>
     let all = server.registry().all();
     let mut found: Vec<Arc<Resource>> = all
         .iter()
-        .filter(|r| Arc::ptr_eq(&r.store, &a.resource.store) && !is_same(r))
+        .filter(|r| r.store.spec().prefix == a.resource.store.spec().prefix && !is_same(r))
         .filter(|r| a.subresource.is_empty() || r.subresource(a.subresource).is_some())
         .cloned()
         .collect();

@@ -254,11 +254,7 @@ fn name_by_prefix(attributes: &Attributes<'_>, object: &Object, mut status: Stat
 }
 
 /// Runs the validating side; a deletion, which has no object, is shown to mutating webhooks first.
-pub async fn validate(
-    server: &ApiServer,
-    attributes: &Attributes<'_>,
-    object: Option<&Object>,
-) -> Result<(), Status> {
+pub async fn validate(server: &ApiServer, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
     let begun = Instant::now();
     let outcome = validate_all(server, attributes, object).await;
     metrics::step(attributes, "validate", &outcome, begun.elapsed());

@@ -189,7 +189,7 @@ async fn run(
     let namespace = namespace(server, a).await?;
     for invocation in invocations {
         let version = Version::new(a, invocation.resource);
-        let mut shown = show(a, &version, Some(object))?;
+        let mut shown = show(a, &version, Some(object)).await?;
         let policy = &invocation.policy.policy;
         let inputs = Inputs::new(server, a, (invocation.resource, &version.kind), &shown);
         let inputs = inputs.with_params(invocation.params.as_ref()).with_variables(&policy.variables);
@@ -219,7 +219,7 @@ async fn run(
         }
         let changed = shown.object != before;
         if let (true, Some(mutated)) = (changed, shown.object) {
-            version.take_back(a, mutated, object);
+            version.take_back(a, mutated, object).await?;
         }
         remember(a, |r| {
             if changed {

@@ -88,7 +88,7 @@ async fn call(
     place: &str,
 ) -> Result<bool, Failure> {
     let version = Version::new(a, resource);
-    let shown = show(a, &version, object.as_deref()).map_err(Failure::Refused)?;
+    let shown = show(a, &version, object.as_deref()).await.map_err(Failure::Refused)?;
     let verdict = hook.call(server, a, (resource, &version), &shown, true).await?;
     if verdict.patch.is_empty() {
         return Ok(false);
@@ -105,11 +105,12 @@ async fn call(
     };
     let mut patched = json_patch::apply(&before, &patch).map_err(|e| internal(e.text().to_owned()))?;
     version.decode(a, &mut patched).map_err(Failure::Refused)?;
-    let facts = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch, "patchType": "JSONPatch"});
+    let facts =
+        json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch, "patchType": "JSONPatch"});
     a.request.annotate(&format!("{PATCH}{place}"), facts.to_string());
     let changed = patched != before;
     if changed {
-        version.take_back(a, patched, object);
+        version.take_back(a, patched, object).await.map_err(Failure::Refused)?;
     }
     Ok(changed)
 }

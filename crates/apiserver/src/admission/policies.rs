@@ -99,7 +99,9 @@ impl Policy {
     pub fn param_resource(&self, server: &ApiServer) -> Result<Option<Arc<Resource>>, String> {
         let Some((api_version, kind)) = &self.param_kind else { return Ok(None) };
         let version = api::GroupVersion::parse(api_version);
-        let version = version.ok_or_else(|| format!("failed to parse paramKind APIVersion: unexpected GroupVersion string: {api_version}"))?;
+        let version = version.ok_or_else(|| {
+            format!("failed to parse paramKind APIVersion: unexpected GroupVersion string: {api_version}")
+        })?;
         let resource = server.registry().of_kind(&version.group, &version.version, kind);
         let shown = format!("{}/{}, Kind={kind}", version.group, version.version);
         resource.map(Some).ok_or_else(|| format!("failed to find resource referenced by paramKind: '{shown}'"))
@@ -152,9 +154,13 @@ impl Binding {
         let of = &self.param_ref;
         let namespace = match (resource.namespaced, of.text("namespace"), a.namespace_name()) {
             (false, "", _) => "",
-            (false, ..) => return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into()),
+            (false, ..) => {
+                return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into());
+            }
             (true, "", "") => {
-                return Err("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
+                return Err(
+                    "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into()
+                );
             }
             (true, "", of_request) => of_request,
             (true, named, _) => named,

@@ -112,7 +112,9 @@ async fn binding(
     }
     let user = shown(user);
     let unknown = |what: String| {
-        format!("unable to {what} to determine minimum required permissions and user {user} does not have {verb:?} permission for all groups, versions and resources")
+        format!(
+            "unable to {what} to determine minimum required permissions and user {user} does not have {verb:?} permission for all groups, versions and resources"
+        )
     };
     let why = match (&policy, target.is_resolved || kind.is_null()) {
         (None, _) => unknown(format!("get policy {}", spec.text("policyName"))),

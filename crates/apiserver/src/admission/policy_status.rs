@@ -133,8 +133,7 @@ fn resources(server: &ApiServer, spec: &Value) -> Vec<Arc<Resource>> {
         if groups.iter().chain(&versions).any(|text| text.contains('*')) {
             continue;
         }
-        let plain: Vec<&str> =
-            rule.texts("resources").into_iter().filter(|text| !text.contains(['*', '/'])).collect();
+        let plain: Vec<&str> = rule.texts("resources").into_iter().filter(|text| !text.contains(['*', '/'])).collect();
         let all = groups.iter().flat_map(|g| versions.iter().flat_map(|v| plain.iter().map(|r| (*g, *v, *r))));
         for resource in all.filter_map(|(g, v, r)| server.registry().get(g, v, r)) {
             let key = (resource.group.clone(), resource.version.clone(), resource.kind.clone());

@@ -172,7 +172,11 @@ mod tests {
         check(true, json!({"uid": "u", "allowed": true}), Ok(true));
         check(true, json!(null), Err("webhook response was absent"));
         check(true, json!({"uid": "x"}), Err("expected response.uid=\"u\", got \"x\""));
-        check(true, json!({"uid": "u", "patch": "W10="}), Err("webhook returned response.patch but not response.patchType"));
+        check(
+            true,
+            json!({"uid": "u", "patch": "W10="}),
+            Err("webhook returned response.patch but not response.patchType"),
+        );
         check(false, json!({"uid": "u", "patch": "W10="}), Err("validating webhook may not return response.patch"));
         check(true, json!({"uid": "u", "allowed": true, "patch": "W10=", "patchType": "JSONPatch"}), Ok(true));
     }

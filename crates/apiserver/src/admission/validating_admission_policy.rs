@@ -186,7 +186,7 @@ impl Validating {
             let namespace = namespace(server, a).await?;
             for params in &params {
                 let version = Version::new(a, resource);
-                let shown = show(a, &version, object)?;
+                let shown = show(a, &version, object).await?;
                 let inputs = Inputs::new(server, a, (resource, &version.kind), &shown);
                 let inputs = inputs.with_namespace(namespace.clone()).with_params(params.as_ref());
                 let outcome = self.evaluate(&inputs.with_variables(&policy.variables));

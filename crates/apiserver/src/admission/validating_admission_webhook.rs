@@ -43,7 +43,7 @@ fn one<'a>(
 ) -> BoxFuture<'a, Result<(), Status>> {
     Box::pin(async move {
         let version = Version::new(a, resource);
-        let shown = show(a, &version, object)?;
+        let shown = show(a, &version, object).await?;
         match hook.call(server, a, (resource, &version), &shown, false).await {
             Ok(_) => Ok(()),
             Err(Failure::Refused(status)) => Err(status),

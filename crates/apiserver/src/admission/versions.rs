@@ -48,7 +48,7 @@ impl<'a> Version<'a> {
     }
 
     /// Shows an object.
-    pub fn show(&self, a: &Attributes<'_>, object: &Object) -> Result<Object, Status> {
+    pub async fn show(&self, a: &Attributes<'_>, object: &Object) -> Result<Object, Status> {
         let mut shown = match self.form {
             Form::Scale => return scale::show(a.resource, object),
             Form::Other => object.clone(),
@@ -57,7 +57,7 @@ impl<'a> Version<'a> {
                 if let Some(conversion) = self.resource.convert {
                     (conversion.from_stored)(&mut stored);
                 }
-                stored
+                translated(self.resource, stored).await?
             }
         };
         self.set_type(&mut shown);
@@ -103,7 +103,7 @@ impl<'a> Version<'a> {
     }
 
     /// Gives a changed object back in the version of the request.
-    pub fn take_back(&self, a: &Attributes<'_>, shown: Object, object: &mut Object) {
+    pub async fn take_back(&self, a: &Attributes<'_>, shown: Object, object: &mut Object) -> Result<(), Status> {
         match self.form {
             Form::Scale => {
                 let replicas = shown.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
@@ -115,9 +115,19 @@ impl<'a> Version<'a> {
                 if let Some(conversion) = a.resource.convert {
                     (conversion.from_stored)(&mut stored);
                 }
+                stored = translated(a.resource, stored).await?;
                 a.resource.set_type(&mut stored);
                 *object = stored;
             }
         }
+        Ok(())
+    }
+}
+
+/// A custom object in the version of its resource, by the webhook of its definition where it has one.
+async fn translated(to: &Resource, object: Object) -> Result<Object, Status> {
+    match to.custom {
+        Some(_) => to.store.translated(object).await.map_err(|status| Status::internal(status.message)),
+        None => Ok(object),
     }
 }

@@ -104,7 +104,7 @@ impl Webhook {
             return Ok(Some(resource));
         }
         let version = Version::new(a, resource);
-        let shown = show(a, &version, object)?;
+        let shown = show(a, &version, object).await?;
         let inputs = Inputs::new(server, a, (resource, &version.kind), &shown);
         match self.conditions.evaluate(&inputs) {
             Matched::Yes => Ok(Some(resource)),
@@ -170,9 +170,13 @@ impl Webhook {
 }
 
 /// The objects of a request in a version.
-pub fn show(a: &Attributes<'_>, version: &Version<'_>, object: Option<&Object>) -> Result<Shown, Status> {
-    Ok(Shown {
-        object: object.map(|o| version.show(a, o)).transpose()?,
-        old: a.old.map(|o| version.show(a, o)).transpose()?,
-    })
+pub async fn show(a: &Attributes<'_>, version: &Version<'_>, object: Option<&Object>) -> Result<Shown, Status> {
+    let mut shown = Shown { object: None, old: None };
+    if let Some(object) = object {
+        shown.object = Some(version.show(a, object).await?);
+    }
+    if let Some(old) = a.old {
+        shown.old = Some(version.show(a, old).await?);
+    }
+    Ok(shown)
 }

@@ -28,6 +28,7 @@ pub fn update(allocators: &Allocators, new: &mut Object, old: &Object, dry_run: 
 }
 
 fn allocate(allocators: &Allocators, service: &mut Object, old: &Object, dry_run: bool) -> Result<Allocation, Status> {
+    keep(service, old);
     let mut allocation = Allocation::of(&allocators.pools);
     let mut causes = families(allocators, service, old);
     if causes.is_empty() {
@@ -47,6 +48,34 @@ fn allocate(allocators: &Allocators, service: &mut Object, old: &Object, dry_run
         return Ok(allocation);
     }
     Err(Status::invalid("", "Service", meta::name(service), &causes))
+}
+
+/// Gives a changed service back what it had been given and does not name.
+fn keep(service: &mut Object, old: &Object) {
+    let addressed = |s: &Object| s.is_object() && text(s, "type") != "ExternalName";
+    if addressed(service) && addressed(old) && text(service, "clusterIP").is_empty() && cluster_ips(service).is_empty() {
+        let spec = meta::field_mut(service, "spec");
+        for field in ["clusterIP", "clusterIPs"] {
+            if let Some(value) = old.pointer("/spec").and_then(|s| s.get(field)) {
+                spec.insert(field.into(), value.clone());
+            }
+        }
+    }
+    let ported = |s: &Object| matches!(text(s, "type"), "NodePort" | "LoadBalancer");
+    if !ported(service) || !ported(old) {
+        return;
+    }
+    let list = |s: &Object| s.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
+    let (mut used, before) = (node_ports(service), list(old));
+    let ports = meta::field_mut(service, "spec").get_mut("ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten().filter(|p| p.get("nodePort").and_then(Value::as_u64).unwrap_or(0) == 0) {
+        let same = |p: &&Value| p.get("port") == port.get("port") && p.get("protocol") == port.get("protocol");
+        let had = before.iter().find(same).and_then(|p| p.get("nodePort")).and_then(Value::as_u64).unwrap_or(0);
+        if had != 0 && !used.contains(&had) {
+            used.push(had);
+            port["nodePort"] = had.into();
+        }
+    }
 }
 
 fn text<'a>(service: &'a Object, field: &str) -> &'a str {

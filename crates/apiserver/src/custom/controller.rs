@@ -289,44 +289,72 @@ pub fn mark_as_terminating(resource: &Resource, object: &mut Object, now: Timest
     true
 }
 
-/// Removes the instances of a deleted definition, and then its finalizer.
-async fn clean_up(server: Weak<ApiServer>, store: Arc<ObjectStore>, name: String) {
-    let terminating = |done: bool| {
-        move |_: &_, mut object: Object| {
-            let finalizers = meta::finalizers(&object);
-            if !meta::is_deleting(&object) || !finalizers.contains(&FINALIZER) {
-                return Ok(Update::Keep);
-            }
-            if !done {
+/// How far the removal of instances has come.
+#[derive(Clone)]
+enum Removal {
+    Begun,
+    Failed(String),
+    Done,
+}
+
+impl Removal {
+    /// Says so on the definition, and lets go of it at the end.
+    fn tell(self, mut object: Object) -> Update {
+        let finalizers = meta::finalizers(&object);
+        if !meta::is_deleting(&object) || !finalizers.contains(&FINALIZER) {
+            return Update::Keep;
+        }
+        match self {
+            Self::Begun => {
                 let why = "CustomResource deletion is in progress";
                 set_condition(&mut object, "Terminating", true, "InstanceDeletionInProgress", why);
-                return Ok(Update::Write(object));
+                Update::Write(object)
             }
-            let rest: Vec<Value> = finalizers.into_iter().filter(|f| *f != FINALIZER).map(Value::from).collect();
-            let last = rest.is_empty();
-            meta::set(&mut object, "finalizers", rest);
-            system::drop_empty(&mut object);
-            set_condition(&mut object, "Terminating", false, "InstanceDeletionCompleted", "removed all instances");
-            Ok(if last { Update::Delete(object) } else { Update::Write(object) })
+            Self::Failed(why) => {
+                set_condition(&mut object, "Terminating", true, "InstanceDeletionFailed", &why);
+                Update::Write(object)
+            }
+            Self::Done => {
+                let rest: Vec<Value> = finalizers.into_iter().filter(|f| *f != FINALIZER).map(Value::from).collect();
+                let last = rest.is_empty();
+                meta::set(&mut object, "finalizers", rest);
+                system::drop_empty(&mut object);
+                set_condition(&mut object, "Terminating", false, "InstanceDeletionCompleted", "removed all instances");
+                if last { Update::Delete(object) } else { Update::Write(object) }
+            }
         }
-    };
+    }
+}
+
+/// The longest pause between two attempts to remove instances.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Removes the instances of a deleted definition, and then its finalizer.
+async fn clean_up(server: Weak<ApiServer>, store: Arc<ObjectStore>, name: String) {
     let none = Preconditions::default();
+    let tell = async |removal: Removal| {
+        let change = move |_: &_, object: Object| Ok(removal.clone().tell(object));
+        store.guaranteed_update("", &name, &none, change, false).await.map(drop)
+    };
+    let mut pause = Duration::from_secs(1);
     loop {
-        let begun = store.guaranteed_update("", &name, &none, terminating(false), false).await.map(drop);
-        let result = match begun {
-            Ok(()) => remove_instances(&server, &name).await,
-            Err(error) => Err(error),
-        };
-        let result = match result {
-            Ok(()) => store.guaranteed_update("", &name, &none, terminating(true), false).await.map(drop),
-            Err(error) => Err(error),
-        };
+        let mut result = tell(Removal::Begun).await;
+        if result.is_ok() {
+            result = match remove_instances(&server, &name).await {
+                Ok(()) => tell(Removal::Done).await,
+                Err(error) => {
+                    let told = tell(Removal::Failed(format!("could not list instances: {error}"))).await;
+                    told.and(Err(Status { code: 500, ..error }))
+                }
+            };
+        }
         match result {
             Ok(()) => return,
             Err(error) if error.code == 404 || server.strong_count() == 0 => return,
             Err(error) => tracing::warn!(%error, name, "cannot remove the instances of a definition; trying again"),
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(pause).await;
+        pause = PAUSE_MAX.min(pause * 2);
     }
 }
 

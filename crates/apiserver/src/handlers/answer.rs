@@ -22,6 +22,11 @@ pub fn object(request: &Request, resource: &Resource, stored: &Stored, code: u16
     let media = request.media()?;
     match (media.format, media.shape, media.pretty) {
         (Format::Json, Shape::Object, false) => Ok(bytes(request, code, Format::Json, resource.whole(stored)?)),
+        (Format::Protobuf, Shape::Object, _) => {
+            let message = message(resource, stored)?;
+            let enveloped = schema::envelope(&resource.api_version(), &resource.kind, &message);
+            Ok(bytes(request, code, Format::Protobuf, enveloped.into()))
+        }
         (_, Shape::Object, _) => value(request, code, media, &resource.whole_object(stored)?),
         (_, Shape::Table, _) => {
             let table = table::table(request, resource, &[resource.whole_object(stored)?], table::Meta::of(stored))?;
@@ -29,6 +34,13 @@ pub fn object(request: &Request, resource: &Resource, stored: &Stored, code: u16
         }
         (_, Shape::Partial, _) => value(request, code, media, &table::partial(&resource.whole_object(stored)?)),
     }
+}
+
+/// The protobuf message of a stored object.
+pub fn message(resource: &Resource, stored: &Stored) -> Result<Bytes, Status> {
+    let make = || schema::message(resource.schema, &resource.whole_object(stored)?).map_err(Status::internal);
+    // Another version than the stored one has another message.
+    if resource.shows_stored() { stored.message(make) } else { make().map(Bytes::from) }
 }
 
 /// The answer with a value that is not stored (a review, a scale, a `Status`).

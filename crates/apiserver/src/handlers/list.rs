@@ -63,8 +63,7 @@ async fn messages(resource: &Resource, result: &ListResult) -> Result<Vec<u8>, S
     let mut list = schema::ListMessage::new(&metadata(result)).map_err(Status::internal)?;
     for page in result.items.chunks(TURN) {
         for stored in page {
-            let item = schema::message(resource.schema, &resource.whole_object(stored)?).map_err(Status::internal)?;
-            list.push(&item);
+            list.push(&answer::message(resource, stored)?);
         }
         tokio::task::yield_now().await;
     }

@@ -109,7 +109,11 @@ impl Encoder {
             return Ok(event.frame(&self.resource.api_version(), &self.resource.kind));
         }
         if self.media.shape == Shape::Object && self.media.format == Format::Protobuf && self.resource.shows_stored() {
-            let shared = event.protobuf_frame(|name, stored| self.line(name, &stored.object()?));
+            let shared = event.protobuf_frame(|name, stored| {
+                let message = answer::message(&self.resource, stored)?;
+                let object = schema::envelope(&self.resource.api_version(), &self.resource.kind, &message);
+                Ok(schema::watch_event_protobuf(name, &object).into())
+            });
             if let Some(frame) = shared {
                 return frame;
             }

@@ -12,6 +12,7 @@ use kv::{Kv, Revision, WatchBatch, WatchStream};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
@@ -44,10 +45,18 @@ pub struct Dispatcher {
     encryption: Encryption,
     routes: Mutex<HashMap<String, Vec<Weak<Cacher>>>>,
     progress: watch::Sender<Progress>,
+    /// Lists that began before this revision are not continued.
+    pages_from: AtomicU64,
     started: OnceCell<()>,
 }
 
 impl Dispatcher {
+    /// Whether a list that began at a revision can still be continued. History is kept for longer, but clients
+    /// count on tokens that expire after five to ten minutes, and then take what there is now.
+    pub(super) fn continues(&self, revision: Revision) -> bool {
+        revision >= self.pages_from.load(Ordering::Relaxed)
+    }
+
     /// Builds a dispatcher; it starts with the first use of a store.
     pub fn new(kv: Arc<dyn Kv>) -> Arc<Self> {
         Self::encrypted(kv, Encryption::default())
@@ -60,6 +69,7 @@ impl Dispatcher {
             encryption,
             routes: Mutex::default(),
             progress: watch::channel(Progress::default()).0,
+            pages_from: AtomicU64::new(0),
             started: OnceCell::new(),
         })
     }
@@ -232,6 +242,7 @@ impl Compaction {
 
     async fn run(&mut self, dispatcher: &Dispatcher) {
         let now = dispatcher.progress.borrow().revision;
+        dispatcher.pages_from.store(self.marks.back().copied().unwrap_or(0), Ordering::Relaxed);
         if let Some(revision) = self.look(now) {
             match dispatcher.kv.compact(revision).await {
                 Ok(()) => self.done = revision,

@@ -66,8 +66,8 @@ pub(super) fn restamped(stored: &Stored, revision: u64) -> Stored {
 }
 
 impl Stored {
-    fn of(json: Bytes, meta: Meta) -> Self {
-        Self { json, meta: Arc::new(meta), frames: None }
+    pub(super) fn of(json: Bytes, meta: Meta) -> Self {
+        Self { json, meta: Arc::new(meta), frames: None, message: Arc::default() }
     }
 
     /// Parses the object.

@@ -140,6 +140,9 @@ impl ObjectStore {
     ) -> Result<ListResult, Status> {
         self.cacher.ready(&self.dispatcher).await?;
         self.dispatcher.wait_for(revision).await?;
+        if paging && !self.dispatcher.continues(revision) {
+            return Err(continue_expired(span.start.strip_prefix(&span.scope).unwrap_or_default()));
+        }
         let cached = self.snapshot(options, &span, options.limit).await?;
         if self.cacher.shows(revision) {
             return Ok(page(options, &span, Snapshot { revision, ..cached }));

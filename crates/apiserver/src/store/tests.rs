@@ -634,3 +634,57 @@ async fn what_a_load_has_seen_is_not_applied_again() {
     expect(&mut watch, &["ADDED a@3"]).await;
     assert_eq!(pods.get("ns", "a").await.expect("get").map(|s| s.meta.resource_version), Some(3));
 }
+
+#[tokio::test]
+async fn sealed_objects_are_plain_to_readers_only() {
+    use crate::encryption::{Encryption, key_file};
+    let dir = tempfile::tempdir().expect("directory");
+    let keys = dir.path().join("keys");
+    let kv = RedbKv::open(dir.path().join("kv"), kv::Options::default()).expect("store");
+    let open = |kv: &Arc<RedbKv>, rules: &str| {
+        let own = key_file::load_or_create(&keys).expect("keys");
+        let rule = crate::encryption::Rule { resources: vec![rules.into()], providers: vec![own.clone()] };
+        let dispatcher = Dispatcher::encrypted(kv.clone(), Encryption::new(vec![rule], own));
+        ObjectStore::new(&dispatcher, pod_spec())
+    };
+    let values = async |kv: &Arc<RedbKv>| {
+        let range = kv::Range { start: "/".into(), end: "0".into(), ..kv::Range::default() };
+        kv.range(range).await.expect("range").kvs
+    };
+    let store = open(&kv, "pods");
+    let created = store.create(pod("ns", "a", "node-of-a"), false).await.expect("create");
+    let change = |_: &Stored, mut object: Object| {
+        object["spec"]["nodeName"] = "other".into();
+        Ok(Update::Write(object))
+    };
+    let updated = store.guaranteed_update("ns", "a", &Preconditions::default(), change, false).await.expect("update");
+    let at_first = ListOptions { freshness: Freshness::Exact(created.meta.resource_version), ..ListOptions::default() };
+    let old = store.list(at_first).await.expect("list");
+    assert_eq!(old.items.first().map(|s| &s.json), Some(&created.json), "history is opened too");
+    let sealed = values(&kv).await;
+    assert!(sealed.iter().all(|kv| kv.value.starts_with(b"k8s:enc:local:v1:key1:")), "{sealed:?}");
+    key_file::rotate(&keys).expect("rotate");
+    let store = open(&kv, "pods");
+    let read = store.get("ns", "a").await.expect("get").expect("there");
+    assert_eq!(read.json, updated.stored.json);
+    let change = |_: &Stored, mut object: Object| {
+        object["spec"]["nodeName"] = "third".into();
+        Ok(Update::Write(object))
+    };
+    store.guaranteed_update("ns", "a", &Preconditions::default(), change, false).await.expect("update");
+    assert!(values(&kv).await.iter().all(|kv| kv.value.starts_with(b"k8s:enc:local:v1:key2:")), "the newest key seals");
+}
+
+#[tokio::test]
+async fn the_engine_and_readers_share_bytes() {
+    let fixture = Fixture::new();
+    fixture.pod("ns", "a", "").await;
+    let read = fixture.pods.get("ns", "a").await.expect("get").expect("there");
+    let range = kv::Range { start: "/registry/pods/ns/a".into(), ..kv::Range::default() };
+    let kept = fixture.dispatcher.kv().range(range.clone()).await.expect("range").kvs;
+    assert_eq!(kept[0].value.as_ptr(), read.json.as_ptr(), "written");
+    let fixture = fixture.restart();
+    let read = fixture.pods.get("ns", "a").await.expect("get").expect("there");
+    let kept = fixture.dispatcher.kv().range(range).await.expect("range").kvs;
+    assert_eq!(kept[0].value.as_ptr(), read.json.as_ptr(), "loaded");
+}

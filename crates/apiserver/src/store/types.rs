@@ -14,6 +14,8 @@ pub struct Stored {
     pub meta: Arc<Meta>,
     /// Watch frames, for objects that are part of an event.
     pub(super) frames: Option<Arc<super::frames::Frames>>,
+    /// Its protobuf message, once it has been asked for.
+    pub(super) message: Arc<super::message::Message>,
 }
 
 /// The parsed part of a stored object.

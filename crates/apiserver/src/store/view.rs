@@ -48,6 +48,13 @@ impl ObjectStore {
         if self.view.is_none() { self.clone() } else { Arc::new(self.shared()) }
     }
 
+    /// An object of another version as it is shown here; without a view it stays as it is.
+    pub async fn translated(&self, object: Object) -> Result<Object, Status> {
+        let Some(view) = &self.view else { return Ok(object) };
+        let mut out = view.converter.convert(vec![object], view.spec.api_version.clone()).await?;
+        out.pop().ok_or_else(none)
+    }
+
     fn shared(&self) -> Self {
         let (codec, dispatcher, cacher) = (self.codec.clone(), self.dispatcher.clone(), self.cacher.clone());
         Self { codec, dispatcher, cacher, view: None }
@@ -137,7 +144,7 @@ impl View {
         let revision = stored.meta.resource_version;
         let json = serde_json::to_vec(&object).map_err(Status::internal)?;
         let meta = super::Meta { resource_version: revision, ..parse_meta(&self.spec, &object) };
-        let shown = Stored { json: with_resource_version(&json.into(), revision), meta: Arc::new(meta), frames: None };
+        let shown = Stored::of(with_resource_version(&json.into(), revision), meta);
         let mut kept = self.kept.lock();
         if kept.len() >= KEPT_MAX {
             kept.clear();

@@ -92,7 +92,13 @@ impl Sweeper {
             let gone: Vec<&str> = gone.map(|(owner, _)| owner.uid.as_str()).collect();
             return if gone.is_empty() { Ok(Requeue::Done) } else { self.drop_owners(live, meta, &gone).await };
         }
-        let has_dependents = !self.graph.lock().dependents(&live.uid).is_empty();
+        let dependents = self.graph.lock().dependents(&live.uid);
+        let has_dependents = !dependents.is_empty();
+        let unblocked = match owners.contains(&Owner::Waiting) && dependents.iter().any(Node::deletes_dependents) {
+            true => Some(self.unblock_owners(live, meta).await?),
+            false => None,
+        };
+        let meta = unblocked.as_ref().unwrap_or(meta);
         let has = |finalizer: &str| meta.finalizers.iter().flatten().any(|f| f == finalizer);
         let params = match () {
             () if owners.contains(&Owner::Waiting) && has_dependents => DeleteParams::foreground(),
@@ -165,6 +171,16 @@ impl Sweeper {
             return Ok(Requeue::Done);
         }
         self.patch(node, meta, json!({"ownerReferences": rest})).await
+    }
+
+    /// Lets the owners of an object go without it: it is part of a circle, each waiting for the next.
+    async fn unblock_owners(&self, node: &Node, meta: &ObjectMeta) -> Result<ObjectMeta, Error> {
+        let free = |owner: &OwnerReference| OwnerReference { block_owner_deletion: Some(false), ..owner.clone() };
+        let owners: Vec<OwnerReference> = meta.owner_references.iter().flatten().map(free).collect();
+        let guard = json!({"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners});
+        let patch = Patch::Merge(json!({"metadata": guard}));
+        let api = self.api(&node.resource, &node.key.namespace);
+        Ok(api.patch_metadata(&node.key.name, &PatchParams::default(), &patch).await?.metadata)
     }
 
     async fn remove_finalizer(&self, node: &Node, meta: &ObjectMeta, finalizer: &str) -> Result<Requeue, Error> {

@@ -52,7 +52,9 @@ pub(crate) async fn run(ctx: Context) {
     let enqueue = queue.clone();
     autoscalers.on_event(move |event| match event {
         Event::Updated { old, new } if old.spec == new.spec => {}
-        event => enqueue.add(Key::of(event.object().as_ref())),
+        Event::Deleted(autoscaler) => enqueue.add(Key::of(autoscaler.as_ref())),
+        // The first look is a period away too: a target that was just made has no metrics yet.
+        event => enqueue.add_after(Key::of(event.object().as_ref()), PERIOD),
     });
     synced!(autoscalers, pods);
     let reconciler = Autoscalers {

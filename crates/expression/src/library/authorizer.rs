@@ -16,24 +16,48 @@ pub const AUTHORIZER: &str = "kubernetes.authorization.Authorizer";
 pub const RESOURCE_CHECK: &str = "kubernetes.authorization.ResourceCheck";
 
 pub(super) static TABLE: &[Overload] = &[
-    Overload::new("path", "kubernetes.authorization.Authorizer::path(string) -> kubernetes.authorization.PathCheck", Cost::One, path),
-    Overload::new("group", "kubernetes.authorization.Authorizer::group(string) -> kubernetes.authorization.GroupCheck", Cost::One, group),
+    Overload::new(
+        "path",
+        "kubernetes.authorization.Authorizer::path(string) -> kubernetes.authorization.PathCheck",
+        Cost::One,
+        path,
+    ),
+    Overload::new(
+        "group",
+        "kubernetes.authorization.Authorizer::group(string) -> kubernetes.authorization.GroupCheck",
+        Cost::One,
+        group,
+    ),
     Overload::new(
         "serviceAccount",
         "kubernetes.authorization.Authorizer::serviceAccount(string, string) -> kubernetes.authorization.Authorizer",
         Cost::One,
         service_account,
     ),
-    Overload::new("resource", "kubernetes.authorization.GroupCheck::resource(string) -> kubernetes.authorization.ResourceCheck", Cost::One, resource),
-    Overload::new("subresource", "kubernetes.authorization.ResourceCheck::subresource(string) -> kubernetes.authorization.ResourceCheck", Cost::One, |args| {
-        narrowed(args, |attributes, text| attributes.subresource = text)
-    }),
-    Overload::new("namespace", "kubernetes.authorization.ResourceCheck::namespace(string) -> kubernetes.authorization.ResourceCheck", Cost::One, |args| {
-        narrowed(args, |attributes, text| attributes.namespace = text)
-    }),
-    Overload::new("name", "kubernetes.authorization.ResourceCheck::name(string) -> kubernetes.authorization.ResourceCheck", Cost::One, |args| {
-        narrowed(args, |attributes, text| attributes.name = text)
-    }),
+    Overload::new(
+        "resource",
+        "kubernetes.authorization.GroupCheck::resource(string) -> kubernetes.authorization.ResourceCheck",
+        Cost::One,
+        resource,
+    ),
+    Overload::new(
+        "subresource",
+        "kubernetes.authorization.ResourceCheck::subresource(string) -> kubernetes.authorization.ResourceCheck",
+        Cost::One,
+        |args| narrowed(args, |attributes, text| attributes.subresource = text),
+    ),
+    Overload::new(
+        "namespace",
+        "kubernetes.authorization.ResourceCheck::namespace(string) -> kubernetes.authorization.ResourceCheck",
+        Cost::One,
+        |args| narrowed(args, |attributes, text| attributes.namespace = text),
+    ),
+    Overload::new(
+        "name",
+        "kubernetes.authorization.ResourceCheck::name(string) -> kubernetes.authorization.ResourceCheck",
+        Cost::One,
+        |args| narrowed(args, |attributes, text| attributes.name = text),
+    ),
     Overload::new(
         "fieldSelector",
         "kubernetes.authorization.ResourceCheck::fieldSelector(string) -> kubernetes.authorization.ResourceCheck",
@@ -46,13 +70,27 @@ pub(super) static TABLE: &[Overload] = &[
         Cost::Selector,
         |args| narrowed(args, |attributes, text| attributes.label_selector = text),
     ),
-    Overload::new("check", "kubernetes.authorization.PathCheck::check(string) -> kubernetes.authorization.Decision", Cost::Fixed(CHECK), check),
-    Overload::new("check", "kubernetes.authorization.ResourceCheck::check(string) -> kubernetes.authorization.Decision", Cost::Fixed(CHECK), check),
-    Overload::new("allowed", "kubernetes.authorization.Decision::allowed() -> bool", Cost::One, |args| decision(args, |d| Value::Bool(d.allowed))),
+    Overload::new(
+        "check",
+        "kubernetes.authorization.PathCheck::check(string) -> kubernetes.authorization.Decision",
+        Cost::Fixed(CHECK),
+        check,
+    ),
+    Overload::new(
+        "check",
+        "kubernetes.authorization.ResourceCheck::check(string) -> kubernetes.authorization.Decision",
+        Cost::Fixed(CHECK),
+        check,
+    ),
+    Overload::new("allowed", "kubernetes.authorization.Decision::allowed() -> bool", Cost::One, |args| {
+        decision(args, |d| Value::Bool(d.allowed))
+    }),
     Overload::new("reason", "kubernetes.authorization.Decision::reason() -> string", Cost::One, |args| {
         decision(args, |d| Value::text(d.reason.as_str()))
     }),
-    Overload::new("errored", "kubernetes.authorization.Decision::errored() -> bool", Cost::One, |args| decision(args, |d| Value::Bool(d.error.is_some()))),
+    Overload::new("errored", "kubernetes.authorization.Decision::errored() -> bool", Cost::One, |args| {
+        decision(args, |d| Value::Bool(d.error.is_some()))
+    }),
     Overload::new("error", "kubernetes.authorization.Decision::error() -> string", Cost::One, |args| {
         decision(args, |d| Value::text(d.error.as_deref().unwrap_or_default()))
     }),
@@ -173,7 +211,11 @@ pub fn request_resource(authorizer: Arc<dyn Authorizer>, user: Arc<User>, resour
     Value::opaque(Stage { kind: RESOURCE_CHECK, authorizer, attributes: Attributes { user, ..resource } })
 }
 
-fn stage<'a>(args: &[Value<'a>], kind: &'static str, change: impl FnOnce(&mut Attributes)) -> Result<Value<'a>, EvalError> {
+fn stage<'a>(
+    args: &[Value<'a>],
+    kind: &'static str,
+    change: impl FnOnce(&mut Attributes),
+) -> Result<Value<'a>, EvalError> {
     let mut next = opaque::<Stage>(args, 0)?.clone();
     next.kind = kind;
     change(&mut next.attributes);

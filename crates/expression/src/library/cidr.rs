@@ -52,8 +52,12 @@ impl Opaque for Cidr {
 impl Cidr {
     fn masked(self) -> Self {
         let address = match self.address {
-            IpAddr::V4(ip) => IpAddr::V4((ip.to_bits() & u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0)).into()),
-            IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0)).into()),
+            IpAddr::V4(ip) => {
+                IpAddr::V4((ip.to_bits() & u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0)).into())
+            }
+            IpAddr::V6(ip) => {
+                IpAddr::V6((ip.to_bits() & u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0)).into())
+            }
         };
         Self { address, bits: self.bits }
     }
@@ -64,7 +68,11 @@ impl Cidr {
 }
 
 fn parse(text: &str) -> Result<Cidr, EvalError> {
-    let failed = |why: &str| EvalError::new(format!("network address parse error during conversion from string: netip.ParsePrefix({text:?}): {why}"));
+    let failed = |why: &str| {
+        EvalError::new(format!(
+            "network address parse error during conversion from string: netip.ParsePrefix({text:?}): {why}"
+        ))
+    };
     let (address, bits) = text.rsplit_once('/').ok_or_else(|| failed("no '/'"))?;
     let address: IpAddr = match address.parse() {
         Ok(address) => address,
@@ -72,7 +80,8 @@ fn parse(text: &str) -> Result<Cidr, EvalError> {
         Err(_) => return Err(failed(&format!("ParseAddr({address:?}): {}", why(address)))),
     };
     let plain = bits.bytes().all(|b| b.is_ascii_digit()) && (bits == "0" || !bits.starts_with('0'));
-    let length: u8 = bits.parse().ok().filter(|_| plain).ok_or_else(|| failed(&format!("bad bits after slash: {bits:?}")))?;
+    let length: u8 =
+        bits.parse().ok().filter(|_| plain).ok_or_else(|| failed(&format!("bad bits after slash: {bits:?}")))?;
     if length > if address.is_ipv4() { 32 } else { 128 } {
         return Err(failed("prefix length out of range"));
     }
@@ -83,7 +92,8 @@ fn parse(text: &str) -> Result<Cidr, EvalError> {
 }
 
 fn converted(text: &str) -> Result<Cidr, EvalError> {
-    parse(text).map_err(|error| EvalError::new(format!("network address parse error during conversion from string: {error}")))
+    parse(text)
+        .map_err(|error| EvalError::new(format!("network address parse error during conversion from string: {error}")))
 }
 
 fn get(args: &[Value<'_>], index: usize) -> Result<Cidr, EvalError> {

@@ -116,9 +116,13 @@ fn reason(pattern: &str, error: &regex::Error) -> String {
             let at = pattern.find(['*', '+', '?']).unwrap_or(0);
             format!("missing argument to repetition operator: `{}`", pattern.get(at..at + 1).unwrap_or_default())
         }
-        "incomplete escape sequence, reached end of pattern prematurely" => "trailing backslash at end of expression: ``".into(),
+        "incomplete escape sequence, reached end of pattern prematurely" => {
+            "trailing backslash at end of expression: ``".into()
+        }
         "unrecognized escape sequence" => format!("invalid escape sequence: `{}`", unknown_escape(pattern)),
-        "invalid character class range, the start must be <= the end" => format!("invalid character class range: `{pattern}`"),
+        "invalid character class range, the start must be <= the end" => {
+            format!("invalid character class range: `{pattern}`")
+        }
         _ if text.contains("exceeds size limit") => format!("expression too large: `{pattern}`"),
         _ if said.contains("look-around") => format!("invalid or unsupported Perl syntax: `{}`", look_around(pattern)),
         _ => format!("{said}: `{pattern}`"),
@@ -126,7 +130,8 @@ fn reason(pattern: &str, error: &regex::Error) -> String {
 }
 
 fn unknown_escape(pattern: &str) -> &str {
-    let known = |c: char| c.is_ascii_punctuation() || "aAbBCdDefEnpPQrsStvwWxzZ".contains(c) || ('0'..='7').contains(&c);
+    let known =
+        |c: char| c.is_ascii_punctuation() || "aAbBCdDefEnpPQrsStvwWxzZ".contains(c) || ('0'..='7').contains(&c);
     let mut rest = pattern;
     while let Some(at) = rest.find('\\') {
         let Some(c) = rest[at + 1..].chars().next() else { break };

@@ -11,11 +11,19 @@ pub(super) static TABLE: &[Overload] = &[
     Overload::new("ip", "ip(string) -> net.IP", Cost::Traversal(1), ip),
     Overload::new("family", "net.IP::family() -> int", Cost::One, family),
     Overload::new("ip.isCanonical", "ip.isCanonical(string) -> bool", Cost::Traversal(2), is_canonical),
-    Overload::new("isUnspecified", "net.IP::isUnspecified() -> bool", Cost::One, |args| is(args, |ip| ip.is_unspecified())),
+    Overload::new("isUnspecified", "net.IP::isUnspecified() -> bool", Cost::One, |args| {
+        is(args, |ip| ip.is_unspecified())
+    }),
     Overload::new("isLoopback", "net.IP::isLoopback() -> bool", Cost::One, |args| is(args, |ip| ip.is_loopback())),
-    Overload::new("isLinkLocalMulticast", "net.IP::isLinkLocalMulticast() -> bool", Cost::One, |args| is(args, is_link_local_multicast)),
-    Overload::new("isLinkLocalUnicast", "net.IP::isLinkLocalUnicast() -> bool", Cost::One, |args| is(args, is_link_local_unicast)),
-    Overload::new("isGlobalUnicast", "net.IP::isGlobalUnicast() -> bool", Cost::One, |args| is(args, is_global_unicast)),
+    Overload::new("isLinkLocalMulticast", "net.IP::isLinkLocalMulticast() -> bool", Cost::One, |args| {
+        is(args, is_link_local_multicast)
+    }),
+    Overload::new("isLinkLocalUnicast", "net.IP::isLinkLocalUnicast() -> bool", Cost::One, |args| {
+        is(args, is_link_local_unicast)
+    }),
+    Overload::new("isGlobalUnicast", "net.IP::isGlobalUnicast() -> bool", Cost::One, |args| {
+        is(args, is_global_unicast)
+    }),
     Overload::new("isIP", "isIP(string) -> bool", Cost::Traversal(1), is_ip),
     Overload::new("string", "string(net.IP) -> string", Cost::One, to_text),
 ];
@@ -58,7 +66,9 @@ pub(super) fn parse(text: &str) -> Result<IpAddr, EvalError> {
         Ok(ip) => Ok(ip),
         Err(_) => {
             let why = why(text);
-            Err(EvalError::new(format!("IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): {why}")))
+            Err(EvalError::new(format!(
+                "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): {why}"
+            )))
         }
     }
 }
@@ -86,7 +96,9 @@ fn why_v4(text: &str) -> String {
                     return "IPv4 field has value >255".into();
                 }
             }
-            '.' if digits == 0 || rest.len() == 1 => return format!("IPv4 field must have at least one digit (at {rest:?})"),
+            '.' if digits == 0 || rest.len() == 1 => {
+                return format!("IPv4 field must have at least one digit (at {rest:?})");
+            }
             '.' if dots == 3 => return "IPv4 address too long".into(),
             '.' => {
                 dots += 1;
@@ -105,7 +117,11 @@ fn why_v6(text: &str) -> String {
     let bad = text.find(|c: char| !c.is_ascii_hexdigit() && c != ':' && c != '.');
     if let Some(at) = bad {
         let started = at > 0 && !text[..at].ends_with(':');
-        let what = if started { "unexpected character, want colon" } else { "each colon-separated field must have at least one digit" };
+        let what = if started {
+            "unexpected character, want colon"
+        } else {
+            "each colon-separated field must have at least one digit"
+        };
         return format!("{what} (at {:?})", &text[at..]);
     }
     if text.ends_with(':') && !text.ends_with("::") {

@@ -23,7 +23,8 @@ macro_rules! sorts {
     };
 }
 
-pub(super) static SORTS: &[Overload] = sorts!(["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"]);
+pub(super) static SORTS: &[Overload] =
+    sorts!(["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"]);
 pub(super) static TABLE: &[Overload] = &[
     Overload::new("slice", "list(T)::slice(int, int) -> list(T)", Cost::Slice, slice),
     Overload::new("flatten", "list(list(T))::flatten() -> list(T)", Cost::Flatten, flatten),
@@ -40,7 +41,9 @@ fn slice<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> {
     let list = list(args, 0)?;
     let (start, end) = (int(args, 1)?, int(args, 2)?);
     let wrong = |why: &str| EvalError::new(format!("cannot slice({start}, {end}), {why}"));
-    let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end)) else { return Err(wrong("negative indexes not supported")) };
+    let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end)) else {
+        return Err(wrong("negative indexes not supported"));
+    };
     if from > to {
         return Err(wrong("start index must be less than or equal to end index"));
     }
@@ -102,7 +105,8 @@ fn by_keys<'a>(list: &List<'a>, keys: &List<'a>) -> Result<Value<'a>, EvalError>
             "@sortByAssociatedKeys() expected a list of the same size as the associated keys list, but got {items} and {keys} elements respectively"
         )));
     }
-    let mut pairs = keys.iter().zip(list.iter()).map(|(key, item)| Ok((key?, item?))).collect::<Result<Vec<_>, EvalError>>()?;
+    let mut pairs =
+        keys.iter().zip(list.iter()).map(|(key, item)| Ok((key?, item?))).collect::<Result<Vec<_>, EvalError>>()?;
     if let Some((first, _)) = pairs.first()
         && pairs.iter().any(|(key, _)| key.type_name() != first.type_name())
     {

@@ -21,10 +21,16 @@ macro_rules! picked {
     };
 }
 
-pub(super) static IS_SORTED: &[Overload] =
-    ordered!("isSorted", "bool", is_sorted, ["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"]);
-pub(super) static MIN: &[Overload] = picked!("min", min, ["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"]);
-pub(super) static MAX: &[Overload] = picked!("max", max, ["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"]);
+pub(super) static IS_SORTED: &[Overload] = ordered!(
+    "isSorted",
+    "bool",
+    is_sorted,
+    ["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"]
+);
+pub(super) static MIN: &[Overload] =
+    picked!("min", min, ["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"]);
+pub(super) static MAX: &[Overload] =
+    picked!("max", max, ["int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes"]);
 pub(super) static TABLE: &[Overload] = &[
     Overload::new("sum", "list(int)::sum() -> int", Cost::Elements, |args| sum(args, Value::Int(0))),
     Overload::new("sum", "list(uint)::sum() -> uint", Cost::Elements, |args| sum(args, Value::Uint(0))),
@@ -59,7 +65,9 @@ fn sum<'a>(args: &[Value<'a>], zero: Value<'a>) -> Result<Value<'a>, EvalError> 
         total = match (&total, item?) {
             // An empty sum does not say what it is a sum of where the elements' type is unknown.
             (Value::Int(0), first @ (Value::Uint(_) | Value::Double(_) | Value::Duration(_))) => first,
-            (Value::Duration(a), Value::Duration(b)) => Value::Duration(a.checked_add(b).ok_or_else(|| EvalError::new("integer overflow"))?),
+            (Value::Duration(a), Value::Duration(b)) => {
+                Value::Duration(a.checked_add(b).ok_or_else(|| EvalError::new("integer overflow"))?)
+            }
             (a, b) => crate::number::compute(Arithmetic::Add, a, &b)?,
         };
     }

@@ -10,16 +10,46 @@ use std::any::Any;
 use std::borrow::Cow;
 
 pub(super) static TABLE: &[Overload] = &[
-    Overload::new("validate", "kubernetes.NamedFormat::validate(string) -> optional(list(string))", Cost::Format, validate),
+    Overload::new(
+        "validate",
+        "kubernetes.NamedFormat::validate(string) -> optional(list(string))",
+        Cost::Format,
+        validate,
+    ),
     Overload::new("format.named", "format.named(string) -> optional(kubernetes.NamedFormat)", Cost::One, named),
-    Overload::new("format.dns1123Label", "format.dns1123Label() -> kubernetes.NamedFormat", Cost::One, |_| get("dns1123Label")),
-    Overload::new("format.dns1123Subdomain", "format.dns1123Subdomain() -> kubernetes.NamedFormat", Cost::One, |_| get("dns1123Subdomain")),
-    Overload::new("format.dns1035Label", "format.dns1035Label() -> kubernetes.NamedFormat", Cost::One, |_| get("dns1035Label")),
-    Overload::new("format.qualifiedName", "format.qualifiedName() -> kubernetes.NamedFormat", Cost::One, |_| get("qualifiedName")),
-    Overload::new("format.dns1123LabelPrefix", "format.dns1123LabelPrefix() -> kubernetes.NamedFormat", Cost::One, |_| get("dns1123LabelPrefix")),
-    Overload::new("format.dns1123SubdomainPrefix", "format.dns1123SubdomainPrefix() -> kubernetes.NamedFormat", Cost::One, |_| get("dns1123SubdomainPrefix")),
-    Overload::new("format.dns1035LabelPrefix", "format.dns1035LabelPrefix() -> kubernetes.NamedFormat", Cost::One, |_| get("dns1035LabelPrefix")),
-    Overload::new("format.labelValue", "format.labelValue() -> kubernetes.NamedFormat", Cost::One, |_| get("labelValue")),
+    Overload::new("format.dns1123Label", "format.dns1123Label() -> kubernetes.NamedFormat", Cost::One, |_| {
+        get("dns1123Label")
+    }),
+    Overload::new("format.dns1123Subdomain", "format.dns1123Subdomain() -> kubernetes.NamedFormat", Cost::One, |_| {
+        get("dns1123Subdomain")
+    }),
+    Overload::new("format.dns1035Label", "format.dns1035Label() -> kubernetes.NamedFormat", Cost::One, |_| {
+        get("dns1035Label")
+    }),
+    Overload::new("format.qualifiedName", "format.qualifiedName() -> kubernetes.NamedFormat", Cost::One, |_| {
+        get("qualifiedName")
+    }),
+    Overload::new(
+        "format.dns1123LabelPrefix",
+        "format.dns1123LabelPrefix() -> kubernetes.NamedFormat",
+        Cost::One,
+        |_| get("dns1123LabelPrefix"),
+    ),
+    Overload::new(
+        "format.dns1123SubdomainPrefix",
+        "format.dns1123SubdomainPrefix() -> kubernetes.NamedFormat",
+        Cost::One,
+        |_| get("dns1123SubdomainPrefix"),
+    ),
+    Overload::new(
+        "format.dns1035LabelPrefix",
+        "format.dns1035LabelPrefix() -> kubernetes.NamedFormat",
+        Cost::One,
+        |_| get("dns1035LabelPrefix"),
+    ),
+    Overload::new("format.labelValue", "format.labelValue() -> kubernetes.NamedFormat", Cost::One, |_| {
+        get("labelValue")
+    }),
     Overload::new("format.uri", "format.uri() -> kubernetes.NamedFormat", Cost::One, |_| get("uri")),
     Overload::new("format.uuid", "format.uuid() -> kubernetes.NamedFormat", Cost::One, |_| get("uuid")),
     Overload::new("format.byte", "format.byte() -> kubernetes.NamedFormat", Cost::One, |_| get("byte")),
@@ -137,7 +167,8 @@ fn masked(text: &str, prefix: bool) -> Cow<'_, str> {
 
 fn is_framed(text: &str, edge: fn(u8) -> bool, inner: fn(u8) -> bool) -> bool {
     let bytes = text.as_bytes();
-    matches!((bytes.first(), bytes.last()), (Some(first), Some(last)) if edge(*first) && edge(*last)) && bytes.iter().all(|b| edge(*b) || inner(*b))
+    matches!((bytes.first(), bytes.last()), (Some(first), Some(last)) if edge(*first) && edge(*last))
+        && bytes.iter().all(|b| edge(*b) || inner(*b))
 }
 
 fn is_label(text: &str) -> bool {
@@ -176,7 +207,9 @@ fn qualified_name(text: &str) -> Vec<String> {
     let name = match text.split_once('/') {
         None => text,
         Some((_, rest)) if rest.contains('/') => {
-            return vec![format!("a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
         Some(("", name)) => {
             out.push("prefix part must be non-empty".to_owned());

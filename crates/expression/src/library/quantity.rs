@@ -11,10 +11,25 @@ pub(super) static TABLE: &[Overload] = &[
     Overload::new("quantity", "quantity(string) -> kubernetes.Quantity", Cost::Traversal(1), quantity),
     Overload::new("isQuantity", "isQuantity(string) -> bool", Cost::Traversal(1), is_quantity),
     Overload::new("sign", "sign(kubernetes.Quantity) -> int", Cost::One, sign),
-    Overload::new("isGreaterThan", "kubernetes.Quantity::isGreaterThan(kubernetes.Quantity) -> bool", Cost::One, is_greater_than),
-    Overload::new("isLessThan", "kubernetes.Quantity::isLessThan(kubernetes.Quantity) -> bool", Cost::One, is_less_than),
+    Overload::new(
+        "isGreaterThan",
+        "kubernetes.Quantity::isGreaterThan(kubernetes.Quantity) -> bool",
+        Cost::One,
+        is_greater_than,
+    ),
+    Overload::new(
+        "isLessThan",
+        "kubernetes.Quantity::isLessThan(kubernetes.Quantity) -> bool",
+        Cost::One,
+        is_less_than,
+    ),
     Overload::new("compareTo", "kubernetes.Quantity::compareTo(kubernetes.Quantity) -> int", Cost::One, compare_to),
-    Overload::new("asApproximateFloat", "kubernetes.Quantity::asApproximateFloat() -> double", Cost::One, as_approximate_float),
+    Overload::new(
+        "asApproximateFloat",
+        "kubernetes.Quantity::asApproximateFloat() -> double",
+        Cost::One,
+        as_approximate_float,
+    ),
     Overload::new("asInteger", "kubernetes.Quantity::asInteger() -> int", Cost::One, as_integer),
     Overload::new("isInteger", "kubernetes.Quantity::isInteger() -> bool", Cost::One, is_integer),
     Overload::new("add", "kubernetes.Quantity::add(kubernetes.Quantity) -> kubernetes.Quantity", Cost::One, add),
@@ -83,7 +98,8 @@ fn as_approximate_float<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> 
 
 /// The whole number a quantity is, where it fits.
 fn whole(quantity: Quantity) -> Option<i64> {
-    (quantity.is_whole() && Quantity::from_units(quantity.value(), quantity.format()) == quantity).then(|| quantity.value())
+    (quantity.is_whole() && Quantity::from_units(quantity.value(), quantity.format()) == quantity)
+        .then(|| quantity.value())
 }
 
 fn as_integer<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> {

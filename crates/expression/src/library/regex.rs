@@ -90,7 +90,8 @@ fn find_all<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> {
     let subject = text(args, 0)?;
     let limit = if args.len() > 2 { super::int(args, 2)? } else { -1 };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let ranges = |regex: &regex::Regex| regex.find_iter(subject).take(limit).map(|found| found.range()).collect::<Vec<_>>();
+    let ranges =
+        |regex: &regex::Regex| regex.find_iter(subject).take(limit).map(|found| found.range()).collect::<Vec<_>>();
     let found = with_pattern(args, ranges).map_err(illegal)?;
     Ok(Value::list(found.into_iter().map(|range| part(&args[0], range)).collect()))
 }

@@ -12,7 +12,12 @@ pub(super) static TABLE: &[Overload] = &[
     Overload::new("semver", "semver(string, bool) -> kubernetes.Semver", Cost::Traversal(1), semver),
     Overload::new("isSemver", "isSemver(string) -> bool", Cost::Traversal(1), is_semver),
     Overload::new("isSemver", "isSemver(string, bool) -> bool", Cost::Traversal(1), is_semver),
-    Overload::new("isGreaterThan", "kubernetes.Semver::isGreaterThan(kubernetes.Semver) -> bool", Cost::One, is_greater_than),
+    Overload::new(
+        "isGreaterThan",
+        "kubernetes.Semver::isGreaterThan(kubernetes.Semver) -> bool",
+        Cost::One,
+        is_greater_than,
+    ),
     Overload::new("isLessThan", "kubernetes.Semver::isLessThan(kubernetes.Semver) -> bool", Cost::One, is_less_than),
     Overload::new("compareTo", "kubernetes.Semver::compareTo(kubernetes.Semver) -> int", Cost::One, compare_to),
     Overload::new("major", "kubernetes.Semver::major() -> int", Cost::One, |args| part(args, 0)),
@@ -71,7 +76,8 @@ fn parse(text: &str) -> Result<Version, String> {
     let [major, minor, rest] = parts[..] else { return Err("No Major.Minor.Patch elements found".into()) };
     let (rest, build) = rest.split_once('+').map_or((rest, None), |(rest, build)| (rest, Some(build)));
     let (patch, pre) = rest.split_once('-').map_or((rest, None), |(patch, pre)| (patch, Some(pre)));
-    let numbers = [number(major, "major", "Major")?, number(minor, "minor", "Minor")?, number(patch, "patch", "Patch")?];
+    let numbers =
+        [number(major, "major", "Major")?, number(minor, "minor", "Minor")?, number(patch, "patch", "Patch")?];
     let pre = pre.map(|pre| pre.split('.').map(pre_part).collect()).transpose()?.unwrap_or_default();
     for part in build.into_iter().flat_map(|build| build.split('.')) {
         if part.is_empty() {
@@ -109,7 +115,10 @@ fn pre_part(text: &str) -> Result<Part, String> {
         if text.len() > 1 && text.starts_with('0') {
             return Err(format!("Numeric PreRelease version must not contain leading zeroes {text:?}"));
         }
-        return text.parse().map(Part::Number).map_err(|_| format!("strconv.ParseUint: parsing {text:?}: value out of range"));
+        return text
+            .parse()
+            .map(Part::Number)
+            .map_err(|_| format!("strconv.ParseUint: parsing {text:?}: value out of range"));
     }
     match text.bytes().all(is_part_byte) {
         true => Ok(Part::Text(text.to_owned())),

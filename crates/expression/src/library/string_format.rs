@@ -59,9 +59,14 @@ fn clause(rest: &str) -> Result<(Clause, &str), EvalError> {
             (MAX_PRECISION.min(precision), &after[end..])
         }
     };
-    let verb = rest.chars().next().ok_or_else(|| EvalError::new("could not parse formatting clause: unexpected end of string"))?;
+    let verb = rest
+        .chars()
+        .next()
+        .ok_or_else(|| EvalError::new("could not parse formatting clause: unexpected end of string"))?;
     if !"sdfebxXo".contains(verb) {
-        return Err(EvalError::new(format!("could not parse formatting clause: unrecognized formatting clause \"{verb}\"")));
+        return Err(EvalError::new(format!(
+            "could not parse formatting clause: unrecognized formatting clause \"{verb}\""
+        )));
     }
     Ok((Clause { verb, precision }, &rest[verb.len_utf8()..]))
 }
@@ -81,8 +86,14 @@ fn clause_text(out: &mut Output, clause: &Clause, value: &Value<'_>) -> Result<(
         ('d', Value::Int(i)) => out.push(&i.to_string()),
         ('d', Value::Uint(u)) => out.push(&u.to_string()),
         ('d', _) => Err(unfit("decimal clause can only be used on integers", value)),
-        ('f', _) => out.push(&fixed(double(value).ok_or_else(|| unfit("fixed-point clause can only be used on doubles", value))?, clause.precision)),
-        ('e', _) => out.push(&scientific(double(value).ok_or_else(|| unfit("scientific clause can only be used on doubles", value))?, clause.precision)),
+        ('f', _) => out.push(&fixed(
+            double(value).ok_or_else(|| unfit("fixed-point clause can only be used on doubles", value))?,
+            clause.precision,
+        )),
+        ('e', _) => out.push(&scientific(
+            double(value).ok_or_else(|| unfit("scientific clause can only be used on doubles", value))?,
+            clause.precision,
+        )),
         ('b', Value::Int(i)) => out.push(&signed(*i, format!("{:b}", i.unsigned_abs()))),
         ('b', Value::Uint(u)) => out.push(&format!("{u:b}")),
         ('b', Value::Bool(b)) => out.push(if *b { "1" } else { "0" }),
@@ -91,7 +102,8 @@ fn clause_text(out: &mut Output, clause: &Clause, value: &Value<'_>) -> Result<(
         ('o', Value::Uint(u)) => out.push(&format!("{u:o}")),
         ('o', _) => Err(unfit("octal clause can only be used on integers", value)),
         (verb, _) => {
-            let text = hex(value).ok_or_else(|| unfit("only integers, byte buffers, and strings can be formatted as hex", value))?;
+            let text = hex(value)
+                .ok_or_else(|| unfit("only integers, byte buffers, and strings can be formatted as hex", value))?;
             out.push(&if verb == 'X' { text.to_uppercase() } else { text })
         }
     }
@@ -191,14 +203,17 @@ fn scalar(value: &Value<'_>) -> Result<String, EvalError> {
         Value::Uint(u) => u.to_string(),
         Value::Double(d) => number::show_double(*d),
         Value::String(text) => text.to_string(),
-        Value::Bytes(bytes) => {
-            std::str::from_utf8(bytes).map_err(|_| EvalError::new("invalid UTF-8 in bytes, cannot convert to string"))?.to_owned()
-        }
+        Value::Bytes(bytes) => std::str::from_utf8(bytes)
+            .map_err(|_| EvalError::new("invalid UTF-8 in bytes, cannot convert to string"))?
+            .to_owned(),
         Value::Timestamp(t) => time::show_timestamp(t),
         Value::Duration(d) => time::show_duration(*d),
         Value::Type(name) => name.to_string(),
         _ => {
-            return Err(unfit("string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps", value));
+            return Err(unfit(
+                "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps",
+                value,
+            ));
         }
     })
 }
@@ -209,10 +224,14 @@ fn member(out: &mut Output, value: &Value<'_>) -> Result<(), EvalError> {
         Value::List(_) | Value::Map(_) => print(out, value),
         Value::String(text) => out.push(&format!("{:?}", &**text)),
         Value::Bytes(_) => out.push(&format!("b{:?}", scalar(value)?)),
-        Value::Double(d) => out.push(&special(*d).map_or_else(|| format!("{d:.PRECISION$}"), |text| format!("{text:?}"))),
+        Value::Double(d) => {
+            out.push(&special(*d).map_or_else(|| format!("{d:.PRECISION$}"), |text| format!("{text:?}")))
+        }
         Value::Timestamp(_) => out.push(&format!("timestamp({:?})", scalar(value)?)),
         Value::Duration(_) => out.push(&format!("duration({:?})", scalar(value)?)),
-        Value::Optional(_) | Value::Opaque(_) => Err(EvalError::new(format!("no formatting function for {}", value.type_name()))),
+        Value::Optional(_) | Value::Opaque(_) => {
+            Err(EvalError::new(format!("no formatting function for {}", value.type_name())))
+        }
         _ => out.push(&scalar(value)?),
     }
 }

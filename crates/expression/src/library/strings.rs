@@ -189,7 +189,9 @@ fn join<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> {
     let mut out = String::new();
     for (index, item) in lists::list(args, 0)?.iter().enumerate() {
         let item = item?;
-        let part = item.as_str().ok_or_else(|| EvalError::new(format!("join: invalid input: {}", crate::eval::shown(&item))))?;
+        let part = item
+            .as_str()
+            .ok_or_else(|| EvalError::new(format!("join: invalid input: {}", crate::eval::shown(&item))))?;
         if index > 0 {
             out.push_str(separator);
         }

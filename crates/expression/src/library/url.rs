@@ -11,11 +11,21 @@ use std::collections::BTreeMap;
 pub(super) static TABLE: &[Overload] = &[
     Overload::new("url", "url(string) -> kubernetes.URL", Cost::Transform(1), url),
     Overload::new("isURL", "isURL(string) -> bool", Cost::One, is_url),
-    Overload::new("getScheme", "kubernetes.URL::getScheme() -> string", Cost::One, |args| part(args, |url| url.scheme.clone())),
-    Overload::new("getHost", "kubernetes.URL::getHost() -> string", Cost::One, |args| part(args, |url| url.host.clone())),
-    Overload::new("getHostname", "kubernetes.URL::getHostname() -> string", Cost::One, |args| part(args, |url| url.hostname().to_owned())),
-    Overload::new("getPort", "kubernetes.URL::getPort() -> string", Cost::One, |args| part(args, |url| url.port().to_owned())),
-    Overload::new("getEscapedPath", "kubernetes.URL::getEscapedPath() -> string", Cost::One, |args| part(args, Url::escaped_path)),
+    Overload::new("getScheme", "kubernetes.URL::getScheme() -> string", Cost::One, |args| {
+        part(args, |url| url.scheme.clone())
+    }),
+    Overload::new("getHost", "kubernetes.URL::getHost() -> string", Cost::One, |args| {
+        part(args, |url| url.host.clone())
+    }),
+    Overload::new("getHostname", "kubernetes.URL::getHostname() -> string", Cost::One, |args| {
+        part(args, |url| url.hostname().to_owned())
+    }),
+    Overload::new("getPort", "kubernetes.URL::getPort() -> string", Cost::One, |args| {
+        part(args, |url| url.port().to_owned())
+    }),
+    Overload::new("getEscapedPath", "kubernetes.URL::getEscapedPath() -> string", Cost::One, |args| {
+        part(args, Url::escaped_path)
+    }),
     Overload::new("getQuery", "kubernetes.URL::getQuery() -> map(string, list(string))", Cost::One, query),
 ];
 
@@ -51,14 +61,21 @@ pub(super) fn check_request_uri(text: &str) -> Result<(), String> {
 impl Url {
     /// `request`: as `url.ParseRequestURI` does, which knows no fragment and wants an absolute URL.
     fn parse(text: &str, request: bool) -> Result<Self, String> {
-        let (body, fragment) = if request { (text, None) } else { text.split_once('#').map_or((text, None), |(b, f)| (b, Some(f))) };
+        let (body, fragment) =
+            if request { (text, None) } else { text.split_once('#').map_or((text, None), |(b, f)| (b, Some(f))) };
         if text.chars().any(|c| c.is_ascii_control()) {
             return Err("net/url: invalid control character in URL".into());
         }
         if body.is_empty() && request {
             return Err("empty url".into());
         }
-        let mut url = Self { text: text.to_owned(), scheme: String::new(), host: String::new(), path: String::new(), query: String::new() };
+        let mut url = Self {
+            text: text.to_owned(),
+            scheme: String::new(),
+            host: String::new(),
+            path: String::new(),
+            query: String::new(),
+        };
         if body == "*" {
             url.path = "*".into();
             return Ok(url);
@@ -78,7 +95,8 @@ impl Url {
                 return Err("first path segment in URL cannot contain colon".into());
             }
         }
-        let authority = rest.strip_prefix("//").filter(|_| !url.scheme.is_empty() || !request && !rest.starts_with("///"));
+        let authority =
+            rest.strip_prefix("//").filter(|_| !url.scheme.is_empty() || !request && !rest.starts_with("///"));
         let path = match authority {
             None => rest,
             Some(authority) => {
@@ -159,7 +177,8 @@ fn host(authority: &str) -> Result<String, String> {
     if !after.is_empty() && !port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit())) {
         return Err(format!("invalid port {after:?} after host"));
     }
-    let bad = host.chars().find(|c| c.is_ascii() && !c.is_ascii_alphanumeric() && !"-_.~!$&'()*+,;=:[]<>\"%".contains(*c));
+    let bad =
+        host.chars().find(|c| c.is_ascii() && !c.is_ascii_alphanumeric() && !"-_.~!$&'()*+,;=:[]<>\"%".contains(*c));
     if let Some(bad) = bad {
         return Err(format!("invalid character {:?} in host name", bad.to_string()));
     }
@@ -229,11 +248,19 @@ mod tests {
         #[track_caller]
         fn check(text: &str, expect: Result<(&str, &str, &str, &str), &str>) {
             let url = check_request_uri(text).and_then(|()| Url::parse(text, false));
-            let got = url.as_ref().map(|u| (u.scheme.clone(), u.hostname().to_owned(), u.port().to_owned(), u.escaped_path()));
-            let got = got.as_ref().map(|(s, h, p, e)| (s.as_str(), h.as_str(), p.as_str(), e.as_str())).map_err(|e| e.as_str());
+            let got = url
+                .as_ref()
+                .map(|u| (u.scheme.clone(), u.hostname().to_owned(), u.port().to_owned(), u.escaped_path()));
+            let got = got
+                .as_ref()
+                .map(|(s, h, p, e)| (s.as_str(), h.as_str(), p.as_str(), e.as_str()))
+                .map_err(|e| e.as_str());
             assert_eq!(got, expect);
         }
-        check("https://user:pass@example.com:80/path with spaces/?a=b#c", Ok(("https", "example.com", "80", "/path%20with%20spaces/")));
+        check(
+            "https://user:pass@example.com:80/path with spaces/?a=b#c",
+            Ok(("https", "example.com", "80", "/path%20with%20spaces/")),
+        );
         check("http://[::1]:8080", Ok(("http", "::1", "8080", "")));
         check("/path", Ok(("", "", "", "/path")));
         check("../relative", Err("parse \"../relative\": invalid URI for request"));

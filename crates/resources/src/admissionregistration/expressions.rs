@@ -45,9 +45,8 @@ impl Compiler {
 
     /// A compiler of expressions about objects of known types.
     pub fn typed(params: bool, types: &Types) -> Self {
-        static BASE: LazyLock<Env> = LazyLock::new(|| {
-            Env::new().variable("namespaceObject", namespace()).variable("request", request())
-        });
+        static BASE: LazyLock<Env> =
+            LazyLock::new(|| Env::new().variable("namespaceObject", namespace()).variable("request", request()));
         let object = types.object.clone().unwrap_or_else(DeclType::dynamic);
         let mut env = BASE.clone().variable("object", object.clone()).variable("oldObject", object);
         if params {
@@ -109,10 +108,8 @@ fn check(found: &Type, gives: Gives) -> Result<(), String> {
 /// `request`: the review without its objects.
 fn request() -> Arc<DeclType> {
     let (text, texts) = (DeclType::string, || DeclType::list(DeclType::string()));
-    let kind = DeclType::object(
-        "kubernetes.GroupVersionKind",
-        [("group", text()), ("version", text()), ("kind", text())],
-    );
+    let kind =
+        DeclType::object("kubernetes.GroupVersionKind", [("group", text()), ("version", text()), ("kind", text())]);
     let resource = DeclType::object(
         "kubernetes.GroupVersionResource",
         [("group", text()), ("version", text()), ("resource", text())],
@@ -165,10 +162,8 @@ fn namespace() -> Arc<DeclType> {
             ("finalizers", texts()),
         ],
     );
-    let status = DeclType::object(
-        "kubernetes.NamespaceStatus",
-        [("conditions", DeclType::list(condition)), ("phase", text())],
-    );
+    let status =
+        DeclType::object("kubernetes.NamespaceStatus", [("conditions", DeclType::list(condition)), ("phase", text())]);
     let spec = DeclType::object("kubernetes.NamespaceSpec", [("finalizers", texts())]);
     DeclType::object("kubernetes.Namespace", [("metadata", metadata), ("spec", spec), ("status", status)])
 }

@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path};
-use crate::{Ctx, Strategy};
+use crate::{Ctx, MetadataChecks, Strategy};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -28,6 +28,10 @@ impl Strategy for ControllerRevision {
 
     fn has_status(&self) -> bool {
         false
+    }
+
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Both
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

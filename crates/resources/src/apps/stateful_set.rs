@@ -176,7 +176,7 @@ fn spec(errors: &mut Errors, spec: &Value, create: bool) {
     let (policy, path) =
         (spec.at("persistentVolumeClaimRetentionPolicy"), SPEC.field("persistentVolumeClaimRetentionPolicy"));
     for field in ["whenDeleted", "whenScaled"].into_iter().filter(|_| !policy.is_null()) {
-        errors.supported(&path.field(field), policy.text(field), &["Delete", "Retain"]);
+        errors.supported(&path.field(field), policy.text(field), &["Retain", "Delete"]);
     }
     if create {
         claims(errors, spec, &SPEC.field("volumeClaimTemplates"));

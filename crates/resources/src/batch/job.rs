@@ -211,6 +211,9 @@ fn generate_selector(obj: &mut Object) {
 /// Errors of labels and selector that the server would have made otherwise.
 fn generated(errors: &mut Errors, obj: &Object) {
     let (spec, uid, name) = (obj.at("spec"), api::meta::uid(obj), api::meta::name(obj));
+    if !spec.has("selector") {
+        return;
+    }
     let labels = spec.at("template").at("metadata").at("labels");
     let path = SPEC.field("template.metadata.labels");
     let mut expected = serde_json::Map::new();
@@ -264,7 +267,8 @@ fn template(errors: &mut Errors, new: &Object, old: &Object) {
         }
     }
     if !same(&now, was) {
-        errors.invalid(&SPEC.field("template"), now, crate::field::IMMUTABLE);
+        let schema = "io.k8s.api.core.v1.PodTemplateSpec";
+        errors.invalid_struct(&SPEC.field("template"), schema, &now, crate::field::IMMUTABLE);
     }
 }
 

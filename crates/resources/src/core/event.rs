@@ -151,7 +151,18 @@ impl Strategy for NewEvent {
             "reportingInstance",
         ] {
             let shown = if field == "reportingComponent" { "reportingController" } else { field };
-            errors.immutable(&Path::root(shown), new.at(field), old.at(field));
+            let (path, now, was) = (Path::root(shown), new.at(field), old.at(field));
+            match field {
+                "source" if !crate::field::same(now, was) => {
+                    errors.invalid_struct(&path, "io.k8s.api.core.v1.EventSource", now, crate::field::IMMUTABLE);
+                }
+                "involvedObject" | "related" if !crate::field::same(now, was) => {
+                    errors.invalid_struct(&path, "io.k8s.api.core.v1.ObjectReference", now, crate::field::IMMUTABLE);
+                }
+                "source" | "involvedObject" | "related" => {}
+                "firstTimestamp" | "lastTimestamp" | "eventTime" | "count" => drop(errors.immutable(&path, now, was)),
+                _ => errors.immutable_text(&path, now, was),
+            }
         }
         errors.0
     }

@@ -53,7 +53,9 @@ impl Strategy for PersistentVolumeClaim {
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         copy_field(new, old, "status");
         if let Some(spec) = new.get_mut("spec") {
-            data_source(spec, false);
+            // what a claim was made from is decided when it is made
+            let unsourced = !old.at("spec").has("dataSource") && !old.at("spec").has("dataSourceRef");
+            data_source(spec, unsourced);
         }
     }
 

@@ -161,6 +161,7 @@ pub fn requirements(errors: &mut Errors, resources: &Value, claims: &[&str], pat
             }
             _ => {}
         }
+        whole_pages(errors, name, value, &path);
     }
     let all = || resources.entries("limits").chain(resources.entries("requests")).map(|(n, _)| n.as_str());
     if all().any(is_huge_page) && !all().any(|n| n == "cpu" || n == "memory") {

@@ -55,7 +55,7 @@ impl Strategy for IngressClass {
     fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         let (now, was) = (new.at("spec"), old.at("spec"));
-        errors.immutable(&SPEC.field("controller"), now.at("controller"), was.at("controller"));
+        errors.immutable_text(&SPEC.field("controller"), now.at("controller"), was.at("controller"));
         errors.0.extend(self.validate(ctx, new));
         errors.0
     }

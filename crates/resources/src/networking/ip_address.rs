@@ -52,7 +52,8 @@ impl Strategy for IpAddress {
         let mut errors = Errors(self.validate(ctx, new));
         let (now, was) = (new.at("spec").at("parentRef"), old.at("spec").at("parentRef"));
         if !same(now, was) {
-            errors.immutable(&Path::root("spec.parentRef"), now, was);
+            let schema = "io.k8s.api.networking.v1.ParentReference";
+            errors.invalid_struct(&Path::root("spec.parentRef"), schema, now, crate::field::IMMUTABLE);
         }
         errors.0
     }

@@ -36,6 +36,10 @@ impl Strategy for CsiNode {
         false
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, path) = (Errors::default(), Path::root("spec.drivers"));
         let list = obj.at("spec").list("drivers");

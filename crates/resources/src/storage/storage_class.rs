@@ -59,8 +59,8 @@ impl Strategy for StorageClass {
         errors.0
     }
 
-    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
         for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             errors.immutable(&Path::root(field), new.at(field), old.at(field));
         }

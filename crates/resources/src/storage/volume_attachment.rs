@@ -60,7 +60,7 @@ impl Strategy for VolumeAttachment {
             }
             (true, true) => {
                 let text = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
-                errors.invalid(&path, source.clone(), text);
+                errors.forbidden(&path, text);
             }
             (false, true) => match source.text("persistentVolumeName") {
                 "" => {

@@ -47,7 +47,7 @@ impl Strategy for VolumeAttributesClass {
         errors.0
     }
 
-    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         if new.at("driverName") != old.at("driverName") {
             errors.forbidden(&Path::root("driverName"), "updates to driverName are forbidden.");
@@ -55,6 +55,7 @@ impl Strategy for VolumeAttributesClass {
         if !same(new.at("parameters"), old.at("parameters")) {
             errors.forbidden(&Path::root("parameters"), "updates to parameters are forbidden.");
         }
+        errors.0.extend(self.validate(ctx, new));
         errors.0
     }
 

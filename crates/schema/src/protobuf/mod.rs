@@ -40,6 +40,11 @@ fn type_of(obj: &Value) -> (&str, &str) {
     (text("apiVersion"), text("kind"))
 }
 
+/// A message in the `k8s\0` envelope.
+pub fn envelope(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+    seal(api_version, kind, message)
+}
+
 fn seal(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let mut w = Writer::default();
     w.message(1, |w| {

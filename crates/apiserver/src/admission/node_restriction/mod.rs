@@ -106,7 +106,9 @@ fn slice(a: &Attributes<'_>, node: &str, object: Option<&Object>) -> Result<(), 
     let of = slice.and_then(|s| s.pointer("/spec/nodeName")).and_then(Value::as_str);
     match of == Some(node) {
         true => Ok(()),
-        false => Err(a.forbidden(&format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))),
+        false => {
+            Err(a.forbidden(&format!("can only {verb} ResourceSlice with the same NodeName as the requesting node")))
+        }
     }
 }
 

@@ -96,9 +96,7 @@ fn needs_secret(volume: &Value) -> bool {
     let sources = volume.at("projected").list("sources");
     volume.has("secret") || volume.has("azureFile") || sources.iter().any(|s| s.has("secret")) || {
         let kinds = ["csi", "flexVolume", "rbd", "cephfs", "iscsi", "scaleIO", "storageos"];
-        let reference = |kind: &&str| {
-            volume.at(kind).has("secretRef") || volume.at(kind).has("nodePublishSecretRef")
-        };
+        let reference = |kind: &&str| volume.at(kind).has("secretRef") || volume.at(kind).has("nodePublishSecretRef");
         kinds.iter().any(reference)
     }
 }
@@ -130,7 +128,12 @@ pub fn status(a: &Attributes<'_>, node: &str, object: Option<&Object>) -> Result
     let (Some(new), Some(old)) = (object, a.old) else {
         return Err(a.forbidden(&format!("unexpected operation {:?}", a.operation.word())));
     };
-    bound(a, Some(old), node, &format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"))?;
+    bound(
+        a,
+        Some(old),
+        node,
+        &format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"),
+    )?;
     let kept = [
         ("metadata", "labels", "update labels through pod status"),
         ("status", "resourceClaimStatuses", "update resource claim statues"),

@@ -49,7 +49,8 @@ pub async fn bound(server: &ApiServer, a: &Attributes<'_>, node: &str, object: O
 async fn names_audience(server: &ApiServer, pod: &Object, audience: &str) -> Result<bool, Status> {
     for volume in pod.at("spec").list("volumes") {
         let sources = volume.at("projected").list("sources");
-        let wants = |s: &Value| s.has("serviceAccountToken") && s.at("serviceAccountToken").text("audience") == audience;
+        let wants =
+            |s: &Value| s.has("serviceAccountToken") && s.at("serviceAccountToken").text("audience") == audience;
         if sources.iter().any(wants) || driver_wants(server, &driver(server, pod, volume).await?, audience).await? {
             return Ok(true);
         }
@@ -82,7 +83,12 @@ async fn driver_wants(server: &ApiServer, driver: &str, audience: &str) -> Resul
 }
 
 /// An object, or null.
-async fn get(server: &ApiServer, (group, resource): (&str, &str), namespace: &str, name: &str) -> Result<Value, Status> {
+async fn get(
+    server: &ApiServer,
+    (group, resource): (&str, &str),
+    namespace: &str,
+    name: &str,
+) -> Result<Value, Status> {
     let store = server.store(group, resource).ok_or_else(Status::no_such_path)?;
     store.get(namespace, name).await?.map_or(Ok(Value::Null), |stored| stored.object())
 }

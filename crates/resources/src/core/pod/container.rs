@@ -37,7 +37,7 @@ pub fn containers(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) {
             false => names.push(name),
         }
         probe::handlers(errors, scope, c, &path);
-        restart_policy(errors, c, &path);
+        restart_policy(errors, c, Kind::App, &path);
     }
     host_port_conflicts(errors, list, path);
 }
@@ -48,7 +48,7 @@ pub fn init_containers(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) 
     for (i, c) in scope.spec.list("initContainers").iter().enumerate() {
         let item = path.index(i);
         common(errors, scope, c, &item);
-        restart_policy(errors, c, &item);
+        restart_policy(errors, c, Kind::Init, &item);
         let name = c.text("name");
         match names.contains(&name) {
             true => errors.duplicate(&item.field("name"), name),
@@ -221,13 +221,23 @@ fn resize_policy(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<
     }
 }
 
-fn restart_policy(errors: &mut Errors, c: &Value, path: &Path<'_>) {
+/// The two kinds of containers that restart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    App,
+    Init,
+}
+
+fn restart_policy(errors: &mut Errors, c: &Value, kind: Kind, path: &Path<'_>) {
     let (policy, rules) = (c.text("restartPolicy"), c.list("restartPolicyRules"));
     match (c.has("restartPolicy"), rules.is_empty()) {
         (false, true) => return,
         (false, false) => {
             let text = "must specify restartPolicy when restart rules are used";
-            return errors.required(&path.field("restartPolicy"), text);
+            errors.required(&path.field("restartPolicy"), text);
+            if kind == Kind::Init {
+                return;
+            }
         }
         (true, _) => errors.one_of(&path.field("restartPolicy"), policy, &POLICIES),
     }

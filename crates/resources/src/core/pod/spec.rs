@@ -47,7 +47,6 @@ pub fn pod_spec(errors: &mut Errors, spec: &Value, meta: &Value, is_pod: bool, p
     choices(errors, spec, path);
     metadata::labels(errors, spec.at("nodeSelector"), &path.field("nodeSelector"));
     security::pod(errors, scope, &path.field("securityContext"));
-    pull_secrets(errors, spec, &path.field("imagePullSecrets"));
     affinity::affinity(errors, spec.at("affinity"), &path.field("affinity"));
     dns_config(errors, spec, &path.field("dnsConfig"));
     gates(errors, spec, path);
@@ -153,14 +152,6 @@ fn host_network_ports(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) {
                 let text = "must match `containerPort` when `hostNetwork` is true";
                 errors.invalid(&ports.index(j).field("hostPort"), host, text);
             }
-        }
-    }
-}
-
-fn pull_secrets(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    for (i, secret) in spec.list("imagePullSecrets").iter().enumerate() {
-        if crate::field::same(secret, &Value::Object(serde_json::Map::new())) {
-            errors.required(&path.index(i).field("name"), "");
         }
     }
 }
@@ -292,10 +283,16 @@ fn names_and_limits(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         }
     }
     name(errors, "priorityClassName", names::dns1123_subdomain);
-    name(errors, "runtimeClassName", names::dns1123_subdomain);
+    if spec.has("runtimeClassName") {
+        let class = spec.text("runtimeClassName");
+        errors.invalid_each(&path.field("runtimeClassName"), class, names::dns1123_subdomain(class, false));
+    }
     if spec.has("preemptionPolicy") {
         let policy = spec.text("preemptionPolicy");
-        errors.supported(&path.field("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
+        match policy {
+            "" => errors.required(&path.field("preemptionPolicy"), ""),
+            policy => errors.one_of(&path.field("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]),
+        }
     }
     if spec.has("overhead") {
         let limits = serde_json::json!({"limits": spec.at("overhead")});

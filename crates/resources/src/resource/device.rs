@@ -1,0 +1,259 @@
+//! Parts of devices that classes, claims and slices share: names, attributes, taints, configuration.
+
+use crate::field::{Errors, Fields, Path};
+use crate::names;
+use serde_json::Value;
+
+const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
+const VALUES: [&str; 8] = ["bool", "int", "string", "version", "bools", "ints", "strings", "versions"];
+const VALUE_MAX: usize = 64;
+const PER_DEVICE: &str = "perDeviceNodeSelection` is set to true in the ResourceSlice spec";
+
+/// Errors of a device of a slice.
+pub(super) fn device(errors: &mut Errors, device: &Value, per_device: bool, path: &Path<'_>) {
+    let name = device.text("name");
+    errors.invalid_each(&path.field("name"), name, names::dns1123_label(name, false));
+    let attributes = path.field("attributes");
+    for (name, value) in device.entries("attributes") {
+        qualified_name(errors, name, &attributes);
+        attribute(errors, value, &attributes.key(name));
+    }
+    let capacity = path.field("capacity");
+    device.entries("capacity").for_each(|(name, _)| qualified_name(errors, name, &capacity));
+    let taints = path.field("taints");
+    for (i, taint) in device.list("taints").iter().enumerate() {
+        self::taint(errors, taint, &taints.index(i));
+    }
+    let counters = path.field("consumesCounters");
+    for (i, consumption) in device.list("consumesCounters").iter().enumerate() {
+        consumed(errors, consumption, &counters.index(i));
+    }
+    placement(errors, device, per_device, path);
+    binding(errors, device, path);
+}
+
+/// Errors of the name of a driver.
+pub(super) fn driver_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
+    const MAX: usize = 63;
+    if name.is_empty() {
+        return errors.required(path, "");
+    }
+    if name.len() > MAX {
+        errors.too_long(path, MAX);
+    }
+    errors.invalid_each(path, name, names::dns1123_subdomain(name, false));
+}
+
+/// `[domain/]identifier`
+fn qualified_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
+    let identifier = match name.split_once('/') {
+        None => return errors.invalid_each(path, name, names::c_identifier(name)),
+        Some((_, rest)) if rest.contains('/') => return,
+        Some((domain, identifier)) => {
+            match domain {
+                "" => errors.invalid(path, "", "the domain must not be empty"),
+                domain => errors.invalid_each(path, domain, names::dns1123_subdomain(domain, false)),
+            }
+            identifier
+        }
+    };
+    match identifier {
+        "" => errors.invalid(path, "", "the name must not be empty"),
+        identifier => errors.invalid_each(path, identifier, names::c_identifier(identifier)),
+    }
+}
+
+/// Errors of the name of an attribute that must have a domain.
+pub(super) fn full_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
+    qualified_name(errors, name, path);
+    if !name.contains('/') {
+        errors.invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash");
+    }
+}
+
+fn attribute(errors: &mut Errors, attribute: &Value, path: &Path<'_>) {
+    for (field, versions) in [("string", false), ("strings", false), ("version", true), ("versions", true)] {
+        let (field_path, of) = (path.field(field), attribute.at(field));
+        let texts = of.as_str().into_iter().chain(attribute.texts(field));
+        for (i, text) in texts.enumerate() {
+            let item = if of.is_array() { field_path.index(i) } else { path.field(field) };
+            if versions && !is_version(text) {
+                errors.invalid(&item, text, "must be a string compatible with semver.org spec 2.0.0");
+            }
+            if text.len() > VALUE_MAX {
+                errors.too_long(&item, VALUE_MAX);
+            }
+        }
+    }
+    let text = "exactly one value must be specified";
+    match VALUES.iter().filter(|field| attribute.has(field)).count() {
+        0 => errors.invalid(path, "", text),
+        1 => {}
+        _ => errors.invalid_struct(path, "io.k8s.api.resource.v1.DeviceAttribute", attribute, text),
+    }
+}
+
+/// `1.2.3[-pre.release][+build]`
+fn is_version(text: &str) -> bool {
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    let number = |part: &str| {
+        !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
+    };
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    let release = |part: &str| word(part) && (number(part) || !part.bytes().all(|c| c.is_ascii_digit()));
+    core.split('.').count() == 3
+        && core.split('.').all(number)
+        && pre.is_none_or(|pre| pre.split('.').all(release))
+        && build.is_none_or(|build| build.split('.').all(word))
+}
+
+fn taint(errors: &mut Errors, taint: &Value, path: &Path<'_>) {
+    let (key, value) = (taint.text("key"), taint.text("value"));
+    errors.invalid_each(&path.field("key"), key, names::label_key(key));
+    if !value.is_empty() {
+        errors.invalid_each(&path.field("value"), value, names::label_value(value));
+    }
+    match taint.text("effect") {
+        "" => errors.required(&path.field("effect"), ""),
+        effect => errors.one_of(&path.field("effect"), effect, &EFFECTS),
+    }
+}
+
+/// Errors of a toleration of a request.
+pub(super) fn toleration(errors: &mut Errors, toleration: &Value, path: &Path<'_>) {
+    let (key, value) = (toleration.text("key"), toleration.text("value"));
+    if !key.is_empty() {
+        errors.invalid_each(&path.field("key"), key, names::label_key(key));
+    }
+    match toleration.text("operator") {
+        "Exists" if !value.is_empty() => {
+            errors.invalid(&path.field("value"), value, "must be empty for operator `Exists`");
+        }
+        "Exists" => {}
+        "Equal" => errors.invalid_each(&path.field("value"), value, names::label_value(value)),
+        "" => errors.required(&path.field("operator"), ""),
+        other => errors.not_supported(&path.field("operator"), other, &["Equal", "Exists"]),
+    }
+    if !toleration.text("effect").is_empty() {
+        errors.one_of(&path.field("effect"), toleration.text("effect"), &EFFECTS);
+    }
+}
+
+fn consumed(errors: &mut Errors, consumption: &Value, path: &Path<'_>) {
+    match consumption.text("counterSet") {
+        "" => errors.required(&path.field("counterSet"), ""),
+        name => errors.invalid_each(&path.field("counterSet"), name, names::dns1123_label(name, false)),
+    }
+    let counters = path.field("counters");
+    if consumption.entries("counters").next().is_none() {
+        errors.required(&counters, "");
+    }
+    for (name, _) in consumption.entries("counters") {
+        errors.invalid_each(&counters, name, names::dns1123_label(name, false));
+    }
+}
+
+/// A device says where it is only where its slice says that devices do.
+fn placement(errors: &mut Errors, device: &Value, per_device: bool, path: &Path<'_>) {
+    let fields = ["nodeName", "nodeSelector", "allNodes"];
+    if !per_device {
+        if fields.iter().any(|field| device.has(field)) {
+            let text = format!("`nodeName`, `nodeSelector` and `allNodes` can only be set if `{PER_DEVICE}");
+            errors.invalid(path, Value::Null, &text);
+        }
+        return;
+    }
+    let node = device.text("nodeName");
+    match (device.has("nodeName"), node) {
+        (true, "") => errors.invalid(&path.field("nodeName"), "", "must not be empty"),
+        (true, node) => errors.invalid_each(&path.field("nodeName"), node, names::dns1123_subdomain(node, false)),
+        _ => {}
+    }
+    if device.at("allNodes") == &Value::Bool(false) {
+        errors.invalid(&path.field("allNodes"), false, "must be either unset or set to true");
+    }
+    let set = |field: &&str| match *field {
+        "nodeName" => !node.is_empty(),
+        "allNodes" => device.flag("allNodes"),
+        field => device.has(field),
+    };
+    let set: Vec<String> = fields.iter().filter(|f| set(f)).map(|f| format!("`{f}`")).collect();
+    let text = format!("exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `{PER_DEVICE}");
+    match set.len() {
+        0 => errors.required(path, &text),
+        1 => {}
+        _ => errors.invalid(path, format!("{{{}}}", set.join(", ")), &text),
+    }
+}
+
+/// Conditions that a binding waits for come with those that end the wait.
+fn binding(errors: &mut Errors, device: &Value, path: &Path<'_>) {
+    let lists = ["bindingConditions", "bindingFailureConditions"];
+    for list in lists {
+        let list_path = path.field(list);
+        for (i, name) in device.texts(list).into_iter().enumerate() {
+            errors.invalid_each(&list_path.index(i), name, names::label_key(name));
+        }
+    }
+    for list in lists {
+        let (list_path, names) = (path.field(list), device.texts(list));
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].contains(name) {
+                errors.duplicate(&list_path.index(i), *name);
+            }
+            if list == lists[1] && device.texts(lists[0]).contains(name) {
+                let text = "bindingFailureConditions must not overlap with bindingConditions";
+                errors.invalid(&list_path.index(i), *name, text);
+            }
+        }
+    }
+    for (missing, given) in [(lists[0], lists[1]), (lists[1], lists[0])] {
+        if device.list(missing).is_empty() && !device.list(given).is_empty() {
+            errors.invalid(&path.field(missing), Value::Null, &format!("{missing} are required to use {given}"));
+        }
+    }
+}
+
+/// Errors of a driver's own configuration.
+pub(super) fn configuration(errors: &mut Errors, config: &Value, path: &Path<'_>) {
+    let (opaque, path) = (config.at("opaque"), path.field("opaque"));
+    if opaque.is_null() {
+        return errors.required(&path, "");
+    }
+    driver_name(errors, opaque.text("driver"), &path.field("driver"));
+    match opaque.at("parameters") {
+        Value::Null => errors.required(&path.field("parameters"), ""),
+        Value::Object(_) => {}
+        _ => errors.invalid(&path.field("parameters"), "<value omitted>", "must be a valid JSON object"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(value: Value, want: &[&str]) {
+        let mut errors = Errors::default();
+        device(&mut errors, &value, false, &Path::root("d"));
+        let got: Vec<String> = errors.0.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn devices_are_checked() {
+        check(json!({"name": "a", "attributes": {"x.test/model": {"string": "m"}, "v": {"version": "1.2.3-rc.1"}}}), &[]);
+        check(
+            json!({"name": "a", "attributes": {"v": {"version": "1.02.3"}, "w": {}}}),
+            &[
+                "d.attributes[v].version: Invalid value: \"1.02.3\": must be a string compatible with semver.org spec 2.0.0",
+                "d.attributes[w]: Invalid value: \"\": exactly one value must be specified",
+            ],
+        );
+        check(
+            json!({"name": "a", "bindingConditions": ["c"]}),
+            &["d.bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use bindingConditions"],
+        );
+    }
+}
