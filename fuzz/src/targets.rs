@@ -15,13 +15,19 @@ fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
-/// Larger bodies are refused before they are read.
+/// Heavy bodies are refused before they are read.
 fn json_of(data: &[u8]) -> Option<Value> {
+    if apiserver::fuzzing::is_too_heavy(data) {
+        return None;
+    }
     serde_json::from_slice(data).ok()
 }
 
 /// Bodies in JSON: decoded against a schema, completed, written in protobuf and read again.
 pub fn json(data: &[u8]) {
+    if apiserver::fuzzing::is_too_heavy(data) {
+        return;
+    }
     for schema in [POD, DEPLOYMENT] {
         let Ok(mut decoded) = schema::decode_slice(schema, data, canonical_quantity) else { continue };
         schema::complete(schema, &mut decoded.object);
@@ -33,6 +39,9 @@ pub fn json(data: &[u8]) {
 
 /// Bodies in YAML.
 pub fn yaml(data: &[u8]) {
+    if apiserver::fuzzing::is_too_heavy(data) {
+        return;
+    }
     if let Ok((value, _)) = parse_yaml_body(data) {
         let mut value = value;
         let _ = schema::decode(POD, &mut value, canonical_quantity);

@@ -45,6 +45,40 @@ pub fn discard(body: Body) {
     tokio::spawn(tokio::time::timeout(DISCARD, Limited::new(body, LIMIT).collect()));
 }
 
+/// Smaller bodies cannot take too much, whatever is in them.
+const LIGHT: usize = 256 * 1024;
+/// What a body may take when it is read: more than any honest object does.
+const WEIGHT: usize = 56 << 20;
+
+/// Refuses JSON that is small as text and huge in memory: millions of empty values or tiny maps. What a value takes
+/// is counted as the library keeps it: a map has room for eleven members as soon as it has one.
+pub fn check_weight(bytes: &[u8]) -> Result<(), Status> {
+    if bytes.len() < LIGHT || !matches!(bytes.iter().find(|b| !b.is_ascii_whitespace()), Some(b'{' | b'[')) {
+        return Ok(());
+    }
+    let (mut weight, mut in_string, mut escaped) = (bytes.len(), false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => {
+                in_string = !in_string;
+                weight += 12;
+            }
+            _ if in_string => {}
+            b'{' => weight += 640,
+            b'[' => weight += 128,
+            b',' => weight += 48,
+            _ => {}
+        }
+    }
+    if weight <= WEIGHT {
+        return Ok(());
+    }
+    let message = "Request entity too large: its many small values would take too much memory";
+    Err(Status::new(413, "RequestEntityTooLarge", message))
+}
+
 fn too_large() -> Status {
     let message = format!("Request entity too large: limit is {LIMIT}");
     Status::new(413, "RequestEntityTooLarge", message)
@@ -53,6 +87,22 @@ fn too_large() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heavy_bodies_are_refused() {
+        let check = |item: &str, count: usize, heavy: bool| {
+            let body = format!("[{}]", vec![item; count].join(","));
+            assert!(body.len() <= LIMIT, "{}", body.len());
+            assert_eq!(check_weight(body.as_bytes()).is_err(), heavy, "{item} {count}");
+        };
+        check("{}", 1_000_000, true);
+        check("{\"a\":1}", 300_000, true);
+        check("0", 1_000_000, false);
+        check("\"{{{{[[[[,,,,\\\"{{{{\"", 100_000, false);
+        let honest = "{\"name\":\"a-name-of-some-length\",\"value\":\"and what it is worth in some detail\"}";
+        check(honest, LIMIT / (honest.len() + 1) - 1, false);
+        check("{}", 1000, false);
+    }
 
     #[tokio::test]
     async fn limits_are_kept() {

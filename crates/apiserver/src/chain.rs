@@ -182,6 +182,8 @@ async fn admitted(
     patience: Duration,
 ) -> Result<Response<Body>, Status> {
     request.user = authenticated(server, request, connection).await?;
+    // Whom a front proxy speaks for is decided: nothing that this request is sent on to may believe it again.
+    server.authn().front_proxy.strip(&mut request.headers);
     received(server, request)?;
     let user = impersonation::impersonate(server, request.user.clone(), request).await?;
     if !Arc::ptr_eq(&user, &request.user) {

@@ -13,7 +13,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Whether the answer to a request goes on until someone ends it.
 pub fn is_long_running(info: &RequestInfo) -> bool {
     matches!(info.verb.as_str(), "watch" | "proxy")
-        || (info.is_resource && matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy"))
+        || (info.is_resource
+            && matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy"))
 }
 
 /// The time a request has.
@@ -22,9 +23,8 @@ pub fn of(query: &Query, limit: Duration) -> Result<Duration, Status> {
     if text.is_empty() {
         return Ok(limit);
     }
-    let asked = parse(text).map_err(|why| {
-        Status::bad_request(format!("invalid timeout specified in the request URL - {why}"))
-    })?;
+    let asked = parse(text)
+        .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
     Ok(if asked.is_zero() { limit } else { asked.min(limit) })
 }
 

@@ -29,3 +29,8 @@ pub fn accept(text: &str) {
 pub fn continue_token(text: &str) {
     store::read_continue_token(text);
 }
+
+/// Whether a body is refused for what it would take.
+pub fn is_too_heavy(body: &[u8]) -> bool {
+    crate::body::check_weight(body).is_err()
+}

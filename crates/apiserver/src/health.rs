@@ -71,15 +71,17 @@ const CHECKS: &[Check] = &[
 ];
 
 /// The state of each check.
-pub static RESULT: Family =
-    Family::gauge("kubernetes_healthcheck", "This metric records the result of a single healthcheck.", &["name", "type"]);
+pub static RESULT: Family = Family::gauge(
+    "kubernetes_healthcheck",
+    "This metric records the result of a single healthcheck.",
+    &["name", "type"],
+);
 
 /// Notes the state of each check in [`RESULT`].
 pub fn observe(server: &ApiServer) {
     for check in CHECKS {
         let passes = if (check.passes)(server) { 1.0 } else { 0.0 };
-        let kinds: &[&str] =
-            if check.counts == Where::Ready { &["readyz"] } else { &["healthz", "livez", "readyz"] };
+        let kinds: &[&str] = if check.counts == Where::Ready { &["readyz"] } else { &["healthz", "livez", "readyz"] };
         kinds.iter().for_each(|kind| RESULT.set(&[check.name, kind], passes));
     }
 }
@@ -155,7 +157,8 @@ fn health(server: &ApiServer, request: &Request, root: &str, only: &str) -> Resu
         };
         let _ = writeln!(text, "{line}");
     }
-    let mut unknown: Vec<_> = excluded.iter().filter(|e| checks().all(|c| c.name != **e)).map(|e| format!("{e:?}")).collect();
+    let mut unknown: Vec<_> =
+        excluded.iter().filter(|e| checks().all(|c| c.name != **e)).map(|e| format!("{e:?}")).collect();
     if !unknown.is_empty() {
         unknown.sort();
         let _ = writeln!(text, "warn: some health checks cannot be excluded: no matches for {}", unknown.join(","));

@@ -78,7 +78,8 @@ impl Server {
         for (at, step) in case.steps.iter().enumerate() {
             let own = |text: &str| text.replace("{ns}", namespace);
             let body = step.text.clone().or_else(|| step.body.as_ref().map(Value::to_string)).unwrap_or_default();
-            let patch = if step.request.starts_with("PATCH") { "application/merge-patch+json" } else { "application/json" };
+            let patch =
+                if step.request.starts_with("PATCH") { "application/merge-patch+json" } else { "application/json" };
             let content_type = step.content_type.as_deref().unwrap_or(patch);
             let (status, warnings, answer) = self.send(&own(&step.request), content_type, own(&body)).await;
             let mut differ = |what: String| wrong.push(format!("{} step {}: {what}", case.name, at + 1));

@@ -126,8 +126,7 @@ impl Certificates {
                 .write("status", request, with_condition(request, "Failed", "SignerValidationFailure", &why))
                 .await;
         }
-        let usage = if signer == KUBELET_SERVING { Usage::Server } else { Usage::Client };
-        let signed = self.ca.sign_request(&String::from_utf8_lossy(pem), &[usage], lifetime(request));
+        let signed = self.ca.sign_request(&String::from_utf8_lossy(pem), &certified(request), lifetime(request));
         let signed = signed.map_err(|e| Error::Terminal(format!("error auto signing csr: {e}")))?;
         let status = request.status.clone().unwrap_or_default();
         let status = CertificateSigningRequestStatus { certificate: Some(ByteString(signed.into_bytes())), ..status };
@@ -176,6 +175,18 @@ fn with_condition(
 
 fn usages(request: &CertificateSigningRequest) -> BTreeSet<&str> {
     request.spec.usages.iter().flatten().map(String::as_str).collect()
+}
+
+/// What the certificate is for: what was asked, which has been verified.
+fn certified(request: &CertificateSigningRequest) -> Vec<Usage> {
+    let usage = |text: &str| match text {
+        "server auth" => Some(Usage::Server),
+        "client auth" => Some(Usage::Client),
+        "digital signature" => Some(Usage::DigitalSignature),
+        "key encipherment" => Some(Usage::KeyEncipherment),
+        _ => None,
+    };
+    usages(request).into_iter().filter_map(usage).collect()
 }
 
 fn lifetime(request: &CertificateSigningRequest) -> Duration {

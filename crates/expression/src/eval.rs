@@ -244,7 +244,8 @@ impl<'a, 'b> Evaluator<'a, 'b> {
                 (Value::Optional(Some(value)), true) => Value::clone(&value),
                 (value, true) => return Err(not_optional("entry", &value)),
             };
-            insert(&mut out, &key, value)?;
+            // Of entries with one key the last counts.
+            out.insert(map_key(&key)?, value);
         }
         self.charge(cost::MAP)?;
         Ok(Value::Map(Map::values(out)))
@@ -265,14 +266,17 @@ impl<'a, 'b> Evaluator<'a, 'b> {
     }
 }
 
-/// Puts an entry into a map that an expression makes.
+fn map_key<'a>(key: &Value<'a>) -> Result<Key<'a>, EvalError> {
+    Key::new(key).ok_or_else(|| EvalError::new(format!("unsupported key type: {}", key.type_name())))
+}
+
+/// Puts an entry into a map that a macro makes.
 pub(crate) fn insert<'a>(
     map: &mut BTreeMap<Key<'a>, Value<'a>>,
     key: &Value<'a>,
     value: Value<'a>,
 ) -> Result<(), EvalError> {
-    let name = Key::new(key).ok_or_else(|| EvalError::new(format!("unsupported key type: {}", key.type_name())))?;
-    match map.insert(name, value) {
+    match map.insert(map_key(key)?, value) {
         None => Ok(()),
         Some(_) => Err(EvalError::new(format!("insert failed: key {} already exists", shown(key)))),
     }

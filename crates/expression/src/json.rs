@@ -28,6 +28,8 @@ impl Writer {
             Value::Bool(b) => Json::Bool(*b),
             Value::Int(i) => Json::from(*i),
             Value::Uint(u) => Json::from(*u),
+            // Go writes whole numbers without a fraction.
+            Value::Double(d) if d.fract() == 0.0 && d.abs() < 1e15 => Json::from(*d as i64),
             Value::Double(d) => serde_json::Number::from_f64(*d).map_or(Json::Null, Json::Number),
             Value::String(text) => Json::from(&**text),
             Value::Bytes(bytes) => Json::from(base64::engine::general_purpose::STANDARD.encode(bytes)),

@@ -309,9 +309,7 @@ fn constant_map(entries: Vec<(Op, Op, bool)>) -> Op {
     for (key, value, optional) in &entries {
         let (Op::Const(key), Op::Const(value), false) = (key, value, *optional) else { return Op::Map(entries) };
         let Some(key) = Key::new(key) else { return Op::Map(entries) };
-        if constants.insert(key, value.clone()).is_some() {
-            return Op::Map(entries);
-        }
+        constants.insert(key, value.clone());
     }
     Op::Const(Value::Map(Map::values(constants)))
 }

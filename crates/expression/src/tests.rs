@@ -51,6 +51,7 @@ fn language() {
     check("{'a': 1, 'b': 2}['b']", "2");
     check("object.l[5]", "error: index out of bounds: 5");
     check("{'a': 1}['b']", "error: no such key: b");
+    check("{'a': 1, 'a': 2}['a']", "2");
     check("1 / 0", "error: division by zero");
     check("1 % 0", "error: modulus by zero");
     check("9223372036854775807 + 1", "error: integer overflow");
@@ -61,7 +62,7 @@ fn language() {
     check("object.n == null && object.d == 1.5", "true");
     check(
         "string(object.d) + type(object.l).size()",
-        "compilation failed: ERROR: <input>:1:41: found no matching overload for 'size' applied to 'type(dyn).()'\n | string(object.d) + type(object.l).size()\n | ........................................^",
+        "compilation failed: ERROR: <input>:1:39: found no matching overload for 'size' applied to 'type(dyn).()'\n | string(object.d) + type(object.l).size()\n | ......................................^",
     );
     check("object.l.sum() + object.l.max()", "9");
     check("'2020-01-01T10:00:00Z' == string(timestamp('2020-01-01T10:00:00Z'))", "true");
@@ -75,6 +76,49 @@ fn language() {
         "{true: 1}[true] + {1u: 2}[1]",
         "compilation failed: ERROR: <input>:1:26: found no matching overload for '_[_]' applied to '(map(uint, int), int)'\n | {true: 1}[true] + {1u: 2}[1]\n | .........................^",
     );
+}
+
+#[test]
+fn libraries() {
+    let check = |text: &str, expect: &str| assert_eq!(eval(text, &Json::Null), expect, "{text}");
+    check("ip('2001:db8::68').family() + ip('10.0.0.1').family()", "10");
+    check("ip.isCanonical('2001:DB8::68') || ip('127.0.0.1').isGlobalUnicast()", "false");
+    check(
+        "ip('192.168.0.1.0')",
+        "error: IP Address \"192.168.0.1.0\" parse error during conversion from string: ParseAddr(\"192.168.0.1.0\"): IPv4 address too long",
+    );
+    check("ip('::ffff:1.2.3.4')", "error: IPv4-mapped IPv6 address \"::ffff:1.2.3.4\" is not allowed");
+    check("string(cidr('192.168.0.1/24').masked()) + string(cidr('10.0.0.0/8').ip())", "\"192.168.0.0/2410.0.0.0\"");
+    check("cidr('10.0.0.0/8').containsIP('10.1.1.1') && cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16')", "true");
+    check(
+        "isCIDR('10.0.0.0/33') || isIP('1.2.3') || isURL('../x') || isQuantity('10Mo') || isSemver('v1.0.0')",
+        "false",
+    );
+    check(
+        "quantity('1Gi').compareTo(quantity('1024Mi')) == 0 && quantity('1.5').add(1).asApproximateFloat() == 2.5",
+        "true",
+    );
+    check("quantity('99999999999999999999G').asInteger()", "error: cannot convert value to integer");
+    check("sign(quantity('-5'))", "-1");
+    check("semver('1.2.3-rc.1').isLessThan(semver('1.2.3')) && semver('v01.2', true).minor() == 2", "true");
+    check("semver('1.2')", "error: No Major.Minor.Patch elements found");
+    check(
+        "url('https://a.test:8/p?q=1&q=2').getQuery()['q'] + [url('https://a.test:8/p').getHost()]",
+        "[\"1\",\"2\",\"a.test:8\"]",
+    );
+    check("format.dns1123Label().validate('a').hasValue() || format.named('nope').hasValue()", "false");
+    check("format.uuid().validate('x').value()", "[\"does not match the UUID format\"]");
+    check(
+        "['b', 'a'].sort() + ['a', 'b', 'a'].distinct() + [['c']].flatten() + ['d', 'e'].slice(1, 2)",
+        "[\"a\",\"b\",\"a\",\"b\",\"c\",\"e\"]",
+    );
+    check(
+        "sets.intersects([1, 2], [2]) && sets.equivalent([1, 2], [2, 1, 1]) && lists.range(3).reverse() == [2, 1, 0]",
+        "true",
+    );
+    check("'abc'.find('b.') + 'a1b2'.findAll('[0-9]').join('')", "\"bc12\"");
+    check("[1, 2].min() + [duration('1s')].sum().getSeconds() + ['x', 'y', 'x'].lastIndexOf('x')", "4");
+    check("[1].filter(x, x > 1).max()", "error: max called on empty list");
 }
 
 /// The texts that a real API server gave, or cel-go's own tests record.
@@ -135,6 +179,14 @@ fn compile_errors() {
     check("'a'.matches('[')", "ERROR: <input>:1:13: invalid matches argument\n | 'a'.matches('[')\n | ............^");
     check("duration('1x')", "ERROR: <input>:1:10: invalid duration argument\n | duration('1x')\n | .........^");
     check("99999999999999999999", "ERROR: <input>:1:1: invalid int literal\n | 99999999999999999999\n | ^");
+    check(
+        "'%d'.format(['a'])",
+        "ERROR: <input>:1:14: error during formatting: decimal clause can only be used on integers, was given string\n | '%d'.format(['a'])\n | .............^",
+    );
+    check(
+        "'%s'.format([1, 2])",
+        "ERROR: <input>:1:12: too many arguments supplied to string.format (expected 1, got 2)\n | '%s'.format([1, 2])\n | ...........^",
+    );
     check("int('x')", "type conversion error from 'string' to 'int'");
 }
 

@@ -1,9 +1,9 @@
-//! Checks beyond types: literal durations, timestamps and patterns, and literals of one type.
+//! Checks beyond types: literal durations, timestamps, patterns and templates, and literals of one type.
 
 use crate::ast::{Expr, Node, as_text};
 use crate::checker::Checked;
 use crate::error::Issue;
-use crate::library::Regex;
+use crate::library::{Regex, string_format};
 use crate::source::report;
 use crate::time;
 use crate::types::Type;
@@ -28,6 +28,9 @@ impl Walk<'_> {
             Expr::Select { operand, .. } => self.node(operand, exempt),
             Expr::Call { function, target, args } => {
                 self.call(function, args);
+                if let ("format", Some(target)) = (function.as_str(), target) {
+                    self.format(node, target, args);
+                }
                 let exempt = exempt || function == "format";
                 target.iter().chain(args).for_each(|node| self.node(node, exempt));
             }
@@ -70,6 +73,17 @@ impl Walk<'_> {
         };
         if !valid {
             report(&mut self.issues, arg.at, format!("invalid {function} argument"));
+        }
+    }
+
+    /// A constant template with a list written out.
+    fn format(&mut self, node: &Node, target: &Node, args: &[Node]) {
+        let (Some(template), [list]) = (as_text(target), args) else { return };
+        let Expr::List(elements) = &*list.expr else { return };
+        let types: Vec<&Type> = elements.iter().map(|e| &self.checked.types[e.value.id as usize]).collect();
+        if let Err((place, why)) = string_format::check(template, &types) {
+            let at = place.and_then(|place| elements.get(place)).map_or(node.at, |element| element.value.at);
+            report(&mut self.issues, at, why);
         }
     }
 

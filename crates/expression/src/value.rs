@@ -227,11 +227,8 @@ impl<'a> Value<'a> {
 }
 
 fn number(n: &serde_json::Number) -> Value<'static> {
-    match (n.as_i64(), n.as_u64()) {
-        (Some(i), _) => Value::Int(i),
-        (None, Some(u)) => Value::Uint(u),
-        _ => Value::Double(n.as_f64().unwrap_or(f64::NAN)),
-    }
+    // What is too large for a signed number is a floating-point number, as everywhere in Kubernetes.
+    n.as_i64().map_or_else(|| Value::Double(n.as_f64().unwrap_or(f64::NAN)), Value::Int)
 }
 
 /// Whole numbers may be written with a fraction of zero.

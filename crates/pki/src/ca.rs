@@ -25,13 +25,26 @@ pub enum Usage {
     Server,
     /// Proving who a client is.
     Client,
+    /// Signing; a certificate for which neither this nor [`Usage::KeyEncipherment`] is asked is for both.
+    DigitalSignature,
+    /// Encrypting keys.
+    KeyEncipherment,
 }
 
 impl Usage {
-    fn purpose(self) -> ExtendedKeyUsagePurpose {
+    fn purpose(self) -> Option<ExtendedKeyUsagePurpose> {
         match self {
-            Self::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            Self::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Self::Server => Some(ExtendedKeyUsagePurpose::ServerAuth),
+            Self::Client => Some(ExtendedKeyUsagePurpose::ClientAuth),
+            Self::DigitalSignature | Self::KeyEncipherment => None,
+        }
+    }
+
+    fn key_usage(self) -> Option<KeyUsagePurpose> {
+        match self {
+            Self::Server | Self::Client => None,
+            Self::DigitalSignature => Some(KeyUsagePurpose::DigitalSignature),
+            Self::KeyEncipherment => Some(KeyUsagePurpose::KeyEncipherment),
         }
     }
 }
@@ -175,8 +188,7 @@ fn create(common_name: &str) -> Result<Identity, Error> {
     let mut params = CertificateParams::default();
     validity(&mut params, CA_LIFETIME);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name = subject(common_name, &[])?;
     let cert = params.self_signed(&key)?;
     Ok(Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
@@ -185,8 +197,11 @@ fn create(common_name: &str) -> Result<Identity, Error> {
 fn leaf(lifetime: Duration, usages: &[Usage]) -> CertificateParams {
     let mut params = CertificateParams::default();
     validity(&mut params, lifetime);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    params.extended_key_usages = usages.iter().map(|u| u.purpose()).collect();
+    params.key_usages = usages.iter().filter_map(|u| u.key_usage()).collect();
+    if params.key_usages.is_empty() {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    }
+    params.extended_key_usages = usages.iter().filter_map(|u| u.purpose()).collect();
     params.use_authority_key_identifier_extension = true;
     params
 }

@@ -193,9 +193,7 @@ impl ServiceAccountKey {
     /// The payload of a token whose signature is ours; times, audience and bindings are the caller's to check.
     pub fn verify(&self, token: &str) -> Result<Value, Error> {
         let jwt = Jwt::parse(token)?;
-        let fits = |k: &&Verifying| {
-            (jwt.key_id.is_empty() || k.key_id == jwt.key_id) && k.algorithm() == jwt.algorithm
-        };
+        let fits = |k: &&Verifying| (jwt.key_id.is_empty() || k.key_id == jwt.key_id) && k.algorithm() == jwt.algorithm;
         match self.verifying.iter().filter(fits).any(|k| jwt.is_signed_by(&k.key)) {
             true => Ok(jwt.claims),
             false => Err(Error::Token("token signature is invalid")),

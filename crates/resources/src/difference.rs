@@ -34,7 +34,8 @@ pub fn unified(old: &str, new: &str) -> String {
         let (of_a, of_b) = (range(first.a.0, last.a.1), range(first.b.0, last.b.1));
         out.push_str(&format!("@@ -{of_a} +{of_b} @@\n"));
         for span in hunk {
-            let mut push = |mark: char, lines: &[&str]| lines.iter().for_each(|l| out.push_str(&format!("{mark}{l}\n")));
+            let mut push =
+                |mark: char, lines: &[&str]| lines.iter().for_each(|l| out.push_str(&format!("{mark}{l}\n")));
             match span.equal {
                 true => push(' ', &a[span.a.0..span.a.1]),
                 false => {

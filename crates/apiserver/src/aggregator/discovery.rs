@@ -77,7 +77,8 @@ fn aggregated(body: &Bytes, service: &ApiService) -> Option<Value> {
         return None;
     }
     let group = list["items"].as_array()?.iter().find(|g| g["metadata"]["name"] == service.group.as_str());
-    let version = group.and_then(|g| g["versions"].as_array()?.iter().find(|v| v["version"] == service.version.as_str()));
+    let version =
+        group.and_then(|g| g["versions"].as_array()?.iter().find(|v| v["version"] == service.version.as_str()));
     let mut resources = version.map_or_else(|| json!([]), |v| v["resources"].clone());
     for resource in resources.as_array_mut().into_iter().flatten() {
         complete_kind(resource);
@@ -201,7 +202,8 @@ mod tests {
     fn the_version_is_found() {
         let service = ApiService { group: "g".into(), version: "v1".into(), ..ApiService::default() };
         let list = |items: Value| Bytes::from(json!({"kind": "APIGroupDiscoveryList", "items": items}).to_string());
-        let items = json!([{"metadata": {"name": "g"}, "versions": [{"version": "v1", "resources": [{"resource": "a"}]}]}]);
+        let items =
+            json!([{"metadata": {"name": "g"}, "versions": [{"version": "v1", "resources": [{"resource": "a"}]}]}]);
         let want = json!([{"resource": "a", "responseKind": {"group": "", "version": "", "kind": ""}}]);
         assert_eq!(aggregated(&list(items), &service), Some(want));
         assert_eq!(aggregated(&list(json!([])), &service), Some(json!([])));

@@ -59,7 +59,8 @@ async fn fetch_v2(
 fn of_group(document: &Value, group: &str) -> Value {
     let prefix = format!("/apis/{group}/");
     let paths = document["paths"].as_object().into_iter().flatten();
-    let paths: Map<_, _> = paths.filter(|(path, _)| path.starts_with(&prefix)).map(|(p, v)| (p.clone(), v.clone())).collect();
+    let paths: Map<_, _> =
+        paths.filter(|(path, _)| path.starts_with(&prefix)).map(|(p, v)| (p.clone(), v.clone())).collect();
     let paths = Value::Object(paths);
     let mut needed = BTreeSet::new();
     let mut open = vec![&paths];

@@ -14,7 +14,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 /// Headers that belong to one connection and are not sent on.
-const HOP_BY_HOP: [&str; 6] = ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "trailer", "transfer-encoding"];
+const HOP_BY_HOP: [&str; 6] =
+    ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "trailer", "transfer-encoding"];
 const UNAVAILABLE: &str = "service unavailable\n";
 const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted\n";
 

@@ -37,7 +37,8 @@ pub fn complete(server: &ApiServer) -> bool {
 
 /// Registers until the server is gone.
 pub async fn run(server: Weak<ApiServer>) {
-    let Some(mut changes) = server.upgrade().map(|s| (s.aggregator().definitions.versions(), s.aggregator().services.versions()))
+    let Some(mut changes) =
+        server.upgrade().map(|s| (s.aggregator().definitions.versions(), s.aggregator().services.versions()))
     else {
         return;
     };

@@ -88,7 +88,11 @@ pub fn parse(stored: &Stored) -> Option<ApiService> {
         namespace: text(service, "namespace"),
         name: text(service, "name"),
         port: service.get("port").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok()).unwrap_or(443),
-        ca_bundle: STANDARD.decode(text(spec, "caBundle")).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default(),
+        ca_bundle: STANDARD
+            .decode(text(spec, "caBundle"))
+            .ok()
+            .and_then(|b| String::from_utf8(b).ok())
+            .unwrap_or_default(),
         insecure: spec.get("insecureSkipTLSVerify").and_then(Value::as_bool).unwrap_or(false),
     });
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
@@ -181,7 +185,8 @@ mod tests {
 
     #[test]
     fn versions_are_ordered() {
-        let mut versions = ["foo10", "v3beta1", "v12alpha1", "v1", "v11beta2", "v10", "foo1", "v2", "v11alpha2", "v10beta3"];
+        let mut versions =
+            ["foo10", "v3beta1", "v12alpha1", "v1", "v11beta2", "v10", "foo1", "v2", "v11alpha2", "v10beta3"];
         versions.sort_by(|a, b| compare_versions(a, b));
         let want = ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"];
         assert_eq!(versions, want);

@@ -178,7 +178,8 @@ mod tests {
     fn large_logs_are_begun_anew_and_old_ones_removed() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("audit.log");
-        let settings = LogSettings { path: path.clone(), mode: Mode::Blocking, max_size: 1, max_age: 0, max_backups: 2 };
+        let settings =
+            LogSettings { path: path.clone(), mode: Mode::Blocking, max_size: 1, max_age: 0, max_backups: 2 };
         let mut sink = Sink::open(&settings).expect("open");
         let line = format!("{}\n", "x".repeat(700 << 10));
         for _ in 0..5 {

@@ -32,8 +32,11 @@ pub static EVENTS: Family = Family::counter(
     &[],
 );
 /// Requests by audit level.
-pub static LEVELS: Family =
-    Family::counter("apiserver_audit_level_total", "Counter of policy levels for audit events (1 per request).", &["level"]);
+pub static LEVELS: Family = Family::counter(
+    "apiserver_audit_level_total",
+    "Counter of policy levels for audit events (1 per request).",
+    &["level"],
+);
 /// Events that no backend took.
 pub static ERRORS: Family = Family::counter(
     "apiserver_audit_error_total",

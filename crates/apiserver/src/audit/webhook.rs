@@ -108,7 +108,9 @@ impl Webhook {
                         break;
                     }
                 }
-                (Err(error), None) => tracing::error!(%error, events = count, "the audit webhook failed; events are lost"),
+                (Err(error), None) => {
+                    tracing::error!(%error, events = count, "the audit webhook failed; events are lost")
+                }
             }
         }
         ERRORS.add(&["webhook"], count as f64);

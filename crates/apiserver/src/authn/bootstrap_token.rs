@@ -28,7 +28,8 @@ fn user(object: &Value, id: &str, secret: &str, now: Timestamp) -> Option<UserIn
     };
     let right_type = object.get("type").and_then(Value::as_str) == Some("bootstrap.kubernetes.io/token");
     let deleting = api::meta::is_deleting(object);
-    let same = field("token-id")? == id && pki::equal_in_constant_time(field("token-secret")?.as_bytes(), secret.as_bytes());
+    let same =
+        field("token-id")? == id && pki::equal_in_constant_time(field("token-secret")?.as_bytes(), secret.as_bytes());
     let expired = field("expiration").is_some_and(|t| t.parse::<Timestamp>().map_or(true, |t| t < now));
     let allowed = field("usage-bootstrap-authentication").as_deref() == Some("true");
     if !right_type || deleting || !same || expired || !allowed {

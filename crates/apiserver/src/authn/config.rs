@@ -69,7 +69,9 @@ impl OidcFlags {
     /// The flags as an entry of the configuration file.
     fn entry(&self) -> Result<Value, String> {
         let ca = match &self.ca_file {
-            Some(path) => std::fs::read_to_string(path).map_err(|e| format!("--oidc-ca-file {}: {e}", path.display()))?,
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|e| format!("--oidc-ca-file {}: {e}", path.display()))?
+            }
             None => String::new(),
         };
         let prefix = match (self.username_prefix.as_str(), self.username_claim.as_str()) {
@@ -119,8 +121,9 @@ impl Settings {
     pub fn configured(&self, own_issuer: &str) -> Result<Configured, String> {
         match (&self.config_file, &self.oidc) {
             (Some(_), Some(_)) => Err("authentication-config file and oidc-* flags are mutually exclusive".into()),
-            (Some(path), None) => file(path, self.anonymous, own_issuer)
-                .map_err(|why| format!("failed to load authentication configuration from file {:?}: {why}", path.display().to_string())),
+            (Some(path), None) => file(path, self.anonymous, own_issuer).map_err(|why| {
+                format!("failed to load authentication configuration from file {:?}: {why}", path.display().to_string())
+            }),
             (None, oidc) => {
                 let mut configured = Configured::default();
                 configured.anonymous.enabled = self.anonymous;
@@ -192,7 +195,9 @@ fn parse(config: &Value, anonymous: bool, own_issuer: &str) -> Result<Configured
 }
 
 fn anonymous_of(value: Option<&Value>, flag: bool, causes: &mut Vec<Cause>) -> Result<Anonymous, String> {
-    let Some(value) = value.filter(|v| v.is_object()) else { return Ok(Anonymous { enabled: flag, paths: Vec::new() }) };
+    let Some(value) = value.filter(|v| v.is_object()) else {
+        return Ok(Anonymous { enabled: flag, paths: Vec::new() });
+    };
     known_fields(value, "anonymous", &["enabled", "conditions"])?;
     let conditions = value.get("conditions").and_then(Value::as_array).into_iter().flatten();
     let paths: Vec<_> = conditions.filter_map(|c| c.get("path")?.as_str()).map(str::to_owned).collect();

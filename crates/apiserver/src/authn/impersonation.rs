@@ -40,7 +40,10 @@ const MODES: [Mode; 4] = [
         },
     },
     Mode { name: "arbitrary-node", applies: |wanted, _| is_alone(wanted) && node_of(&wanted.name).is_some() },
-    Mode { name: "serviceaccount", applies: |wanted, _| is_alone(wanted) && service_account_of(&wanted.name).is_some() },
+    Mode {
+        name: "serviceaccount",
+        applies: |wanted, _| is_alone(wanted) && service_account_of(&wanted.name).is_some(),
+    },
     Mode {
         name: "user-info",
         applies: |wanted, _| node_of(&wanted.name).is_none() && service_account_of(&wanted.name).is_none(),
@@ -136,7 +139,11 @@ impl Attempt<'_> {
         self.mode.map_or_else(|| "impersonate".to_owned(), |mode| format!("impersonate:{}", mode.name))
     }
 
-    fn attributes<'b>(&'b self, verb: &'b str, (group, resource, subresource, namespace, name): What<'b>) -> Attributes<'b> {
+    fn attributes<'b>(
+        &'b self,
+        verb: &'b str,
+        (group, resource, subresource, namespace, name): What<'b>,
+    ) -> Attributes<'b> {
         let version = "v1";
         Attributes {
             user: self.user,

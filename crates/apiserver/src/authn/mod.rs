@@ -175,9 +175,7 @@ pub async fn authenticate(
         },
         // A certificate that nobody vouches for is no anonymous request.
         None if peer.shown => Err(Status::unauthorized()),
-        None if server.authn().configured().anonymous.admits(&request.info.path) => {
-            Ok(Arc::new(UserInfo::anonymous()))
-        }
+        None if server.authn().configured().anonymous.admits(&request.info.path) => Ok(Arc::new(UserInfo::anonymous())),
         None => Err(Status::unauthorized()),
     }
 }

@@ -37,7 +37,9 @@ impl Conditions {
             match value.map(|v| v.as_bool()) {
                 Ok(Some(true)) => {}
                 Ok(_) => return Ok(false),
-                Err(error) => errors.push(format!("cel evaluation error: expression '{text}' resulted in error: {error}")),
+                Err(error) => {
+                    errors.push(format!("cel evaluation error: expression '{text}' resulted in error: {error}"))
+                }
             }
         }
         if errors.is_empty() { Ok(true) } else { Err(errors.join(", ")) }
@@ -47,7 +49,9 @@ impl Conditions {
 /// `authorization.k8s.io/v1` SubjectAccessReviewSpec.
 fn spec() -> Arc<DeclType> {
     let (text, texts) = (DeclType::string, || DeclType::list(DeclType::string()));
-    let object = |name: &str, fields: Vec<(&'static str, Arc<DeclType>)>| DeclType::object(&format!("kubernetes.{name}"), fields);
+    let object = |name: &str, fields: Vec<(&'static str, Arc<DeclType>)>| {
+        DeclType::object(&format!("kubernetes.{name}"), fields)
+    };
     let selector = |name: &str| {
         let requirement = vec![("key", text()), ("operator", text()), ("values", texts())];
         let requirements = DeclType::list(object(&format!("{name}Requirement"), requirement));
@@ -79,7 +83,8 @@ mod tests {
 
     #[test]
     fn conditions_hold_or_not() {
-        let spec = json!({"user": "ann", "groups": ["g"], "resourceAttributes": {"resource": "pods", "namespace": "n"}});
+        let spec =
+            json!({"user": "ann", "groups": ["g"], "resourceAttributes": {"resource": "pods", "namespace": "n"}});
         let check = |expressions: &[&str], want: Option<bool>| {
             let expressions: Vec<_> = expressions.iter().map(|e| (*e).to_owned()).collect();
             let conditions = Conditions::compile(&expressions).expect("compiles");

@@ -24,7 +24,7 @@ pub enum Mode {
     Webhook(Arc<SubjectAccessReviews>),
 }
 
-const TYPES: [&str; 6] = ["AlwaysAllow", "AlwaysDeny", "ABAC", "Node", "RBAC", "Webhook"];
+const TYPES: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 
 /// How requests are authorized.
 #[derive(Clone, Debug)]
@@ -60,7 +60,9 @@ impl Settings {
     /// The authorizers in order.
     pub fn modes(&self) -> Result<Vec<Mode>, String> {
         if let Some(path) = &self.config_file {
-            return file(path).map_err(|why| format!("failed to load AuthorizationConfiguration from file: {}: {why}", path.display()));
+            return file(path).map_err(|why| {
+                format!("failed to load AuthorizationConfiguration from file: {}: {why}", path.display())
+            });
         }
         if self.modes.is_empty() {
             return Err("at least one authorization-mode must be passed".into());
@@ -234,7 +236,11 @@ fn connection(info: &Value, path: &str, causes: &mut Vec<Cause>) -> PathBuf {
             causes.push(Cause::invalid(at, &json!(text(info, "kubeConfigFile")), "must be an absolute path"));
         }
         "KubeConfigFile" => {}
-        kind => causes.push(Cause::not_supported(format!("{path}.type"), &json!(kind), &["InClusterConfig", "KubeConfigFile"])),
+        kind => causes.push(Cause::not_supported(
+            format!("{path}.type"),
+            &json!(kind),
+            &["InClusterConfig", "KubeConfigFile"],
+        )),
     }
     file
 }
@@ -306,12 +312,18 @@ mod tests {
         };
         check(json!([{"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}]), "2");
         check(json!([]), "authorizers: Required value: at least one authorization mode must be defined");
-        check(json!([{"type": "X", "name": "x"}]), "authorizers[0].type: Unsupported value: \"X\": supported values: \"ABAC\", \"AlwaysAllow\", \"AlwaysDeny\", \"Node\", \"RBAC\", \"Webhook\"");
+        check(
+            json!([{"type": "X", "name": "x"}]),
+            "authorizers[0].type: Unsupported value: \"X\": supported values: \"ABAC\", \"AlwaysAllow\", \"AlwaysDeny\", \"Node\", \"RBAC\", \"Webhook\"",
+        );
         check(
             json!([{"type": "RBAC", "name": "a"}, {"type": "RBAC", "name": "a"}]),
             "[authorizers[1].type: Duplicate value: \"RBAC\", authorizers[1].name: Duplicate value: \"a\"]",
         );
-        check(json!([{"type": "Webhook", "name": "w"}]), "authorizers[0].webhook: Required value: required when type=Webhook");
+        check(
+            json!([{"type": "Webhook", "name": "w"}]),
+            "authorizers[0].webhook: Required value: required when type=Webhook",
+        );
     }
 
     #[test]

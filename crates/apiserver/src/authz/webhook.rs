@@ -89,8 +89,7 @@ impl SubjectAccessReviews {
             Err(why) => return self.failed(&why),
         };
         if text.len() <= LONGEST {
-            let ttl =
-                if decision.allowed { self.settings.authorized_ttl } else { self.settings.unauthorized_ttl };
+            let ttl = if decision.allowed { self.settings.authorized_ttl } else { self.settings.unauthorized_ttl };
             self.answers.put(key, decision.clone(), ttl);
         }
         decision
@@ -153,7 +152,8 @@ fn spec(a: &Attributes<'_>) -> Value {
             ("name", a.name),
         ];
         let fields = fields.into_iter().filter(|(_, v)| !v.is_empty());
-        let mut resource: Value = fields.map(|(k, v)| (k.to_owned(), v.into())).collect::<serde_json::Map<_, _>>().into();
+        let mut resource: Value =
+            fields.map(|(k, v)| (k.to_owned(), v.into())).collect::<serde_json::Map<_, _>>().into();
         if let Some(selector) = field_selector(a.field_selector) {
             resource["fieldSelector"] = selector;
         }

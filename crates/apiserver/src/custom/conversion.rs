@@ -205,9 +205,9 @@ mod tests {
     #[test]
     fn answers_are_checked() {
         let check = |change: Value, want: Result<(), &str>| {
-            let mut answer = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+            let answer = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
                 "response": {"uid": "u", "result": {"status": "Success"}, "convertedObjects": []}});
-            merge::merge_patch(&mut answer, &change);
+            let answer = merge::merge_patch(&answer, &change).expect("patch");
             let got = converted(&answer, "apiextensions.k8s.io/v1", "u", true).map(drop);
             assert_eq!(got, want.map_err(str::to_owned));
         };

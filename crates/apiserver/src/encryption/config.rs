@@ -48,7 +48,9 @@ struct KeyConfig {
 
 /// Reads a file; `own` is the provider of the server's own key.
 pub fn read(path: &Path, own: Provider) -> Result<Encryption, Error> {
-    let failed = |why: String| Error::Config(format!("error while parsing encryption provider configuration file {path:?}: {why}"));
+    let failed = |why: String| {
+        Error::Config(format!("error while parsing encryption provider configuration file {path:?}: {why}"))
+    };
     let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
     parse(&text, own).map_err(|e| failed(e.to_string()))
 }
@@ -57,7 +59,9 @@ fn parse(text: &str, own: Provider) -> Result<Encryption, Error> {
     let file: File = serde_saphyr::from_str(text).map_err(|e| Error::Config(e.to_string()))?;
     if (file.api_version.as_str(), file.kind.as_str()) != ("apiserver.config.k8s.io/v1", "EncryptionConfiguration") {
         let (version, kind) = (file.api_version, file.kind);
-        return Err(Error::Config(format!("{kind} of {version:?} is no apiserver.config.k8s.io/v1 EncryptionConfiguration")));
+        return Err(Error::Config(format!(
+            "{kind} of {version:?} is no apiserver.config.k8s.io/v1 EncryptionConfiguration"
+        )));
     }
     let rules = file.resources.into_iter().map(rule).collect::<Result<_, _>>()?;
     Ok(Encryption::new(rules, own))
@@ -74,7 +78,9 @@ fn rule(config: Resources) -> Result<Rule, Error> {
 fn provider(config: ProviderConfig) -> Result<Provider, Error> {
     let ProviderConfig { aesgcm, aescbc, secretbox, identity, kms } = config;
     if kms.is_some() {
-        return Err(Error::Config("this server has no kms provider: use secretbox or aesgcm with keys in the file".into()));
+        return Err(Error::Config(
+            "this server has no kms provider: use secretbox or aesgcm with keys in the file".into(),
+        ));
     }
     let mut found = Vec::new();
     if let Some(config) = aesgcm {
@@ -91,8 +97,12 @@ fn provider(config: ProviderConfig) -> Result<Provider, Error> {
     }
     match (found.pop(), found.is_empty()) {
         (Some(provider), true) => Ok(provider),
-        (None, _) => Err(Error::Config("provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity".into())),
-        (Some(_), false) => Err(Error::Config("more than one provider specified in a single element, should split into different list elements".into())),
+        (None, _) => Err(Error::Config(
+            "provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity".into(),
+        )),
+        (Some(_), false) => Err(Error::Config(
+            "more than one provider specified in a single element, should split into different list elements".into(),
+        )),
     }
 }
 
@@ -109,7 +119,9 @@ fn keys(config: Keys, lengths: &[usize]) -> Result<Vec<Key>, Error> {
         let secret = secret.map_err(|_| Error::Config(format!("secret of key {name:?} must be base64 encoded")))?;
         if !lengths.contains(&secret.len()) {
             let length = secret.len();
-            return Err(Error::Config(format!("secret of key {name:?} has {length} bytes, must have one of {lengths:?}")));
+            return Err(Error::Config(format!(
+                "secret of key {name:?} has {length} bytes, must have one of {lengths:?}"
+            )));
         }
         out.push(Key::new(&name, secret));
     }
@@ -137,7 +149,7 @@ mod tests {
             assert!(error.contains(want), "{error}");
         };
         check("secretbox", "kms", "no kms provider");
-        check(&secret, "!", "base64");
+        check(&secret, "not-base64", "base64");
         check(&secret, "YWJj", "must have one of [32]");
         check("  - identity: {}", "  - {}", "expected providers");
         check("kind: EncryptionConfiguration", "kind: Config", "is no apiserver.config.k8s.io/v1");

@@ -49,11 +49,16 @@ fn parse(text: &str) -> Result<Vec<Key>, Error> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut keys = Vec::new();
     for line in lines {
-        let key = line.split_once(' ').and_then(|(name, secret)| Some(Key::new(name, STANDARD.decode(secret.trim()).ok()?)));
+        let key =
+            line.split_once(' ').and_then(|(name, secret)| Some(Key::new(name, STANDARD.decode(secret.trim()).ok()?)));
         let key = key.filter(|key| key.secret().len() == 32 && !key.name.contains(':'));
         keys.push(key.ok_or_else(|| Error::Config("a line must be a name and 32 bytes in base64".into()))?);
     }
-    if keys.is_empty() { Err(Error::Config("there is no key in it; restore it from a backup".into())) } else { Ok(keys) }
+    if keys.is_empty() {
+        Err(Error::Config("there is no key in it; restore it from a backup".into()))
+    } else {
+        Ok(keys)
+    }
 }
 
 #[cfg(test)]

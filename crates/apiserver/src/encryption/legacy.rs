@@ -36,9 +36,15 @@ pub fn seal_cbc(key: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error
     out.extend_from_slice(&iv);
     let unusable = |_| key_length();
     let sealed = match key.len() {
-        16 => cbc::Encryptor::<Aes128>::new_from_slices(key, &iv).map_err(unusable)?.encrypt_padded_vec_mut::<Pkcs7>(plain),
-        24 => cbc::Encryptor::<Aes192>::new_from_slices(key, &iv).map_err(unusable)?.encrypt_padded_vec_mut::<Pkcs7>(plain),
-        _ => cbc::Encryptor::<Aes256>::new_from_slices(key, &iv).map_err(unusable)?.encrypt_padded_vec_mut::<Pkcs7>(plain),
+        16 => cbc::Encryptor::<Aes128>::new_from_slices(key, &iv)
+            .map_err(unusable)?
+            .encrypt_padded_vec_mut::<Pkcs7>(plain),
+        24 => cbc::Encryptor::<Aes192>::new_from_slices(key, &iv)
+            .map_err(unusable)?
+            .encrypt_padded_vec_mut::<Pkcs7>(plain),
+        _ => cbc::Encryptor::<Aes256>::new_from_slices(key, &iv)
+            .map_err(unusable)?
+            .encrypt_padded_vec_mut::<Pkcs7>(plain),
     };
     out.extend_from_slice(&sealed);
     Ok(())
@@ -49,9 +55,15 @@ pub fn open_cbc(key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Error> {
     let (iv, rest) = sealed.split_first_chunk::<BLOCK>().ok_or(Error::Damaged)?;
     let unusable = |_| key_length();
     let opened = match key.len() {
-        16 => cbc::Decryptor::<Aes128>::new_from_slices(key, iv).map_err(unusable)?.decrypt_padded_vec_mut::<Pkcs7>(rest),
-        24 => cbc::Decryptor::<Aes192>::new_from_slices(key, iv).map_err(unusable)?.decrypt_padded_vec_mut::<Pkcs7>(rest),
-        _ => cbc::Decryptor::<Aes256>::new_from_slices(key, iv).map_err(unusable)?.decrypt_padded_vec_mut::<Pkcs7>(rest),
+        16 => {
+            cbc::Decryptor::<Aes128>::new_from_slices(key, iv).map_err(unusable)?.decrypt_padded_vec_mut::<Pkcs7>(rest)
+        }
+        24 => {
+            cbc::Decryptor::<Aes192>::new_from_slices(key, iv).map_err(unusable)?.decrypt_padded_vec_mut::<Pkcs7>(rest)
+        }
+        _ => {
+            cbc::Decryptor::<Aes256>::new_from_slices(key, iv).map_err(unusable)?.decrypt_padded_vec_mut::<Pkcs7>(rest)
+        }
     };
     opened.map_err(|_| Error::Damaged)
 }

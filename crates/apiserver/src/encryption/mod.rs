@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn the_first_seals_and_all_open() {
         let old = Encryption::own(Provider::Local(vec![key("1", 1)])).cipher("", "secrets").expect("cipher");
-        let new = Encryption::own(Provider::Local(vec![key("2", 2), key("1", 1)])).cipher("", "secrets").expect("cipher");
+        let new =
+            Encryption::own(Provider::Local(vec![key("2", 2), key("1", 1)])).cipher("", "secrets").expect("cipher");
         let other = Encryption::own(Provider::Local(vec![key("3", 3)])).cipher("", "secrets").expect("cipher");
         let (place, plain) = ("/registry/secrets/a/b", b"{\"data\":{}}");
         let sealed = old.seal(place, plain).expect("sealed");

@@ -192,7 +192,13 @@ fn gcm(secret: &[u8]) -> Result<LessSafeKey, Error> {
 }
 
 /// The place is authenticated, so that a value cannot be moved to another.
-fn append_gcm(key: &LessSafeKey, nonce: [u8; NONCE_LEN], place: &str, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+fn append_gcm(
+    key: &LessSafeKey,
+    nonce: [u8; NONCE_LEN],
+    place: &str,
+    plain: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
     let start = out.len();
     out.extend_from_slice(plain);
     let nonce = Nonce::assume_unique_for_key(nonce);
@@ -232,7 +238,11 @@ mod tests {
                 let sealed: Bytes = provider.seal("/p", plain).expect("sealed").into();
                 assert!(provider.is_current(&sealed), "{provider:?}");
                 assert_eq!(provider.open("/p", &sealed).as_deref(), Ok(plain), "{provider:?}");
-                assert_ne!(provider.seal("/p", plain).map(Bytes::from), Ok(sealed), "{provider:?}: never the same twice");
+                assert_ne!(
+                    provider.seal("/p", plain).map(Bytes::from),
+                    Ok(sealed),
+                    "{provider:?}: never the same twice"
+                );
             }
             for damaged in ["", "k:", "k:x", "other:xyz"] {
                 let value = Bytes::from(format!("{}{damaged}", provider.prefix()));

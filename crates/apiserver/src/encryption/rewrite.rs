@@ -3,7 +3,7 @@
 use super::{Cipher, Encryption, Error};
 use crate::registry::Registry;
 use crate::store::ObjectStore;
-use kv::{Compare, Kv, KeyValue, Op, Range, Txn};
+use kv::{Compare, KeyValue, Kv, Op, Range, Txn};
 use std::sync::Arc;
 
 async fn values(kv: &dyn Kv, store: &ObjectStore) -> Result<Vec<KeyValue>, kv::Error> {

@@ -1,9 +1,9 @@
 //! Follows flow schemas and priority levels: applies them, restores the default ones, and says in a schema's status
 //! whether its level exists.
 
+use super::Fairness;
 use super::defaults::{self, AUTO_UPDATE, GROUP, Standard};
 use super::spec::{Condition, FlowSchema, PriorityLevel};
-use super::Fairness;
 use crate::authn::{Connection, UserInfo};
 use crate::body;
 use crate::live::Live;
@@ -68,7 +68,8 @@ async fn ensure_one(server: &Arc<ApiServer>, default: &Standard) -> Result<(), S
         let kind = &store.spec().kind;
         let object = json!({"apiVersion": format!("{GROUP}/v1"), "kind": kind,
             "metadata": {"name": default.name, "annotations": {AUTO_UPDATE: "true"}}, "spec": default.spec});
-        return send(server, Method::POST, &format!("{path}?fieldManager={PRODUCER}"), "application/json", &object).await;
+        return send(server, Method::POST, &format!("{path}?fieldManager={PRODUCER}"), "application/json", &object)
+            .await;
     };
     let Some(revised) = revise(present.object()?, default) else { return Ok(()) };
     let path = format!("{path}/{}?fieldManager={PRODUCER}", default.name);
@@ -188,12 +189,8 @@ fn dangling(schema: &FlowSchema, exists: bool) -> Option<Condition> {
     let text = format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} ");
     let (status, reason, end) =
         if exists { ("False", "Found", "and it exists") } else { ("True", "NotFound", "but there is no such object") };
-    let wanted = Condition {
-        r#type: "Dangling".into(),
-        status: status.into(),
-        reason: reason.into(),
-        message: text + end,
-    };
+    let wanted =
+        Condition { r#type: "Dangling".into(), status: status.into(), reason: reason.into(), message: text + end };
     (!schema.status.conditions.contains(&wanted)).then_some(wanted)
 }
 

@@ -110,10 +110,7 @@ fn suggested_schemas() -> Vec<(&'static str, Value)> {
         ),
         ("kube-controller-manager", schema("workload-high", 800, "ByNamespace", &[manager], EVERYTHING)),
         ("kube-scheduler", schema("workload-high", 800, "ByNamespace", &[scheduler], EVERYTHING)),
-        (
-            "kube-system-service-accounts",
-            schema("workload-high", 900, "ByNamespace", &[system_accounts()], EVERYTHING),
-        ),
+        ("kube-system-service-accounts", schema("workload-high", 900, "ByNamespace", &[system_accounts()], EVERYTHING)),
         ("service-accounts", schema("workload-low", 9000, "ByUser", &[group("system:serviceaccounts")], EVERYTHING)),
         ("global-default", schema("global-default", 9900, "ByUser", &everyone(), EVERYTHING)),
     ]

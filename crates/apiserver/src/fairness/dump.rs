@@ -67,7 +67,8 @@ impl Fairness {
         let rows = levels.iter().map(|(name, level)| {
             let set = &level.queues;
             let active = set.queues.iter().filter(|queue| !queue.waiting.is_empty()).count();
-            let mut row = vec![name.clone(), active.to_string(), set.is_idle().to_string(), level.quiescing.to_string()];
+            let mut row =
+                vec![name.clone(), active.to_string(), set.is_idle().to_string(), level.quiescing.to_string()];
             let counts = set.counts;
             row.extend([set.waiting as u64, set.executing as u64, counts.dispatched].map(|n| n.to_string()));
             // Nothing times out apart from being cancelled, in upstream too.
@@ -87,7 +88,8 @@ impl Fairness {
 
     fn dump_requests(&self, details: bool) -> Vec<Row> {
         let levels = self.levels.lock();
-        let columns: Vec<_> = REQUEST_COLUMNS.iter().chain(DETAIL_COLUMNS.iter().filter(|_| details)).copied().collect();
+        let columns: Vec<_> =
+            REQUEST_COLUMNS.iter().chain(DETAIL_COLUMNS.iter().filter(|_| details)).copied().collect();
         let mut rows: Vec<Row> = header(&columns).collect();
         for (name, level) in levels.iter() {
             let set = &level.queues;

@@ -52,8 +52,8 @@ fn begins_with_list(query: &Query) -> bool {
 fn list(info: &RequestInfo, query: &Query, at: &Circumstances) -> Work {
     let Some(stats) = at.stats else { return Work::ONE };
     let max = at.max_seats.unwrap_or(MAX_LIST_SEATS).min(MAX_LIST_SEATS);
-    let from_memory = info.verb == "watch"
-        || (query.get("continue").is_empty() && query.get("resourceVersionMatch") != "Exact");
+    let from_memory =
+        info.verb == "watch" || (query.get("continue").is_empty() && query.get("resourceVersionMatch") != "Exact");
     let limit = query.integer("limit").ok().flatten().and_then(|l| u64::try_from(l).ok()).filter(|l| *l > 0);
     let limited = limit.map_or(stats.count, |limit| limit.min(stats.count));
     let selects = !query.get("labelSelector").is_empty() || !query.get("fieldSelector").is_empty();

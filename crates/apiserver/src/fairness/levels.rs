@@ -26,7 +26,6 @@ pub struct Level<T> {
     nominal: u64,
     lower: u64,
     upper: u64,
-    current: u64,
 }
 
 /// All priority levels.
@@ -180,7 +179,6 @@ impl<T> Level<T> {
             nominal: 0,
             lower: 0,
             upper: 0,
-            current: 0,
         }
     }
 
@@ -198,7 +196,6 @@ impl<T> Level<T> {
     }
 
     fn give(&mut self, now: f64, name: &str, seats: u64, target: f64) {
-        self.current = seats;
         self.queues.configure(now, self.discipline, seats);
         self.note(now);
         metrics::adjusted(name, &self.demand.seen, target, seats);
@@ -213,11 +210,6 @@ impl<T> Level<T> {
         let Discipline::Queue(queuing) = self.discipline else { return None };
         let share = (self.nominal as f64 * MAX_SHARE).ceil() as u64;
         Some(share.min(self.nominal / queuing.hand_size.max(1) as u64).max(1))
-    }
-
-    /// Seats it has now.
-    pub fn current(&self) -> u64 {
-        self.current
     }
 }
 
@@ -242,11 +234,10 @@ mod tests {
         assert_eq!(nominal(&levels, "a"), Some((45, 22, 145)));
         assert_eq!(nominal(&levels, "b"), Some((50, 50, 150)));
         assert_eq!(nominal(&levels, "exempt"), Some((0, 0, 100)));
-        let b: Vec<_> =
-            (0..60).map(|n| levels.arrive(1.0, "b", Work::ONE, n, Arc::new(())).expect("queued")).collect();
+        let b: Vec<_> = (0..60).map(|n| levels.arrive(1.0, "b", Work::ONE, n, Arc::new(())).expect("queued")).collect();
         levels.adjust(10.0);
-        assert!(levels.get("b").is_some_and(|l| l.current() > 50), "b borrows what a lends");
-        assert!(levels.get("a").is_some_and(|l| l.current() >= 22));
+        assert!(levels.get("b").is_some_and(|l| l.queues.limit() > 50), "b borrows what a lends");
+        assert!(levels.get("a").is_some_and(|l| l.queues.limit() >= 22));
         for id in b {
             levels.leave(11.0, "b", id);
         }

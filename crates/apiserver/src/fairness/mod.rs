@@ -333,7 +333,8 @@ mod tests {
     }
 
     fn schema(name: &str, level: &str, user: &str) -> FlowSchema {
-        let rule: Value = json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true});
+        let rule: Value =
+            json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true});
         serde_json::from_value(json!({"metadata": {"name": name, "uid": "schema"}, "spec": {
             "matchingPrecedence": 100, "priorityLevelConfiguration": {"name": level},
             "rules": [{"subjects": [{"kind": "User", "user": {"name": user}}], "resourceRules": [rule]}]}}))

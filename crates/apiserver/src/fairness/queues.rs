@@ -197,14 +197,14 @@ impl<T> QueueSet<T> {
         self.waiting == 0 && self.executing == 0
     }
 
+    #[cfg(test)]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Seats taken and wanted.
     pub fn demand(&self) -> u64 {
         self.seats_in_use + self.seats_waiting
-    }
-
-    /// Virtual time.
-    pub fn r(&self) -> f64 {
-        self.r
     }
 
     /// Takes the requests that have started since the last call.
@@ -236,6 +236,7 @@ impl<T> QueueSet<T> {
         let Some(started) = started else {
             self.remove_waiting(id);
             self.requests.remove(&id);
+            self.drop_drained();
             self.counts.rejected += 1;
             self.counts.cancelled += 1;
             self.dispatch();
@@ -368,7 +369,6 @@ impl<T> QueueSet<T> {
         self.waiting -= 1;
         self.seats_waiting -= work.max_seats();
         self.bound(at);
-        self.drop_drained();
     }
 
     /// A queue may not save up time in which it had nothing to do.

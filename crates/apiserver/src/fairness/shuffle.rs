@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn sizes_are_checked() {
-        for (queues, hand, want) in [(64, 6, true), (1, 1, true), (4, 5, false), (0, 0, false), (1024, 6, true), (1025, 6, false)] {
+        for (queues, hand, want) in
+            [(64, 6, true), (1, 1, true), (4, 5, false), (0, 0, false), (1024, 6, true), (1025, 6, false)]
+        {
             assert_eq!(deals(queues, hand), want, "{queues} {hand}");
         }
     }

@@ -314,10 +314,7 @@ mod tests {
 
     #[test]
     fn rules_match_requests() {
-        let users = [
-            ("ada", vec!["devs"]),
-            ("system:serviceaccount:kube-system:gc", vec!["system:serviceaccounts"]),
-        ];
+        let users = [("ada", vec!["devs"]), ("system:serviceaccount:kube-system:gc", vec!["system:serviceaccounts"])];
         let check = |subject: Value, rule: Value, user: usize, method: &str, path: &str, want: bool| {
             let mut rules = json!({"subjects": [subject]});
             let kind = if rule.get("nonResourceURLs").is_some() { "nonResourceRules" } else { "resourceRules" };
@@ -327,7 +324,8 @@ mod tests {
             let info = RequestInfo::new(&method, path, &Query::default());
             assert_eq!(schema(rules.clone()).matches(&user, &info), want, "{rules} {path}");
         };
-        let everything = json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true});
+        let everything =
+            json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true});
         let pods = json!({"verbs": ["list"], "apiGroups": [""], "resources": ["pods"], "namespaces": ["a"]});
         let anyone = json!({"kind": "Group", "group": {"name": "*"}});
         let account = json!({"kind": "ServiceAccount", "serviceAccount": {"namespace": "kube-system", "name": "*"}});
@@ -365,6 +363,10 @@ mod tests {
         check("exempt", queue(8, 2), None);
         check("exempt", json!({"type": "Exempt", "exempt": {}}), Some(Discipline::Exempt));
         check("a", json!({"type": "Exempt", "exempt": {}}), None);
-        check("a", json!({"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}), Some(Discipline::Reject));
+        check(
+            "a",
+            json!({"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}),
+            Some(Discipline::Reject),
+        );
     }
 }

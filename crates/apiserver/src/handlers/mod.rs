@@ -89,6 +89,7 @@ impl Request {
     pub async fn read_body(&self) -> Result<Bytes, Status> {
         let body = self.body.lock().take();
         let bytes = body::read(body.unwrap_or_else(body::empty)).await?;
+        body::check_weight(&bytes)?;
         if self.audit.wants_body() && !bytes.is_empty() {
             let kind = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
             self.audit.note(|state| state.body = Some((bytes.clone(), kind.to_owned())));
@@ -122,7 +123,9 @@ impl Request {
 
     /// Adds an annotation to the request's audit event; the first value of a key stays.
     pub fn annotate(&self, key: &str, value: impl Into<String>) {
-        self.audit.note(|state| drop(state.annotations.entry(key.to_owned()).or_insert_with(|| value.into())));
+        self.audit.note(|state| {
+            state.annotations.entry(key.to_owned()).or_insert_with(|| value.into());
+        });
     }
 
     /// The warnings so far.

@@ -148,7 +148,8 @@ impl Family {
     /// `{a="x",b="y"}`, or nothing.
     fn pairs(&self, child: &Child, bound: Option<&str>) -> String {
         let pairs = self.labels.iter().copied().zip(child.values.iter().map(String::as_str));
-        let pairs: Vec<_> = pairs.chain(bound.map(|b| ("le", b))).map(|(k, v)| format!("{k}=\"{}\"", escape(v))).collect();
+        let pairs: Vec<_> =
+            pairs.chain(bound.map(|b| ("le", b))).map(|(k, v)| format!("{k}=\"{}\"", escape(v))).collect();
         if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) }
     }
 }

@@ -48,11 +48,22 @@ fn build(out: &mut String) {
         "kubernetes_build_info",
         "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build \
          date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
-        &["build_date", "compiler", "git_commit", "git_tree_state", "git_version", "go_version", "major", "minor", "platform"],
+        &[
+            "build_date",
+            "compiler",
+            "git_commit",
+            "git_tree_state",
+            "git_version",
+            "go_version",
+            "major",
+            "minor",
+            "platform",
+        ],
     );
     let version = health::version();
     let text = |key: &str| version[key].as_str().unwrap_or("").to_owned();
-    let keys = ["buildDate", "compiler", "gitCommit", "gitTreeState", "gitVersion", "goVersion", "major", "minor", "platform"];
+    let keys =
+        ["buildDate", "compiler", "gitCommit", "gitTreeState", "gitVersion", "goVersion", "major", "minor", "platform"];
     let values = keys.map(text);
     BUILD.set(&values.each_ref().map(String::as_str), 1.0);
     BUILD.write(out);

@@ -38,14 +38,17 @@ pub fn write(out: &mut String) {
         let value = status.lines().find_map(|line| line.strip_prefix(key))?;
         value.split_whitespace().next()?.parse::<f64>().ok()
     };
-    for (family, key, scale) in [(&RESIDENT, "VmRSS:", 1024.0), (&VIRTUAL, "VmSize:", 1024.0), (&THREADS, "Threads:", 1.0)] {
+    for (family, key, scale) in
+        [(&RESIDENT, "VmRSS:", 1024.0), (&VIRTUAL, "VmSize:", 1024.0), (&THREADS, "Threads:", 1.0)]
+    {
         if let Some(value) = line(key) {
             family.set(&[], value * scale);
         }
     }
     OPEN.set(&[], fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64);
     let limits = read("/proc/self/limits");
-    let most = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
+    let most =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
     MOST.set(&[], most.unwrap_or(0.0));
     [&CPU, &START, &RESIDENT, &VIRTUAL, &OPEN, &MOST, &THREADS].into_iter().for_each(|family| family.write(out));
 }

@@ -128,7 +128,17 @@ impl Labels {
         let verb = verb(request);
         if !info.is_resource {
             let path = info.path.trim_end_matches('/');
-            let known = ["/healthz", "/livez", "/readyz", "/version", "/metrics", "/api", "/apis", "/openapi/v2", "/openapi/v3"];
+            let known = [
+                "/healthz",
+                "/livez",
+                "/readyz",
+                "/version",
+                "/metrics",
+                "/api",
+                "/apis",
+                "/openapi/v2",
+                "/openapi/v3",
+            ];
             let path = known.into_iter().find(|k| *k == path).unwrap_or("");
             return Self { verb, subresource: path.to_owned(), ..Self::default() };
         }
@@ -187,9 +197,7 @@ fn verb(request: &Request) -> &'static str {
         ("watch", _) => "WATCH",
         ("list", _) => "LIST",
         ("deletecollection", _) => "DELETECOLLECTION",
-        _ if info.is_resource
-            && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy") =>
-        {
+        _ if info.is_resource && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy") => {
             "CONNECT"
         }
         (_, "PATCH") => {

@@ -114,7 +114,8 @@ pub async fn delete(
     Ok(Deleted { stored: updated.stored, gone: updated.deleted })
 }
 
-fn check(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<(), Status> {
+/// The preconditions of a deletion, with the texts of deletions.
+pub fn check(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<(), Status> {
     let conflict =
         |why: String| Err(Status::conflict(&resource.group, &resource.kind, meta::name(object), &why));
     let (uid, version) = (meta::uid(object), meta::resource_version(object));

@@ -5,7 +5,7 @@ use crate::body::Body;
 use crate::handlers::{Request, answer, options};
 use crate::registry::Resource;
 use crate::registry::decode::{Expected, body};
-use crate::registry::delete::{DeleteOptions, delete};
+use crate::registry::delete::{DeleteOptions, check, delete};
 use crate::registry::meta::time;
 use crate::server::ApiServer;
 use crate::store::{ListOptions, Preconditions, Selection, Stored, Update};
@@ -61,6 +61,7 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
 async fn tell_disruption(pods: &Resource, request: &Request, options: &DeleteOptions) -> Result<u64, Status> {
     let now = time(request.now);
     let change = |_: &Stored, mut pod: Object| {
+        check(pods, &pod, options)?;
         let generation = meta::generation(&pod);
         let status = meta::field_mut(&mut pod, "status");
         let conditions = status.entry("conditions").or_insert_with(|| json!([]));
@@ -73,10 +74,8 @@ async fn tell_disruption(pods: &Resource, request: &Request, options: &DeleteOpt
         }));
         Ok(Update::Write(pod))
     };
-    let resource_version = options.resource_version.as_deref().and_then(|v| v.parse().ok());
-    let expected = Preconditions { uid: options.uid.clone(), resource_version };
     let (namespace, name) = (&request.info.namespace, &request.info.name);
-    let updated = pods.store.guaranteed_update(namespace, name, &expected, change, options.dry_run).await?;
+    let updated = pods.store.guaranteed_update(namespace, name, &Preconditions::default(), change, options.dry_run).await?;
     Ok(updated.stored.meta.resource_version)
 }
 

@@ -42,10 +42,14 @@ pub(super) struct Sizes {
 }
 
 const READY: Why = ("ReadyForNewScale", "recommended size matches current size");
-const UP_STABILIZED: Why =
-    ("ScaleUpStabilized", "recent recommendations were lower than current one, applying the lowest recent recommendation");
-const DOWN_STABILIZED: Why =
-    ("ScaleDownStabilized", "recent recommendations were higher than current one, applying the highest recent recommendation");
+const UP_STABILIZED: Why = (
+    "ScaleUpStabilized",
+    "recent recommendations were lower than current one, applying the lowest recent recommendation",
+);
+const DOWN_STABILIZED: Why = (
+    "ScaleDownStabilized",
+    "recent recommendations were higher than current one, applying the highest recent recommendation",
+);
 const WITHIN: Why = ("DesiredWithinRange", "the desired count is within the acceptable range");
 const UP_RATE: Why = ("ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate");
 const DOWN_RATE: Why = ("ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate");

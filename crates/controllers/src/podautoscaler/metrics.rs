@@ -71,9 +71,13 @@ impl Metrics {
         container: Option<&str>,
     ) -> Result<Samples, String> {
         let path = format!("/apis/{RESOURCE}/v1beta1/namespaces/{namespace}/pods?labelSelector={}", encoded(selector));
-        let list: List<PodMetrics> = self.get(&path, "pods.metrics.k8s.io").await.map_err(|why| unable("resource", &why))?;
+        let list: List<PodMetrics> =
+            self.get(&path, "pods.metrics.k8s.io").await.map_err(|why| unable("resource", &why))?;
         let items = some(list.items, "resource")?;
-        Ok(items.iter().filter_map(|pod| Some((pod.metadata.name.clone(), sample(pod, resource, container)?))).collect())
+        Ok(items
+            .iter()
+            .filter_map(|pod| Some((pod.metadata.name.clone(), sample(pod, resource, container)?)))
+            .collect())
     }
 
     /// A metric of each selected pod.
@@ -132,8 +136,7 @@ impl Metrics {
             group_version: String,
         }
         let missing = format!("no custom metrics API ({CUSTOM}) registered");
-        let group: Group =
-            self.get(&format!("/apis/{CUSTOM}"), "").await.map_err(|_| unable("custom", &missing))?;
+        let group: Group = self.get(&format!("/apis/{CUSTOM}"), "").await.map_err(|_| unable("custom", &missing))?;
         let path = format!("/apis/{}/{path}", group.preferred_version.group_version);
         let list: List<MetricValue> = self.get(&path, CUSTOM).await.map_err(|why| unable("custom", &why))?;
         some(list.items, "custom")

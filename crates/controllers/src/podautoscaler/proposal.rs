@@ -76,7 +76,11 @@ impl Surroundings<'_> {
     async fn resource(&self, metric: &hpa::ResourceMetricSource) -> Outcome {
         let (replicas, name, current) = self.usage_of(&metric.name, None, &metric.target).await?;
         let resource = Some(hpa::ResourceMetricStatus { name: metric.name.clone(), current });
-        Ok(Proposal { replicas, name, status: hpa::MetricStatus { type_: "Resource".into(), resource, ..Default::default() } })
+        Ok(Proposal {
+            replicas,
+            name,
+            status: hpa::MetricStatus { type_: "Resource".into(), resource, ..Default::default() },
+        })
     }
 
     async fn container_resource(&self, metric: &hpa::ContainerResourceMetricSource) -> Outcome {
@@ -138,7 +142,8 @@ impl Surroundings<'_> {
 
     async fn of_pods(&self, source: &hpa::PodsMetricSource) -> Outcome {
         let (metric, target) = (&source.metric, source.target.average_value.as_ref().map_or(0, milli));
-        let samples = self.metrics.of_pods(self.namespace, self.selector, &metric.name, &text(metric.selector.as_ref())).await;
+        let samples =
+            self.metrics.of_pods(self.namespace, self.selector, &metric.name, &text(metric.selector.as_ref())).await;
         let samples = samples.map_err(|why| format!("unable to get metric {}: {why}", metric.name))?;
         let measured =
             usage::replicas(self.wanted, self.pods, samples, &Target::Average(target), self.tolerance, false)?;
@@ -155,19 +160,28 @@ impl Surroundings<'_> {
         let shared = source.target.type_ == "AverageValue";
         let target = if shared { &source.target.average_value } else { &source.target.value };
         let Some(target) = target.as_ref().map(milli) else {
-            return Err("invalid object metric source: neither a value target nor an average value target was set".into());
+            return Err(
+                "invalid object metric source: neither a value target nor an average value target was set".into()
+            );
         };
         let usage = self.value_of(object, metric).await.map_err(|why| {
-            let why =
-                format!("unable to get metric {}: {} on {} {}/{why}", metric.name, object.kind, self.namespace, object.name);
+            let why = format!(
+                "unable to get metric {}: {} on {} {}/{why}",
+                metric.name, object.kind, self.namespace, object.name
+            );
             if shared { format!("failed to get {} object metric: {why}", metric.name) } else { why }
         })?;
         let (replicas, current, name) = self.scaled(usage, target, shared)?.named(
             format!("external metric {}({})", metric.name, go_selector(metric.selector.as_ref())),
             format!("{} metric {}", object.kind, metric.name),
         );
-        let object = Some(hpa::ObjectMetricStatus { described_object: object.clone(), metric: metric.clone(), current });
-        Ok(Proposal { replicas, name, status: hpa::MetricStatus { type_: "Object".into(), object, ..Default::default() } })
+        let object =
+            Some(hpa::ObjectMetricStatus { described_object: object.clone(), metric: metric.clone(), current });
+        Ok(Proposal {
+            replicas,
+            name,
+            status: hpa::MetricStatus { type_: "Object".into(), object, ..Default::default() },
+        })
     }
 
     async fn value_of(
@@ -185,7 +199,9 @@ impl Surroundings<'_> {
         let metric = &source.metric;
         let shared = source.target.average_value.is_some();
         let Some(target) = source.target.average_value.as_ref().or(source.target.value.as_ref()).map(milli) else {
-            return Err("invalid external metric source: neither a value target nor an average value target was set".into());
+            return Err(
+                "invalid external metric source: neither a value target nor an average value target was set".into()
+            );
         };
         let shown = go_selector(metric.selector.as_ref());
         let failed = |why: String| match shared {
@@ -269,7 +285,10 @@ fn go_selector(selector: Option<&LabelSelector>) -> String {
         .collect();
     let list = expressions.join(",");
     let list = if list.is_empty() { list } else { format!("{list},") };
-    format!("&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{list}}},}}", labels.join(""))
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{list}}},}}",
+        labels.join("")
+    )
 }
 
 #[cfg(test)]

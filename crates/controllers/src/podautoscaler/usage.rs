@@ -84,7 +84,8 @@ pub(super) fn replicas(
         return Ok(measured(wanted));
     }
     // What is not known is taken to speak against the change.
-    let assumed = |pod: &String, value| (pod.clone(), Sample { value, at: Timestamp::UNIX_EPOCH, window: SignedDuration::ZERO });
+    let assumed =
+        |pod: &String, value| (pod.clone(), Sample { value, at: Timestamp::UNIX_EPOCH, window: SignedDuration::ZERO });
     if usage.ratio < 1.0 {
         samples.extend(groups.missing.iter().map(|pod| assumed(pod, full(target, pod))));
     } else if usage.ratio > 1.0 {
@@ -273,7 +274,12 @@ mod tests {
         };
         check(2, &[("a", "Running", 900), ("b", "Running", 900)], 50, Ok((4, 90)));
         check(2, &[("a", "Running", 500), ("b", "Running", 520)], 50, Ok((2, 51)));
-        check(4, &[("a", "Running", 100), ("b", "Running", 100), ("c", "Running", 100), ("d", "Running", 100)], 50, Ok((1, 10)));
+        check(
+            4,
+            &[("a", "Running", 100), ("b", "Running", 100), ("c", "Running", 100), ("d", "Running", 100)],
+            50,
+            Ok((1, 10)),
+        );
         // a pod without a sample is taken to use all it requested, which forbids scaling down
         check(2, &[("a", "Running", 300), ("b", "Running", -1)], 50, Ok((2, 30)));
         // one that waits is taken to use nothing

@@ -111,6 +111,9 @@ fn why_v4(text: &str) -> String {
 }
 
 fn why_v6(text: &str) -> String {
+    if let Some(at) = text.find(":::") {
+        return format!("each colon-separated field must have at least one digit (at {:?})", &text[at + 2..]);
+    }
     if text.matches("::").count() > 1 {
         return "multiple :: in address".into();
     }

@@ -20,7 +20,7 @@ pub mod quantity;
 mod regex;
 pub mod semver;
 mod sets;
-mod string_format;
+pub(crate) mod string_format;
 mod strings;
 mod time;
 mod url;

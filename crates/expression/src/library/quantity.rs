@@ -96,10 +96,11 @@ fn as_approximate_float<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> 
     Ok(Value::Double(get(args, 0)?.as_f64()))
 }
 
-/// The whole number a quantity is, where it fits.
+/// The whole number a quantity is, where it fits. The largest number stands for all that do not.
 fn whole(quantity: Quantity) -> Option<i64> {
-    (quantity.is_whole() && Quantity::from_units(quantity.value(), quantity.format()) == quantity)
-        .then(|| quantity.value())
+    let number = quantity.value();
+    let exact = quantity.is_whole() && Quantity::from_units(number, quantity.format()) == quantity;
+    (exact && number != i64::MAX).then_some(number)
 }
 
 fn as_integer<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> {

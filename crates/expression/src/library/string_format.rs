@@ -6,6 +6,7 @@ use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::number;
 use crate::time;
+use crate::types::Type;
 use crate::value::Value;
 
 pub(super) static TABLE: &[Overload] =
@@ -20,25 +21,70 @@ const MAX_PRECISION: usize = 1000;
 fn format<'a>(args: &[Value<'a>]) -> Result<Value<'a>, EvalError> {
     let (template, values) = (text(args, 0)?, lists::list(args, 1)?);
     let mut out = Output(String::with_capacity(template.len()));
-    let mut rest = template;
+    let mut parts = Parts(template);
     let mut next = 0;
-    while let Some(at) = rest.find('%') {
-        out.push(&rest[..at])?;
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push("%")?;
-            rest = after;
-            continue;
-        }
-        let (clause, after) = clause(rest)?;
-        let value = values.get(next).ok_or_else(|| EvalError::new(format!("index {next} out of range")))??;
+    while let Some((before, clause)) = parts.next_part() {
+        out.push(before)?;
+        let Some(clause) = clause else { continue };
+        let value = values.get(next).ok_or_else(|| EvalError::new(out_of_range(next)))??;
+        let clause = clause.map_err(EvalError::new)?;
         clause_text(&mut out, &clause, &value)
             .map_err(|error| if error.is_absorbable() { wrapped(&error) } else { error })?;
         next += 1;
-        rest = after;
     }
-    out.push(rest)?;
     Ok(Value::text(out.0))
+}
+
+fn out_of_range(index: usize) -> String {
+    format!("index {index} out of range")
+}
+
+/// Checks a constant template against the types of its arguments: the error and the argument it concerns, if one.
+pub(crate) fn check(template: &str, types: &[&Type]) -> Result<(), (Option<usize>, String)> {
+    let mut parts = Parts(template);
+    let mut next = 0;
+    while let Some((_, clause)) = parts.next_part() {
+        let Some(clause) = clause else { continue };
+        let t = types.get(next).ok_or_else(|| (None, out_of_range(next)))?;
+        let clause = clause.map_err(|why| (None, why))?;
+        if !takes(clause.verb, t) {
+            let why = format!("error during formatting: {}, was given {}", demand(clause.verb), t.name());
+            return Err((Some(next), why));
+        }
+        next += 1;
+    }
+    if types.len() > next {
+        let given = types.len();
+        return Err((None, format!("too many arguments supplied to string.format (expected {next}, got {given})")));
+    }
+    Ok(())
+}
+
+fn takes(verb: char, t: &Type) -> bool {
+    match (verb, t) {
+        (_, Type::Dyn | Type::Error) => true,
+        ('s', Type::Optional(_) | Type::Object(_) | Type::Opaque(_)) => false,
+        ('s', _) => true,
+        ('d' | 'o' | 'b' | 'x' | 'X', Type::Int | Type::Uint) => true,
+        ('b', Type::Bool) | ('x' | 'X', Type::String | Type::Bytes) => true,
+        ('f' | 'e', Type::Double | Type::String) => true,
+        _ => false,
+    }
+}
+
+/// What a clause wants.
+fn demand(verb: char) -> &'static str {
+    match verb {
+        'd' => "decimal clause can only be used on integers",
+        'f' => "fixed-point clause can only be used on doubles",
+        'e' => "scientific clause can only be used on doubles",
+        'b' => "only integers and bools can be formatted as binary",
+        'o' => "octal clause can only be used on integers",
+        'x' | 'X' => "only integers, byte buffers, and strings can be formatted as hex",
+        _ => {
+            "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps"
+        }
+    }
 }
 
 fn wrapped(error: &EvalError) -> EvalError {
@@ -50,23 +96,49 @@ struct Clause {
     precision: usize,
 }
 
-fn clause(rest: &str) -> Result<(Clause, &str), EvalError> {
+/// What is left of a template.
+struct Parts<'t>(&'t str);
+
+/// Text, and the clause after it, or why there is none.
+type Part<'t> = (&'t str, Option<Result<Clause, String>>);
+
+impl<'t> Parts<'t> {
+    fn next_part(&mut self) -> Option<Part<'t>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let Some(at) = self.0.find('%') else { return Some((std::mem::take(&mut self.0), None)) };
+        let (before, after) = (&self.0[..at], &self.0[at + 1..]);
+        if let Some(rest) = after.strip_prefix('%') {
+            let shown = &self.0[..=at];
+            self.0 = rest;
+            return Some((shown, None));
+        }
+        let clause = clause(after);
+        self.0 = clause.as_ref().map_or("", |(_, rest)| rest);
+        Some((before, Some(clause.map(|(clause, _)| clause))))
+    }
+}
+
+fn clause(rest: &str) -> Result<(Clause, &str), String> {
+    let unparsed = |why: String| format!("could not parse formatting clause: {why}");
     let (precision, rest) = match rest.strip_prefix('.') {
         None => (PRECISION, rest),
         Some(after) => {
-            let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-            let precision = after[..end].parse().map_err(|_| EvalError::new("could not parse formatting clause: error while parsing precision: unable to find end of precision specifier"))?;
+            let end = after.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| {
+                unparsed("error while parsing precision: could not find end of precision specifier".into())
+            })?;
+            let digits = &after[..end];
+            let precision: usize = digits.parse().map_err(|_| {
+                let why = format!("strconv.Atoi: parsing {digits:?}: invalid syntax");
+                unparsed(format!("error while parsing precision: error while converting precision to integer: {why}"))
+            })?;
             (MAX_PRECISION.min(precision), &after[end..])
         }
     };
-    let verb = rest
-        .chars()
-        .next()
-        .ok_or_else(|| EvalError::new("could not parse formatting clause: unexpected end of string"))?;
+    let verb = rest.chars().next().ok_or("unexpected end of string")?;
     if !"sdfebxXo".contains(verb) {
-        return Err(EvalError::new(format!(
-            "could not parse formatting clause: unrecognized formatting clause \"{verb}\""
-        )));
+        return Err(unparsed(format!("unrecognized formatting clause \"{verb}\"")));
     }
     Ok((Clause { verb, precision }, &rest[verb.len_utf8()..]))
 }
@@ -81,36 +153,26 @@ impl Output {
 }
 
 fn clause_text(out: &mut Output, clause: &Clause, value: &Value<'_>) -> Result<(), EvalError> {
-    match (clause.verb, value) {
-        ('s', _) => print(out, value),
-        ('d', Value::Int(i)) => out.push(&i.to_string()),
-        ('d', Value::Uint(u)) => out.push(&u.to_string()),
-        ('d', _) => Err(unfit("decimal clause can only be used on integers", value)),
-        ('f', _) => out.push(&fixed(
-            double(value).ok_or_else(|| unfit("fixed-point clause can only be used on doubles", value))?,
-            clause.precision,
-        )),
-        ('e', _) => out.push(&scientific(
-            double(value).ok_or_else(|| unfit("scientific clause can only be used on doubles", value))?,
-            clause.precision,
-        )),
-        ('b', Value::Int(i)) => out.push(&signed(*i, format!("{:b}", i.unsigned_abs()))),
-        ('b', Value::Uint(u)) => out.push(&format!("{u:b}")),
-        ('b', Value::Bool(b)) => out.push(if *b { "1" } else { "0" }),
-        ('b', _) => Err(unfit("only integers and bools can be formatted as binary", value)),
-        ('o', Value::Int(i)) => out.push(&signed(*i, format!("{:o}", i.unsigned_abs()))),
-        ('o', Value::Uint(u)) => out.push(&format!("{u:o}")),
-        ('o', _) => Err(unfit("octal clause can only be used on integers", value)),
-        (verb, _) => {
-            let text = hex(value)
-                .ok_or_else(|| unfit("only integers, byte buffers, and strings can be formatted as hex", value))?;
-            out.push(&if verb == 'X' { text.to_uppercase() } else { text })
-        }
-    }
+    let text = match (clause.verb, value) {
+        ('s', _) => return print(out, value),
+        ('d', Value::Int(i)) => Some(i.to_string()),
+        ('d', Value::Uint(u)) => Some(u.to_string()),
+        ('f', _) => double(value).map(|d| fixed(d, clause.precision)),
+        ('e', _) => double(value).map(|d| scientific(d, clause.precision)),
+        ('b', Value::Int(i)) => Some(signed(*i, format!("{:b}", i.unsigned_abs()))),
+        ('b', Value::Uint(u)) => Some(format!("{u:b}")),
+        ('b', Value::Bool(b)) => Some(u8::from(*b).to_string()),
+        ('o', Value::Int(i)) => Some(signed(*i, format!("{:o}", i.unsigned_abs()))),
+        ('o', Value::Uint(u)) => Some(format!("{u:o}")),
+        ('x', _) => hex(value),
+        ('X', _) => hex(value).map(|text| text.to_uppercase()),
+        _ => None,
+    };
+    out.push(&text.ok_or_else(|| unfit(clause.verb, value))?)
 }
 
-fn unfit(what: &str, value: &Value<'_>) -> EvalError {
-    EvalError::new(format!("{what}, was given {}", value.type_name()))
+fn unfit(verb: char, value: &Value<'_>) -> EvalError {
+    EvalError::new(format!("{}, was given {}", demand(verb), value.type_name()))
 }
 
 fn signed(i: i64, digits: String) -> String {
@@ -209,12 +271,7 @@ fn scalar(value: &Value<'_>) -> Result<String, EvalError> {
         Value::Timestamp(t) => time::show_timestamp(t),
         Value::Duration(d) => time::show_duration(*d),
         Value::Type(name) => name.to_string(),
-        _ => {
-            return Err(unfit(
-                "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps",
-                value,
-            ));
-        }
+        _ => return Err(unfit('s', value)),
     })
 }
 

@@ -76,6 +76,11 @@ impl Strategy for CustomResourceDefinition {
         true
     }
 
+    fn is_built_in(&self) -> bool {
+        // Finalizers are as free as those of custom resources: its own is not fully qualified.
+        false
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
     }

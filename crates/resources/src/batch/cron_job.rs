@@ -151,6 +151,11 @@ fn spec(errors: &mut Errors, spec: &Value, old: Option<&Value>) {
 
 fn job_template(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     job_spec::spec(errors, spec, path);
+    if spec.has("selector") {
+        let schema = "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector";
+        let text = "`selector` will be auto-generated";
+        errors.invalid_struct(&path.field("selector"), schema, spec.at("selector"), text);
+    }
     if spec.flag("manualSelector") {
         errors.0.push(Cause {
             kind: api::CauseType::FieldValueNotSupported,

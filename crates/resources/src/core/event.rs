@@ -44,6 +44,11 @@ impl Strategy for Event {
         }
     }
 
+    /// Its finalizers are not held against the standard ones.
+    fn is_built_in(&self) -> bool {
+        false
+    }
+
     fn has_status(&self) -> bool {
         false
     }

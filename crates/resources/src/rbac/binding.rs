@@ -2,18 +2,18 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, go_struct, items_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, Path, items_mut, map_mut, same, set_default};
 use crate::{Ctx, MetadataChecks, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// Role bindings.
-pub struct RoleBinding;
-
-/// Cluster role bindings.
-pub struct ClusterRoleBinding;
+/// Role bindings, and cluster role bindings.
+pub struct Binding {
+    /// Whether it binds in one namespace.
+    pub namespaced: bool,
+}
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const COLUMNS: &[Column] = &[
@@ -35,7 +35,7 @@ const CLUSTER_COLUMNS: &[Column] = &[
 
 ];
 
-impl Strategy for RoleBinding {
+impl Strategy for Binding {
     fn default(&self, obj: &mut Object) {
         defaults(obj);
     }
@@ -57,7 +57,8 @@ impl Strategy for RoleBinding {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        binding(obj, &["Role", "ClusterRole"], true)
+        let kinds: &[&str] = if self.namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+        binding(obj, kinds, self.namespaced)
     }
 
     fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
@@ -65,45 +66,7 @@ impl Strategy for RoleBinding {
     }
 
     fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
-        row(obj, now)
-    }
-}
-
-impl Strategy for ClusterRoleBinding {
-    fn default(&self, obj: &mut Object) {
-        defaults(obj);
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn metadata_on_update(&self) -> MetadataChecks {
-        MetadataChecks::Both
-    }
-
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::path_segment(name, prefix)
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        binding(obj, &["ClusterRole"], false)
-    }
-
-    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        fixed(self.validate(ctx, new), new, old)
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        CLUSTER_COLUMNS
+        if self.namespaced { COLUMNS } else { CLUSTER_COLUMNS }
     }
 
     fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
@@ -170,9 +133,7 @@ fn fixed(causes: Vec<Cause>, new: &Object, old: &Object) -> Vec<Cause> {
     let mut errors = Errors(causes);
     let role = new.at("roleRef");
     if !same(role, old.at("roleRef")) {
-        let of = |field: &str| role.at(field).clone();
-        let printed = go_struct(&[("APIGroup", of("apiGroup")), ("Kind", of("kind")), ("Name", of("name"))]);
-        errors.invalid_printed(&Path::root("roleRef"), &printed, "cannot change roleRef");
+        errors.invalid_struct(&Path::root("roleRef"), "io.k8s.api.rbac.v1.RoleRef", role, "cannot change roleRef");
     }
     errors.0
 }

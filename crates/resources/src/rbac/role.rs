@@ -5,11 +5,11 @@ use crate::{Ctx, MetadataChecks, Strategy, metadata, names};
 use api::{Cause, Object};
 use serde_json::Value;
 
-/// Roles.
-pub struct Role;
-
-/// Cluster roles.
-pub struct ClusterRole;
+/// Roles, and cluster roles.
+pub struct Role {
+    /// Whether its rules are for one namespace.
+    pub namespaced: bool,
+}
 
 impl Strategy for Role {
     fn default(&self, obj: &mut Object) {
@@ -34,51 +34,30 @@ impl Strategy for Role {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        rules(&mut errors, obj, true);
+        rules(&mut errors, obj, self.namespaced);
+        if !self.namespaced {
+            aggregation(&mut errors, obj.at("aggregationRule"));
+        }
         errors.0
     }
 }
 
-impl Strategy for ClusterRole {
-    fn default(&self, obj: &mut Object) {
-        null_rules(obj);
+/// Errors of the rule by which a cluster role collects those of others.
+fn aggregation(errors: &mut Errors, rule: &Value) {
+    if rule.is_null() {
+        return;
     }
-
-    fn has_status(&self) -> bool {
-        false
+    let path = Path::root("aggregationRule.clusterRoleSelectors");
+    let list = rule.list("clusterRoleSelectors");
+    if list.is_empty() {
+        errors.required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
-
-    fn metadata_on_update(&self) -> MetadataChecks {
-        MetadataChecks::Both
-    }
-
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::path_segment(name, prefix)
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
-        rules(&mut errors, obj, false);
-        let aggregation = obj.at("aggregationRule");
-        if !aggregation.is_null() {
-            let path = Path::root("aggregationRule.clusterRoleSelectors");
-            let list = aggregation.list("clusterRoleSelectors");
-            if list.is_empty() {
-                errors.required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
-            }
-            for (i, selector) in list.iter().enumerate() {
-                let (before, path) = (errors.0.len(), path.index(i));
-                metadata::label_selector(&mut errors, selector, &path);
-                if errors.0.len() > before {
-                    errors.invalid(&path, Value::Null, "invalid label selector.");
-                }
-            }
+    for (i, selector) in list.iter().enumerate() {
+        let (before, path) = (errors.0.len(), path.index(i));
+        metadata::label_selector(errors, selector, &path);
+        if errors.0.len() > before {
+            errors.invalid(&path, Value::Null, "invalid label selector.");
         }
-        errors.0
     }
 }
 

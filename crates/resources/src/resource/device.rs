@@ -243,7 +243,10 @@ mod tests {
 
     #[test]
     fn devices_are_checked() {
-        check(json!({"name": "a", "attributes": {"x.test/model": {"string": "m"}, "v": {"version": "1.2.3-rc.1"}}}), &[]);
+        check(
+            json!({"name": "a", "attributes": {"x.test/model": {"string": "m"}, "v": {"version": "1.2.3-rc.1"}}}),
+            &[],
+        );
         check(
             json!({"name": "a", "attributes": {"v": {"version": "1.02.3"}, "w": {}}}),
             &[
@@ -253,7 +256,9 @@ mod tests {
         );
         check(
             json!({"name": "a", "bindingConditions": ["c"]}),
-            &["d.bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use bindingConditions"],
+            &[
+                "d.bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use bindingConditions",
+            ],
         );
     }
 }

@@ -209,7 +209,9 @@ impl Access {
     /// The key of service account tokens; the one in `dir`, where none is given.
     pub fn token_key(&self, dir: &std::path::Path) -> Result<pki::ServiceAccountKey> {
         let mut key = match &self.service_account_signing_key_file {
-            Some(path) => pki::ServiceAccountKey::from_pem(&read(path)?).with_context(|| format!("{}", path.display()))?,
+            Some(path) => {
+                pki::ServiceAccountKey::from_pem(&read(path)?).with_context(|| format!("{}", path.display()))?
+            }
             None => pki::ServiceAccountKey::load_or_create(dir)?,
         };
         for path in &self.service_account_key_file {

@@ -100,7 +100,8 @@ impl Node {
 
     /// Returns when the API shows the node as Ready.
     pub async fn ready(&self) -> Result<()> {
-        let nodes = self.factory.informer::<ApiNode>();
+        // A node may read itself only.
+        let nodes = self.factory.informer_filtered::<ApiNode>(&format!("metadata.name={}", self.name), "", "");
         let mut changes = nodes.subscribe();
         loop {
             if nodes.get("", &self.name).is_some_and(|node| is_ready(&node)) {

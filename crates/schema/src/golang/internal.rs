@@ -236,14 +236,20 @@ mod tests {
             json!({"runAsUser": 0}),
             r#"{"Capabilities":null,"Privileged":null,"SELinuxOptions":null,"WindowsOptions":null,"RunAsUser":0,"RunAsGroup":null,"RunAsNonRoot":null,"ReadOnlyRootFilesystem":null,"AllowPrivilegeEscalation":null,"ProcMount":null,"SeccompProfile":null,"AppArmorProfile":null}"#,
         );
-        check("rbac.v1.RoleRef", json!({"kind": "<R>", "name": "n"}), r#"{"APIGroup":"","Kind":"\u003cR\u003e","Name":"n"}"#);
+        check(
+            "rbac.v1.RoleRef",
+            json!({"kind": "<R>", "name": "n"}),
+            r#"{"APIGroup":"","Kind":"\u003cR\u003e","Name":"n"}"#,
+        );
     }
 
     #[test]
     fn pods_keep_host_fields_in_the_security_context() {
         let spec = json!({"hostPID": true, "containers": []});
         let text = internal_json("io.k8s.api.core.v1.PodSpec", &spec, Layout::Compact);
-        assert!(text.contains(r#""NodeName":"","SecurityContext":{"HostNetwork":false,"HostPID":true,"HostIPC":false,"#));
+        assert!(
+            text.contains(r#""NodeName":"","SecurityContext":{"HostNetwork":false,"HostPID":true,"HostIPC":false,"#)
+        );
         assert!(text.contains(r#""Containers":[],"EphemeralContainers":null"#), "{text}");
     }
 }

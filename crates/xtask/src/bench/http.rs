@@ -50,7 +50,7 @@ impl Proxy {
         stream.set_nodelay(true)?;
         let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n")?;
-        let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+        let (mut seen, mut piece) = (Vec::<u8>::new(), [0u8; 4096]);
         loop {
             let n = stream.read(&mut piece)?;
             seen.extend(&piece[..n]);

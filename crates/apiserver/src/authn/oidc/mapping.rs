@@ -70,14 +70,16 @@ impl Mapping {
             Some(Source::Expression(rule)) => {
                 let failed = |why: String| format!("oidc: error evaluating username claim expression: {why}");
                 let value = rule.evaluate(claims).map_err(failed)?;
-                let name = value.as_str().ok_or_else(|| failed("username claim expression must return a string".into()))?;
+                let name =
+                    value.as_str().ok_or_else(|| failed("username claim expression must return a string".into()))?;
                 if name.is_empty() {
                     return Err("oidc: empty username via CEL expression is not allowed".into());
                 }
                 Ok(name.to_owned())
             }
             Some(Source::Claim { claim, prefix }) => {
-                let name = text(claims, claim).map_err(|why| format!("oidc: parse username claims {claim:?}: {why}"))?;
+                let name =
+                    text(claims, claim).map_err(|why| format!("oidc: parse username claims {claim:?}: {why}"))?;
                 if claim == "email" {
                     match claims.get("email_verified") {
                         None | Some(Value::Bool(true)) => {}
@@ -115,7 +117,10 @@ impl Mapping {
             Some(Source::Expression(rule)) => {
                 let failed = |why: String| format!("oidc: error evaluating uid claim expression: {why}");
                 let value = rule.evaluate(claims).map_err(failed)?;
-                value.as_str().map(str::to_owned).ok_or_else(|| failed("uid claim expression must return a string".into()))
+                value
+                    .as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| failed("uid claim expression must return a string".into()))
             }
         }
     }
@@ -163,13 +168,7 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
     list.as_array().into_iter().flatten().enumerate()
 }
 
-fn source(
-    of: &Value,
-    path: &str,
-    required: bool,
-    prefixed: bool,
-    causes: &mut Vec<Cause>,
-) -> Option<Source> {
+fn source(of: &Value, path: &str, required: bool, prefixed: bool, causes: &mut Vec<Cause>) -> Option<Source> {
     let (claim, expression) = (field(of, "claim"), field(of, "expression"));
     let prefix = of.get("prefix").and_then(Value::as_str);
     match (claim, expression) {
@@ -199,9 +198,9 @@ fn source(
 fn check_email(entry: &Value, path: &str, causes: &mut Vec<Cause>) {
     const VERIFIED: &str = "claims.email_verified";
     let name = field(&entry["claimMappings"]["username"], "expression");
-    let uses_email = name.match_indices("claims.email").any(|(at, found)| {
-        !name[at + found.len()..].starts_with(|c: char| c == '_' || c.is_ascii_alphanumeric())
-    });
+    let uses_email = name
+        .match_indices("claims.email")
+        .any(|(at, found)| !name[at + found.len()..].starts_with(|c: char| c == '_' || c.is_ascii_alphanumeric()));
     let extra = items(&entry["claimMappings"]["extra"]).map(|(_, e)| field(e, "valueExpression"));
     let rules = items(&entry["claimValidationRules"]).map(|(_, r)| field(r, "expression"));
     if uses_email && !extra.chain(rules).chain([name]).any(|text| text.contains(VERIFIED)) {
@@ -218,7 +217,8 @@ fn extra(list: &Value, path: &str, causes: &mut Vec<Cause>) -> Vec<(String, Rule
         let (path, key) = (format!("{path}[{at}]"), field(item, "key"));
         let at = format!("{path}.key");
         let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-        let reserved = ["k8s.io", "kubernetes.io"].into_iter().any(|d| domain == d || domain.ends_with(&format!(".{d}")));
+        let reserved =
+            ["k8s.io", "kubernetes.io"].into_iter().any(|d| domain == d || domain.ends_with(&format!(".{d}")));
         match () {
             () if key.is_empty() => causes.push(Cause::required(at, "")),
             () if domain.is_empty() => {
@@ -297,14 +297,20 @@ mod tests {
         let check = |claims: Value, want: Result<(&str, &[&str]), &str>| {
             let got = mapping.user(&claims);
             match (got, want) {
-                (Ok(user), Ok((name, groups))) => assert_eq!((user.name.as_str(), user.groups), (name, groups.iter().map(|g| (*g).to_owned()).collect())),
+                (Ok(user), Ok((name, groups))) => assert_eq!(
+                    (user.name.as_str(), user.groups),
+                    (name, groups.iter().map(|g| (*g).to_owned()).collect())
+                ),
                 (Err(why), Err(want)) => assert_eq!(why, want),
                 (got, want) => panic!("{got:?} instead of {want:?}"),
             }
         };
         let ok = json!({"email": "a", "roles": ["r"], "sub": "1", "hd": "x", "jti": "j"});
         check(ok.clone(), Ok(("p:a", &["g:r", "system:authenticated"])));
-        check(json!({"email": "a", "roles": "r", "sub": "1", "hd": "x"}), Ok(("p:a", &["g:r", "system:authenticated"])));
+        check(
+            json!({"email": "a", "roles": "r", "sub": "1", "hd": "x"}),
+            Ok(("p:a", &["g:r", "system:authenticated"])),
+        );
         let mut unverified = ok.clone();
         unverified["email_verified"] = false.into();
         check(unverified, Err("oidc: email not verified"));

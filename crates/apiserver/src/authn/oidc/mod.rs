@@ -120,7 +120,9 @@ fn check_times(claims: &Value, now: i64) -> Result<(), Refusal> {
         return Err("oidc: token is expired".into());
     }
     match time("nbf") {
-        Some(start) if start > (now + LEEWAY) as f64 => Err("oidc: current time before the nbf (not before) time".into()),
+        Some(start) if start > (now + LEEWAY) as f64 => {
+            Err("oidc: current time before the nbf (not before) time".into())
+        }
         _ => Ok(()),
     }
 }

@@ -51,7 +51,10 @@ pub async fn authenticate(
     check_bindings(server, &claims).await?;
     if let Some(after) = claims.kubernetes.warnafter.filter(|after| now > *after) {
         let (user, late) = (&claims.sub, jiff::SignedDuration::from_secs(now - after));
-        request.annotate("authentication.k8s.io/stale-token", format!("subject: {user}, seconds after warning threshold: {}", late.as_secs()));
+        request.annotate(
+            "authentication.k8s.io/stale-token",
+            format!("subject: {user}, seconds after warning threshold: {}", late.as_secs()),
+        );
     }
     Ok((user(&claims), matching))
 }

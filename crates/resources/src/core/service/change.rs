@@ -2,6 +2,7 @@
 
 use super::{FIXED, SPEC, is_external, is_headless, needs_health_check};
 use crate::field::{Errors, Fields, items_mut};
+use crate::names;
 use api::Object;
 use serde_json::Value;
 
@@ -64,6 +65,10 @@ pub fn cluster_ips_change(errors: &mut Errors, now: &Value, was: &Value) {
     }
     let (new, old, path) = (now.texts("clusterIPs"), was.texts("clusterIPs"), SPEC.field("clusterIPs"));
     let printed = || now.at("clusterIPs").clone();
+    if new.iter().any(|ip| *ip != "None" && names::parse_ip(ip).is_none()) {
+        // what is no address at all is told as that
+        return;
+    }
     if new.len() == old.len() {
         for (i, _) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
             errors.invalid(&path.index(i), printed(), FIXED);
@@ -88,6 +93,9 @@ pub fn families_change(errors: &mut Errors, now: &Value, was: &Value) {
     }
     let (new, old, path) = (now.texts("ipFamilies"), was.texts("ipFamilies"), SPEC.field("ipFamilies"));
     let printed = || now.at("ipFamilies").clone();
+    if new.iter().any(|family| !["IPv4", "IPv6"].contains(family)) {
+        return;
+    }
     if new.len() == old.len() {
         for (i, _) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
             errors.invalid(&path.index(i), printed(), FIXED);
