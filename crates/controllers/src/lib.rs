@@ -36,6 +36,7 @@ mod pod_gc;
 mod pods;
 mod protection;
 mod replicaset;
+mod resource_claim;
 mod resourcequota;
 mod root_ca;
 mod service_endpoints;
@@ -127,6 +128,7 @@ fn table() -> Vec<Row> {
         row!("persistentvolume-controller", "persistent-volume-binder", persistent_volume::run),
         row!("attachdetach-controller", "attachdetach-controller", attach_detach::run),
         row!("ephemeral_volume", "ephemeral-volume-controller", ephemeral_volume::run),
+        row!("resource_claim", "resource-claim-controller", resource_claim::run),
         row!("volume_expand", "expand-controller", volume_expand::run),
         row!("certificate-controller", "certificate-controller", csr_signing::run),
         row!("cluster-dns", "cluster-dns", cluster_dns::run),
