@@ -40,6 +40,7 @@ pub fn run(layout: &Layout, exe: &Path) -> Result<()> {
         leave_cgroup_root()?;
         rustix::system::sethostname(spec.name.as_bytes()).doing(|| "set the host name".into())?;
     }
+    pins::show_kubelet_dir(&layout.server_dir().join("node/kubelet"))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become a subreaper".into())?;
     Process::record(&layout.supervisor_pid(), std::process::id() as i32)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().doing(|| "start the event loop".into())?;
@@ -141,6 +142,7 @@ impl Supervisor<'_> {
             ("--data-dir", layout.server_dir().display().to_string()),
             ("--run-dir", layout.run().join("server").display().to_string()),
             ("--image-dir", layout.images().display().to_string()),
+            ("--root-dir", pins::KUBELET_DIR.to_owned()),
             ("--log-file", layout.log().display().to_string()),
             ("--ready-file", layout.ready().display().to_string()),
             ("--cluster-name", spec.name.clone()),

@@ -84,6 +84,27 @@ pub fn enter(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// Where drivers and device plugins expect the kubelet's directory: the paths it gives them must be the same in their
+/// containers, and they mount this one.
+pub const KUBELET_DIR: &str = "/var/lib/kubelet";
+
+/// Shows a directory as the kubelet's in the node's own mount namespace; nothing where it is shown already.
+pub fn show_kubelet_dir(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let doing = || format!("show {} as {KUBELET_DIR}", dir.display());
+    for made in [dir, Path::new(KUBELET_DIR)] {
+        std::fs::create_dir_all(made).doing(doing)?;
+    }
+    let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));
+    if identity(dir).doing(doing)? == identity(Path::new(KUBELET_DIR)).doing(doing)? {
+        return Ok(());
+    }
+    rustix::mount::mount_bind(dir, KUBELET_DIR).doing(doing)?;
+    // A group of its own: mounts below it must not appear at the other path too.
+    rustix::mount::mount_change(KUBELET_DIR, MountPropagationFlags::PRIVATE).doing(doing)?;
+    rustix::mount::mount_change(KUBELET_DIR, MountPropagationFlags::SHARED).doing(doing)
+}
+
 /// Gives this (single-threaded) process new namespaces and makes its mounts its own.
 pub fn unshare() -> Result<()> {
     let flags = UnshareFlags::NEWNET | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP | UnshareFlags::NEWNS;

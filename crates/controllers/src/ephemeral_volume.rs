@@ -52,10 +52,14 @@ impl Reconcile for Claims {
         for volume in ephemeral(&pod) {
             let name = claim_name(&pod, volume);
             if let Some(claim) = self.claims.get(&key.namespace, &name) {
-                let own = claim.metadata.owner_references.iter().flatten().any(|o| Some(&o.uid) == pod.metadata.uid.as_ref());
+                let own =
+                    claim.metadata.owner_references.iter().flatten().any(|o| Some(&o.uid) == pod.metadata.uid.as_ref());
                 if !own {
                     let (claim, pod_key) = (Key::of(claim.as_ref()), key.to_string());
-                    let why = format!("ephemeral volume {}: PVC {claim} was not created for pod {pod_key} (pod is not owner)", volume.name);
+                    let why = format!(
+                        "ephemeral volume {}: PVC {claim} was not created for pod {pod_key} (pod is not owner)",
+                        volume.name
+                    );
                     self.ctx.warning(pod.as_ref(), "FailedBinding", why);
                 }
                 continue;

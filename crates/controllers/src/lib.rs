@@ -37,6 +37,7 @@ mod podautoscaler;
 mod pods;
 mod protection;
 mod replicaset;
+mod resource_claim;
 mod resourcequota;
 mod root_ca;
 mod service_endpoints;
@@ -128,6 +129,7 @@ fn table() -> Vec<Row> {
         row!("persistentvolume-controller", "persistent-volume-binder", persistent_volume::run),
         row!("attachdetach-controller", "attachdetach-controller", attach_detach::run),
         row!("ephemeral_volume", "ephemeral-volume-controller", ephemeral_volume::run),
+        row!("resource_claim", "resource-claim-controller", resource_claim::run),
         row!("volume_expand", "expand-controller", volume_expand::run),
         row!("certificate-controller", "certificate-controller", csr_signing::run),
         row!("cluster-dns", "cluster-dns", cluster_dns::run),

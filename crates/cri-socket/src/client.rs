@@ -303,7 +303,9 @@ struct Configs {
 impl Configs {
     fn path(&self, id: &str) -> Option<PathBuf> {
         // The id is the runtime's: it must not lead anywhere else.
-        id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_').then(|| self.dir.join(format!("{id}.json")))
+        id.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            .then(|| self.dir.join(format!("{id}.json")))
     }
 
     fn put(&self, id: &str, config: PodSandboxConfig) {

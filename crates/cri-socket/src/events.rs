@@ -66,7 +66,8 @@ async fn look(client: &mut Client) -> cri::Result<Seen> {
     let sandboxes = call(client.list_pod_sandbox(timed(p::ListPodSandboxRequest::default()))).await?.items;
     let containers = call(client.list_containers(timed(p::ListContainersRequest::default()))).await?.containers;
     let sandboxes = sandboxes.into_iter().map(|s| (s.id, (SANDBOX + s.state, s.metadata.unwrap_or_default().uid)));
-    let containers = containers.into_iter().map(|mut c| (c.id, (c.state, c.labels.remove(POD_UID).unwrap_or_default())));
+    let containers =
+        containers.into_iter().map(|mut c| (c.id, (c.state, c.labels.remove(POD_UID).unwrap_or_default())));
     Ok(sandboxes.chain(containers).collect())
 }
 
@@ -93,7 +94,9 @@ mod tests {
 
     #[test]
     fn lists_differ_by_events() {
-        let seen = |list: &[(&str, i32)]| list.iter().map(|(id, s)| ((*id).to_owned(), (*s, "u".to_owned()))).collect::<Seen>();
+        let seen = |list: &[(&str, i32)]| {
+            list.iter().map(|(id, s)| ((*id).to_owned(), (*s, "u".to_owned()))).collect::<Seen>()
+        };
         let check = |before: &[(&str, i32)], now: &[(&str, i32)], expect: &[(&str, ContainerEventKind)]| {
             let got: Vec<_> = differences(&seen(before), &seen(now)).into_iter().map(|e| (e.id, e.kind)).collect();
             assert_eq!(got, expect.iter().map(|(id, k)| ((*id).to_owned(), k.clone())).collect::<Vec<_>>());

@@ -116,11 +116,14 @@ impl Cluster {
 
     /// Process ids of the cluster's processes that are the program under test (not those of its containers).
     pub fn processes(&self) -> Result<Vec<i32>> {
-        let program = std::fs::canonicalize(sagong())?;
+        use std::os::unix::fs::MetadataExt;
+        let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+        // By inode: shims run from a mount of the program with a name of its own.
+        let program = identity(&sagong());
         let ours = |pid: &i32| {
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let names_us = String::from_utf8_lossy(&arguments).contains(&*self.data_dir().to_string_lossy());
-            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program || exe.to_string_lossy().contains("memfd")) && names_us
+            names_us && program.is_some() && identity(Path::new(&format!("/proc/{pid}/exe"))) == program
         };
         let entries = std::fs::read_dir("/proc")?.flatten();
         Ok(entries.filter_map(|e| e.file_name().to_string_lossy().parse().ok()).filter(ours).collect())

@@ -97,7 +97,9 @@ impl Builder {
         let config_name = format!("{:x}.json", HexDigest(&Sha256::digest(&config)));
         let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]);
         let mut archive = tar::Builder::new(File::create(file)?);
-        for (name, text) in [(config_name.as_str(), &config), ("layer.tar", &layer), ("manifest.json", &serde_json::to_vec(&manifest)?)] {
+        for (name, text) in
+            [(config_name.as_str(), &config), ("layer.tar", &layer), ("manifest.json", &serde_json::to_vec(&manifest)?)]
+        {
             let mut header = Self::header(tar::EntryType::Regular, 0o644, text.len() as u64);
             archive.append_data(&mut header, name, text.as_slice())?;
         }
@@ -160,4 +162,13 @@ pub fn make(dir: &Path) -> Result<Vec<PathBuf>> {
     let shell = dir.join("busybox.tar");
     builder.save(&shell, BUSYBOX, json!({"Cmd": ["sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}))?;
     Ok(vec![shell, web(dir, WEB)?, web(dir, WEB2)?])
+}
+
+/// An image that only waits: what other runtimes keep sandboxes alive with.
+pub fn pause(dir: &Path) -> Result<PathBuf> {
+    let mut builder = Builder::new();
+    builder.copy(Path::new("/bin/busybox"))?;
+    let file = dir.join("pause.tar");
+    builder.save(&file, "pause:1", json!({"Entrypoint": ["/bin/busybox", "sleep", "2147483647"]}))?;
+    Ok(file)
 }

@@ -4,8 +4,8 @@
 //! directories: same files, other bytes. The digests of layers, configuration and manifest are therefore new ones.
 
 use crate::error::{Error, Result};
-use crate::stream::{self, hex};
 use crate::store::Store;
+use crate::stream::{self, hex};
 use crate::temporary::Temporary;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
@@ -59,9 +59,11 @@ impl Store {
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": size}, "layers": layers});
         let (digest, size) = put(blobs, manifest.to_string().as_bytes())?;
         let entry = |name: Option<&String>| {
-            let mut entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size});
+            let mut entry =
+                json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size});
             if let Some(name) = name {
-                entry["annotations"] = json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
+                entry["annotations"] =
+                    json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
             }
             entry
         };

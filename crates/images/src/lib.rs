@@ -14,6 +14,7 @@
 //! layers/<chainID>/size    bytes it uses
 //! holds/<owner>/<id>       chainIDs a container uses
 //! index.json               names → image ids, images → layers
+//! partial/<hex>            beginnings of layers whose pull was broken off
 //! lock, import.lock, tmp/
 //! ```
 //!

@@ -77,6 +77,9 @@ impl Index {
     }
 }
 
+/// How long the beginning of a layer waits for the pull to be tried again.
+const PARTIAL_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl Store {
@@ -88,12 +91,13 @@ impl Store {
     /// As [`Store::open`], with options.
     pub fn open_with(dir: impl Into<PathBuf>, options: Options) -> Result<Arc<Store>> {
         let store = Store { dir: dir.into(), registry: Registry::new(options.certs_dir) };
-        for name in ["blobs/sha256", "layers", "holds", "tmp"] {
+        for name in ["blobs/sha256", "layers", "holds", "partial", "tmp"] {
             let path = store.dir.join(name);
             fs::create_dir_all(&path).map_err(Error::io(format!("make {path:?}")))?;
         }
         let _lock = store.lock("lock", FlockOperation::LockExclusive)?;
         store.remove_stale()?;
+        store.remove_old_partials()?;
         Ok(Arc::new(store))
     }
 
@@ -345,6 +349,18 @@ impl Store {
             }
         }
         Ok(self.dir.join("holds").join(owner).join(container))
+    }
+
+    /// Removes what pulls began long ago and nobody went on with.
+    fn remove_old_partials(&self) -> Result<()> {
+        for name in list(&self.dir.join("partial"))? {
+            let path = self.dir.join("partial").join(name);
+            let changed = fs::metadata(&path).and_then(|m| m.modified()).ok();
+            if changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > PARTIAL_KEPT) {
+                remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes leftovers in `tmp/`; directories in use are locked by their process. Call under `lock`.

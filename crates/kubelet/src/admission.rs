@@ -32,7 +32,9 @@ impl Unmet {
             Self::Other(rejection) => rejection.clone(),
             Self::Resource { name, requested, used, capacity } => (
                 format!("OutOf{name}"),
-                format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"),
+                format!(
+                    "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+                ),
             ),
         }
     }
@@ -56,15 +58,13 @@ pub fn admit(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<Vec<Arc<Po
 /// A node under pressure takes only critical pods; one that only lacks memory takes all but best-effort ones.
 fn pressure(ctx: &Context, pod: &Pod) -> Result<(), Rejection> {
     let conditions = ctx.eviction.conditions();
-    if conditions.is_empty() || is_critical(pod) {
+    // One that runs already was admitted by an earlier life of the kubelet.
+    if conditions.is_empty() || is_critical(pod) || pod.phase() == "Running" {
         return Ok(());
     }
     if conditions == ["MemoryPressure"] {
-        let taint = Taint {
-            key: "node.kubernetes.io/memory-pressure".into(),
-            effect: "NoSchedule".into(),
-            ..Taint::default()
-        };
+        let taint =
+            Taint { key: "node.kubernetes.io/memory-pressure".into(), effect: "NoSchedule".into(), ..Taint::default() };
         if qos::class(pod) != "BestEffort" || tolerates(pod, &taint) {
             return Ok(());
         }
@@ -84,7 +84,14 @@ fn predicates(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<Vec<Arc<P
         let message = "Failed to admit pod as the OS field doesn't match node OS";
         return Err(("PodOSNotSupported".into(), message.into()));
     }
-    let mut unmet = resources(&ctx.allocatable(), pod, others);
+    let mut allocatable = ctx.allocatable();
+    for (name, count) in ctx.plugins.devices.allocated() {
+        let given = Quantity::from_units(i64::try_from(count).unwrap_or(i64::MAX), Format::DecimalSi);
+        if allocatable.get(&name).is_none_or(|q| q.value() < given.value()) {
+            allocatable.insert(name, given);
+        }
+    }
+    let mut unmet = resources(&allocatable, pod, others);
     unmet.extend([selectors(&node, pod), ports(pod, others)].into_iter().filter_map(Result::err).map(Unmet::Other));
     if !is_static(pod) {
         let listed = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
@@ -167,8 +174,8 @@ fn app_armor(pod: &Pod) -> Result<(), Rejection> {
     let spec = pod.spec();
     let of_pod = spec.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref());
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let mut profiles = containers
-        .filter_map(|c| c.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref()).or(of_pod));
+    let mut profiles =
+        containers.filter_map(|c| c.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref()).or(of_pod));
     let required = profiles.any(|profile| profile.type_ != "Unconfined");
     if !required || crate::security_context::has_app_armor() {
         return Ok(());
@@ -298,7 +305,8 @@ mod tests {
     fn resources_run_out_with_upstreams_words() {
         let with = |cpu: &str| pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}));
         let others = [Arc::new(with("600m"))];
-        let first = |pod: &Pod, others: &[Arc<Pod>]| resources(&allocatable(), pod, others).first().map(Unmet::rejection);
+        let first =
+            |pod: &Pod, others: &[Arc<Pod>]| resources(&allocatable(), pod, others).first().map(Unmet::rejection);
         assert_eq!(first(&with("400m"), &others), None);
         let message = "Node didn't have enough resource: cpu, requested: 500, used: 600, capacity: 1000";
         assert_eq!(first(&with("500m"), &others), Some(("OutOfcpu".into(), message.into())));

@@ -55,7 +55,8 @@ async fn limit_reserved(ctx: &Context) {
             ..Default::default()
         };
         if let Err(error) = ctx.config.runtime.update_pod_cgroup(cgroup, resources).await {
-            let (about, text) = (ctx.node.read().clone(), format!("Failed to enforce {name} Cgroup Limits on {cgroup:?}: {error}"));
+            let (about, text) =
+                (ctx.node.read().clone(), format!("Failed to enforce {name} Cgroup Limits on {cgroup:?}: {error}"));
             ctx.recorder.node(&about, EventType::Warning, reason::FAILED_NODE_ALLOCATABLE, text);
         }
     }
@@ -77,7 +78,9 @@ pub struct Burstable(Mutex<i64>);
 impl Burstable {
     /// Brings the weight in line with the pods that are there; called when one comes or has gone.
     pub async fn update(&self, ctx: &Context, pods: &Pods) {
-        let of = |pod: &std::sync::Arc<api::k8s::core::v1::Pod>| qos::pod_requests(pod).get("cpu").map_or(0, |q| q.milli_value());
+        let of = |pod: &std::sync::Arc<api::k8s::core::v1::Pod>| {
+            qos::pod_requests(pod).get("cpu").map_or(0, |q| q.milli_value())
+        };
         let milli: i64 = pods.active().iter().filter(|p| qos::class(p) == "Burstable").map(of).sum();
         let shares = qos::cpu_shares(milli);
         if std::mem::replace(&mut *self.0.lock(), shares) == shares {

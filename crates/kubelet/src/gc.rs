@@ -54,6 +54,7 @@ async fn remove_pod(ctx: Arc<Context>, uid: String, state: crate::state::PodStat
         tracing::warn!(uid, error, "cannot give dynamic resources of a pod that is gone back");
     }
     ctx.plugins.devices.release(&uid);
+    ctx.release(&uid);
     for class in ["", "/burstable", "/besteffort"] {
         let _ = ctx.config.runtime.remove_pod_cgroup(&format!("/kubepods{class}/pod{uid}")).await;
     }

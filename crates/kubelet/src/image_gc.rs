@@ -141,7 +141,9 @@ impl ImageGc {
             return Ok(freed);
         }
         let errors = errors.join(", ");
-        Err(format!("wanted to free {wanted} bytes, but freed {freed} bytes space with errors in image deletion: {errors}"))
+        Err(format!(
+            "wanted to free {wanted} bytes, but freed {freed} bytes space with errors in image deletion: {errors}"
+        ))
     }
 
     /// Removes every unused image that is old enough.

@@ -5,13 +5,15 @@
 //! walks the [`hooks`] — deadline, preparation, resize, volumes, sandbox, ephemeral and init containers, containers,
 //! probes — until nothing is left to do; then it waits. Events of the runtime, changes in the API, changed config
 //! maps and secrets ([`objects`]), probes and timers wake it. [`ending`] is the end of every pod. [`server`] is
-//! the API on port 10250.
+//! the API on port 10250. Beside the pods run [`eviction`], [`image_gc`] and [`shutdown`]; [`static_pods`] come from
+//! files; [`admission`] decides who may run, [`resource_managers`] who gets CPUs alone.
 //!
 //! Invariants: a sync depends on the spec and the runtime's state alone, so a restarted kubelet goes on where it
 //! was and never restarts what runs; nothing below [`cri`] is known here; a pod is deleted from the API only when
 //! its processes, volumes and cgroup are gone; no loop wakes without an event, a deadline or a back-off.
 //!
-//! Deliberately absent: static pods, device plugins, CSI, eviction, user namespaces.
+//! Deliberately absent: gitRepo volumes, podCertificate projections, checkpoints, AppArmor's default profile, static
+//! pods from URLs.
 
 pub mod admission;
 pub mod backoff;

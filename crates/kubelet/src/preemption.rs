@@ -109,8 +109,7 @@ mod tests {
             pod("guaranteed", 0, "1", true),
             pod("critical", 2_000_000_000, "2", false),
         ];
-        let wanted: Vec<_> =
-            wanted.iter().map(|(r, q)| Requirement { resource: (*r).into(), quantity: *q }).collect();
+        let wanted: Vec<_> = wanted.iter().map(|(r, q)| Requirement { resource: (*r).into(), quantity: *q }).collect();
         let got = victims(&pod("new", 2_000_000_000, "1", false), &pods, &wanted);
         let names = got.map(|list| list.iter().map(|p| p.name().to_owned()).collect::<Vec<_>>());
         assert_eq!(names, expect.map(|l| l.iter().map(|n| (*n).to_owned()).collect()).map_err(str::to_owned));

@@ -229,7 +229,13 @@ pub fn container_resources(pod: &Pod, container: &Container, node: &Node<'_>) ->
     swap(&mut out, pod, &requests, node);
     out.oom_score_adj = oom_score_adj(pod, container, node.memory);
     let own = requests.get("memory").map_or(0, Quantity::value);
-    memory_qos(&mut out, pod, own, Some(memory_limit(container).and_then(|b| i64::try_from(b).ok()).unwrap_or(0)), node);
+    memory_qos(
+        &mut out,
+        pod,
+        own,
+        Some(memory_limit(container).and_then(|b| i64::try_from(b).ok()).unwrap_or(0)),
+        node,
+    );
     out
 }
 
@@ -256,8 +262,8 @@ fn swap(out: &mut LinuxContainerResources, pod: &Pod, requests: &Resources, node
 
 /// How soon the kernel kills a container when memory runs out (upstream's heuristic).
 fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
-    let critical = crate::pod::is_critical(pod)
-        && pod.spec().priority_class_name.as_deref() == Some("system-node-critical");
+    let critical =
+        crate::pod::is_critical(pod) && pod.spec().priority_class_name.as_deref() == Some("system-node-critical");
     match class(pod) {
         _ if critical => -997,
         "Guaranteed" => -997,
@@ -347,7 +353,10 @@ mod tests {
         let got = container_resources(&burstable, &burstable.spec().containers[0], &node(&settings));
         assert_eq!(got.unified["memory.swap.max"], ((1 << 30) / 16).to_string(), "a sixteenth of memory, and of swap");
         assert_eq!(got.unified["memory.low"], (1 << 30).to_string());
-        assert_eq!(got.unified["memory.high"], "7838315315".parse::<i64>().map(|n| (n / 4096 * 4096).to_string()).expect("number"));
+        assert_eq!(
+            got.unified["memory.high"],
+            "7838315315".parse::<i64>().map(|n| (n / 4096 * 4096).to_string()).expect("number")
+        );
         assert_eq!(pod_cgroup_resources(&burstable, &node(&settings)).pids_limit, 50);
         let defaults = KubeletConfiguration::default();
         let got = container_resources(&burstable, &burstable.spec().containers[0], &node(&defaults));

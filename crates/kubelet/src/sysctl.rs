@@ -35,7 +35,8 @@ pub fn normalize(name: &str) -> String {
 /// The namespace a sysctl belongs to, where the kernel has one for it.
 fn namespace(name: &str) -> Option<&'static str> {
     const EXACT: [(&str, &str); 1] = [("kernel.sem", "IPC")];
-    const PREFIXES: [(&str, &str); 4] = [("kernel.shm", "IPC"), ("kernel.msg", "IPC"), ("fs.mqueue.", "IPC"), ("net.", "Net")];
+    const PREFIXES: [(&str, &str); 4] =
+        [("kernel.shm", "IPC"), ("kernel.msg", "IPC"), ("fs.mqueue.", "IPC"), ("net.", "Net")];
     let exact = EXACT.iter().find(|(n, _)| *n == name);
     exact.or_else(|| PREFIXES.iter().find(|(p, _)| name.starts_with(p))).map(|(_, ns)| *ns)
 }
@@ -61,9 +62,7 @@ fn check(pod: &Pod, name: &str, unsafe_allowed: &[String]) -> Result<(), String>
     let spec = pod.spec();
     match namespace(name) {
         Some("IPC") if spec.host_ipc == Some(true) => Err(format!("{shown} not allowed with host IPC enabled")),
-        Some("Net") if spec.host_network == Some(true) => {
-            Err(format!("{shown} not allowed with host Net enabled"))
-        }
+        Some("Net") if spec.host_network == Some(true) => Err(format!("{shown} not allowed with host Net enabled")),
         _ => Ok(()),
     }
 }

@@ -240,7 +240,7 @@ async fn a_resize_reaches_what_runs() {
     assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "300m");
     assert!(cluster.runtime.calls().contains(&"update_container_resources 40000".to_owned()));
     resize("1k", "1k").await;
-    let pod = cluster.wait("p", "a refusal", |p| condition(p, "PodResizePending")["reason"] == "Infeasible").await;
+    let pod = cluster.wait("p", "a deferral", |p| condition(p, "PodResizePending")["reason"] == "Deferred").await;
     assert!(granted(&pod, "400m"), "what it has does not change");
     resize("100m", "200m").await;
     cluster.wait("p", "the old size", |p| granted(p, "200m") && condition(p, "PodResizePending").is_null()).await;

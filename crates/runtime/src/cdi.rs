@@ -136,7 +136,9 @@ fn read(dir: &Path) -> Vec<Spec> {
             true => serde_json::from_str(&text).map_err(|e| e.to_string()),
             false => serde_saphyr::from_str(&text).map_err(|e| e.to_string()),
         });
-        parsed.inspect_err(|error| tracing::warn!(path = %path.display(), error, "cannot read a CDI specification")).ok()
+        parsed
+            .inspect_err(|error| tracing::warn!(path = %path.display(), error, "cannot read a CDI specification"))
+            .ok()
     };
     paths.iter().filter(known).filter_map(parse).collect()
 }
@@ -151,7 +153,11 @@ mod tests {
         std::fs::write(dir.path().join("a.json"), r#"{"cdiVersion": "0.6.0", "kind": "v.com/x", "containerEdits": {"env": ["K=1"]},
             "devices": [{"name": "0", "containerEdits": {"env": ["A=b"], "deviceNodes": [{"path": "/dev/x", "hostPath": "/dev/null"}],
             "mounts": [{"hostPath": "/h", "containerPath": "/c", "options": ["ro", "bind"]}]}}]}"#).expect("write");
-        std::fs::write(dir.path().join("b.yaml"), "kind: w.com/y\ndevices:\n- name: z\n  containerEdits:\n    hooks:\n    - path: /bin/x\n").expect("write");
+        std::fs::write(
+            dir.path().join("b.yaml"),
+            "kind: w.com/y\ndevices:\n- name: z\n  containerEdits:\n    hooks:\n    - path: /bin/x\n",
+        )
+        .expect("write");
         std::fs::write(dir.path().join("c.json"), "{").expect("write");
         let specs = read(dir.path());
         assert_eq!(specs.len(), 2);

@@ -43,11 +43,8 @@ pub fn serve(request: Request<Incoming>, query: &Query, forwarder: Forwarder) ->
                 spdy::port_forward::serve(websocket::byte_stream(socket), forwarder).await;
             });
         }
-        let ports: Vec<u16> = query
-            .iter()
-            .filter(|(n, _)| n == "port" || n == "ports")
-            .filter_map(|(_, v)| v.parse().ok())
-            .collect();
+        let ports: Vec<u16> =
+            query.iter().filter(|(n, _)| n == "port" || n == "ports").filter_map(|(_, v)| v.parse().ok()).collect();
         if ports.is_empty() || ports.len() > MAX_PORTS {
             return text(StatusCode::BAD_REQUEST, "query parameter \"port\" is required");
         }

@@ -27,7 +27,8 @@ async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<B
         return Err(format!("{url} is not plain HTTP, which runtimes serve streams by on the node itself"));
     }
     let port = authority.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((authority.host().trim_matches(['[', ']']), port)).await.map_err(|e| e.to_string())?;
+    let stream =
+        TcpStream::connect((authority.host().trim_matches(['[', ']']), port)).await.map_err(|e| e.to_string())?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     tokio::spawn(connection.with_upgrades());

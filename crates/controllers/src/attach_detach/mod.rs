@@ -40,7 +40,8 @@ struct Nodes {
 
 pub(crate) async fn run(ctx: Context) {
     let queue = WorkQueue::new();
-    let (nodes, pods, claims) = (ctx.informer::<Node>(), ctx.informer::<Pod>(), ctx.informer::<PersistentVolumeClaim>());
+    let (nodes, pods, claims) =
+        (ctx.informer::<Node>(), ctx.informer::<Pod>(), ctx.informer::<PersistentVolumeClaim>());
     let (volumes, drivers) = (ctx.informer::<PersistentVolume>(), ctx.informer::<CSIDriver>());
     let attachments = ctx.informer::<VolumeAttachment>();
     attachments.add_index(BY_NODE, |a| vec![a.spec.node_name.clone()]);
@@ -56,7 +57,9 @@ pub(crate) async fn run(ctx: Context) {
     pods.on_event(move |event: &Event<Pod>| {
         let pod = event.object();
         let changed = match event {
-            Event::Updated { old, new } => pods::node_name(old) != pods::node_name(new) || pods::is_terminal(old) != pods::is_terminal(new),
+            Event::Updated { old, new } => {
+                pods::node_name(old) != pods::node_name(new) || pods::is_terminal(old) != pods::is_terminal(new)
+            }
             _ => true,
         };
         if changed && !pods::node_name(pod).is_empty() && wanted::has_claims(pod) {
@@ -76,7 +79,9 @@ pub(crate) async fn run(ctx: Context) {
         users.filter(|p| !pods::node_name(p).is_empty()).for_each(|p| filed.add(Key::new("", pods::node_name(p))));
     });
     let filed = queue.clone();
-    attachments.on_event(move |event: &Event<VolumeAttachment>| filed.add(Key::new("", event.object().spec.node_name.as_str())));
+    attachments.on_event(move |event: &Event<VolumeAttachment>| {
+        filed.add(Key::new("", event.object().spec.node_name.as_str()))
+    });
     let (filed, known) = (queue.clone(), nodes.clone());
     drivers.on_event(move |_: &Event<CSIDriver>| known.list().iter().for_each(|n| filed.add(Key::of(n.as_ref()))));
     synced!(nodes, pods, claims, volumes, drivers, attachments);
@@ -123,7 +128,10 @@ impl Nodes {
             spec: VolumeAttachmentSpec {
                 attacher: wanted.driver.clone(),
                 node_name: node.to_owned(),
-                source: VolumeAttachmentSource { persistent_volume_name: Some(wanted.volume.clone()), ..VolumeAttachmentSource::default() },
+                source: VolumeAttachmentSource {
+                    persistent_volume_name: Some(wanted.volume.clone()),
+                    ..VolumeAttachmentSource::default()
+                },
             },
             status: None,
         };
@@ -144,7 +152,12 @@ impl Nodes {
     }
 
     /// Deletes attachments that nobody wants; when to look again at those that must wait.
-    async fn detach(&self, node: &str, object: Option<&Node>, wanted: &BTreeMap<String, Wanted>) -> Result<Option<Duration>, Error> {
+    async fn detach(
+        &self,
+        node: &str,
+        object: Option<&Node>,
+        wanted: &BTreeMap<String, Wanted>,
+    ) -> Result<Option<Duration>, Error> {
         let in_use = object.and_then(|n| n.status.as_ref()).and_then(|s| s.volumes_in_use.clone()).unwrap_or_default();
         let mut again = None;
         for attachment in self.attachments.by_index(BY_NODE, node) {

@@ -13,11 +13,7 @@ impl Reconcile for Claims {
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, Error> {
         let Some(claim) = self.0.claims.get_key(key) else { return Ok(Requeue::Done) };
-        if annotated(&claim.metadata, BIND_COMPLETED) {
-            self.bound(&claim).await
-        } else {
-            self.unbound(&claim).await
-        }
+        if annotated(&claim.metadata, BIND_COMPLETED) { self.bound(&claim).await } else { self.unbound(&claim).await }
     }
 }
 
@@ -174,7 +170,11 @@ impl Claims {
         Ok(Requeue::Done)
     }
 
-    async fn bind_volume(&self, claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Result<PersistentVolume, Error> {
+    async fn bind_volume(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<PersistentVolume, Error> {
         let reference = volume.spec.as_ref().and_then(|s| s.claim_ref.clone());
         if reference.as_ref().is_some_and(|r| r.uid == claim.metadata.uid) {
             return Ok(volume.clone());
@@ -197,7 +197,8 @@ impl Claims {
     }
 
     async fn put(&self, claim: &PersistentVolumeClaim) -> Result<PersistentVolumeClaim, Error> {
-        let (namespace, name) = (claim.metadata.namespace.clone().unwrap_or_default(), claim.metadata.name.clone().unwrap_or_default());
+        let (namespace, name) =
+            (claim.metadata.namespace.clone().unwrap_or_default(), claim.metadata.name.clone().unwrap_or_default());
         Ok(self.0.ctx.api::<PersistentVolumeClaim>(&namespace).replace(&name, &PostParams::default(), claim).await?)
     }
 
@@ -228,8 +229,13 @@ impl Claims {
         if wanted.status == claim.status {
             return Ok(false);
         }
-        let (namespace, name) = (claim.metadata.namespace.clone().unwrap_or_default(), claim.metadata.name.clone().unwrap_or_default());
-        self.0.ctx.api::<PersistentVolumeClaim>(&namespace).replace_status(&name, &PostParams::default(), &wanted).await?;
+        let (namespace, name) =
+            (claim.metadata.namespace.clone().unwrap_or_default(), claim.metadata.name.clone().unwrap_or_default());
+        self.0
+            .ctx
+            .api::<PersistentVolumeClaim>(&namespace)
+            .replace_status(&name, &PostParams::default(), &wanted)
+            .await?;
         Ok(true)
     }
 }

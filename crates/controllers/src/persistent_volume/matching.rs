@@ -105,11 +105,13 @@ mod tests {
 
     #[test]
     fn the_smallest_that_fits_or_the_one_made_for_it() {
-        let check = |volumes: &[Arc<PersistentVolume>], claim: &PersistentVolumeClaim, delayed, expect: Option<&str>| {
-            let found = find(volumes, claim, delayed);
-            assert_eq!(found.and_then(|v| v.metadata.name.clone()).as_deref(), expect);
-        };
-        let (small, big, tiny) = (volume("small", "1Gi", json!({})), volume("big", "2Gi", json!({})), volume("tiny", "1Mi", json!({})));
+        let check =
+            |volumes: &[Arc<PersistentVolume>], claim: &PersistentVolumeClaim, delayed, expect: Option<&str>| {
+                let found = find(volumes, claim, delayed);
+                assert_eq!(found.and_then(|v| v.metadata.name.clone()).as_deref(), expect);
+            };
+        let (small, big, tiny) =
+            (volume("small", "1Gi", json!({})), volume("big", "2Gi", json!({})), volume("tiny", "1Mi", json!({})));
         check(&[big.clone(), small.clone(), tiny.clone()], &claim(json!({})), false, Some("small"));
         check(&[big.clone(), tiny.clone()], &claim(json!({})), false, Some("big"));
         check(&[tiny], &claim(json!({})), false, None);

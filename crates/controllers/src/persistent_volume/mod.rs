@@ -40,11 +40,8 @@ struct Binder {
 
 pub(crate) async fn run(ctx: Context) {
     let (claim_queue, volume_queue) = (WorkQueue::new(), WorkQueue::new());
-    let (claims, volumes, classes) = (
-        ctx.informer::<PersistentVolumeClaim>(),
-        ctx.informer::<PersistentVolume>(),
-        ctx.informer::<StorageClass>(),
-    );
+    let (claims, volumes, classes) =
+        (ctx.informer::<PersistentVolumeClaim>(), ctx.informer::<PersistentVolume>(), ctx.informer::<StorageClass>());
     volumes.add_index(BY_CLAIM, |volume| claim_key(volume).map(|k| k.to_string()).into_iter().collect());
     let (filed, their_volumes) = (claim_queue.clone(), volume_queue.clone());
     claims.on_event(move |event: &Event<PersistentVolumeClaim>| {
@@ -62,7 +59,9 @@ pub(crate) async fn run(ctx: Context) {
         match claim_key(volume) {
             Some(claim) => waiting.add(claim),
             // A volume that is free may be what any waiting claim waits for.
-            None => known.list().iter().filter(|c| volume_name(c).is_none()).for_each(|c| waiting.add(Key::of(c.as_ref()))),
+            None => {
+                known.list().iter().filter(|c| volume_name(c).is_none()).for_each(|c| waiting.add(Key::of(c.as_ref())))
+            }
         }
     });
     let (waiting, known) = (claim_queue.clone(), claims.clone());
@@ -121,7 +120,12 @@ impl Binder {
     }
 
     /// Writes a volume's phase, unless it has it.
-    async fn set_phase(&self, volume: &PersistentVolume, phase: &str, message: &str) -> Result<PersistentVolume, Error> {
+    async fn set_phase(
+        &self,
+        volume: &PersistentVolume,
+        phase: &str,
+        message: &str,
+    ) -> Result<PersistentVolume, Error> {
         let status = volume.status.clone().unwrap_or_default();
         if status.phase.as_deref() == Some(phase) && status.message.as_deref().unwrap_or_default() == message {
             return Ok(volume.clone());

@@ -35,10 +35,18 @@ impl Volumes {
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         match volume_name(claim) {
             None if !matching::modes_agree(volume, claim) => {
-                let claim_name = format!("{}/{}", claim.metadata.namespace.as_deref().unwrap_or_default(), claim.metadata.name.as_deref().unwrap_or_default());
-                let text = format!("Cannot bind PersistentVolume to requested PersistentVolumeClaim {claim_name:?} due to incompatible volumeMode.");
+                let claim_name = format!(
+                    "{}/{}",
+                    claim.metadata.namespace.as_deref().unwrap_or_default(),
+                    claim.metadata.name.as_deref().unwrap_or_default()
+                );
+                let text = format!(
+                    "Cannot bind PersistentVolume to requested PersistentVolumeClaim {claim_name:?} due to incompatible volumeMode."
+                );
                 self.0.ctx.warning(volume, "VolumeMismatch", text);
-                let text = format!("Cannot bind PersistentVolume {name:?} to requested PersistentVolumeClaim due to incompatible volumeMode.");
+                let text = format!(
+                    "Cannot bind PersistentVolume {name:?} to requested PersistentVolumeClaim due to incompatible volumeMode."
+                );
                 self.0.ctx.warning(claim, "VolumeMismatch", text);
             }
             // The claim binds both.
@@ -82,7 +90,9 @@ impl Volumes {
             "Delete" if volume.spec.as_ref().is_some_and(|s| s.csi.is_some()) => {}
             "Delete" if !failed => {
                 let name = volume.metadata.name.as_deref().unwrap_or_default();
-                let why = format!("error getting deleter volume plugin for volume {name:?}: no deletable volume plugin matched");
+                let why = format!(
+                    "error getting deleter volume plugin for volume {name:?}: no deletable volume plugin matched"
+                );
                 self.0.set_phase(&volume, "Failed", &why).await?;
                 self.0.ctx.warning(&volume, "VolumeFailedDelete", why);
             }

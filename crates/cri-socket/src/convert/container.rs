@@ -1,6 +1,9 @@
 //! Containers.
 
-use super::{from_groups_policy, from_map, from_namespaces, from_seccomp, to_groups_policy, to_int, to_map, to_namespaces, to_seccomp};
+use super::{
+    from_groups_policy, from_map, from_namespaces, from_seccomp, to_groups_policy, to_int, to_map, to_namespaces,
+    to_seccomp,
+};
 use cri::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, Device, LinuxContainerResources,
     LinuxContainerSecurityContext, Mount, MountPropagation,
@@ -9,7 +12,8 @@ use protos::cri as p;
 
 /// Limits.
 pub fn to_resources(from: &LinuxContainerResources) -> p::LinuxContainerResources {
-    let hugepage = |(page_size, limit): &(String, u64)| p::HugepageLimit { page_size: page_size.clone(), limit: *limit };
+    let hugepage =
+        |(page_size, limit): &(String, u64)| p::HugepageLimit { page_size: page_size.clone(), limit: *limit };
     p::LinuxContainerResources {
         cpu_period: from.cpu_period,
         cpu_quota: from.cpu_quota,
@@ -70,7 +74,6 @@ fn from_mount(from: p::Mount) -> Mount {
         host_path: from.host_path,
         readonly: from.readonly,
         recursive_readonly: from.recursive_read_only,
-        ..Mount::default()
     }
 }
 
@@ -148,7 +151,6 @@ fn from_security(from: Option<p::LinuxContainerSecurityContext>) -> LinuxContain
         readonly_paths: Some(from.readonly_paths),
         seccomp: from_seccomp(from.seccomp),
         apparmor: apparmor.unwrap_or_default(),
-        ..LinuxContainerSecurityContext::default()
     }
 }
 
@@ -208,15 +210,16 @@ pub fn from_container_config(from: p::ContainerConfig) -> cri::Result<ContainerC
     let stop_signal = from_signal(from.stop_signal());
     let linux = from.linux.unwrap_or_default();
     let image = from.image.unwrap_or_default();
-    let device = |d: p::Device| Device {
-        container_path: d.container_path,
-        host_path: d.host_path,
-        permissions: d.permissions,
-    };
+    let device =
+        |d: p::Device| Device { container_path: d.container_path, host_path: d.host_path, permissions: d.permissions };
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(ContainerConfig {
         metadata: from_metadata(from.metadata),
-        user_specified_image: if image.user_specified_image.is_empty() { image.image.clone() } else { image.user_specified_image },
+        user_specified_image: if image.user_specified_image.is_empty() {
+            image.image.clone()
+        } else {
+            image.user_specified_image
+        },
         image: image.image,
         command: from.command,
         args: from.args,

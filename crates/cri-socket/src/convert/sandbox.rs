@@ -78,7 +78,8 @@ pub fn to_sandbox_config(from: &PodSandboxConfig) -> p::PodSandboxConfig {
 pub fn from_sandbox_config(from: p::PodSandboxConfig, runtime_handler: String) -> PodSandboxConfig {
     let linux = from.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
-    let dns = from.dns_config.map(|p::DnsConfig { servers, searches, options }| DnsConfig { servers, searches, options });
+    let dns =
+        from.dns_config.map(|p::DnsConfig { servers, searches, options }| DnsConfig { servers, searches, options });
     PodSandboxConfig {
         metadata: from_sandbox_metadata(from.metadata),
         hostname: from.hostname,
@@ -93,7 +94,6 @@ pub fn from_sandbox_config(from: p::PodSandboxConfig, runtime_handler: String) -
         namespaces: from_namespaces(security.namespace_options),
         privileged: security.privileged,
         runtime_handler,
-        ..PodSandboxConfig::default()
     }
 }
 

@@ -44,7 +44,11 @@ pub fn to_stats(container: &ContainerStatus, stats: &Stats, mountpoint: &str) ->
             used_bytes: number(stats.rootfs_bytes),
             inodes_used: number(stats.rootfs_inodes),
         }),
-        swap: Some(p::SwapUsage { timestamp: stats.at, swap_usage_bytes: number(stats.swap_usage), ..Default::default() }),
+        swap: Some(p::SwapUsage {
+            timestamp: stats.at,
+            swap_usage_bytes: number(stats.swap_usage),
+            ..Default::default()
+        }),
         io: None,
     }
 }

@@ -1,7 +1,9 @@
 //! What goes out comes back the same.
 
 use super::*;
-use cri::{ContainerConfig, ContainerMetadata, LinuxContainerSecurityContext, Mount, MountPropagation, PodSandboxConfig};
+use cri::{
+    ContainerConfig, ContainerMetadata, LinuxContainerSecurityContext, Mount, MountPropagation, PodSandboxConfig,
+};
 
 #[test]
 fn configurations_survive_the_wire() {
@@ -31,7 +33,8 @@ fn configurations_survive_the_wire() {
     config.resources.unified.insert("memory.high".into(), "1".into());
     let back = from_container_config(to_container_config(&config)).expect("config");
     assert_eq!(back, config);
-    let sandbox = PodSandboxConfig { hostname: "h".into(), cgroup_parent: "/kubepods/podx".into(), ..Default::default() };
+    let sandbox =
+        PodSandboxConfig { hostname: "h".into(), cgroup_parent: "/kubepods/podx".into(), ..Default::default() };
     assert_eq!(from_sandbox_config(to_sandbox_config(&sandbox), String::new()), sandbox);
 }
 

@@ -21,7 +21,9 @@ impl ImageService for Images {
             Some(image) => self.options.images.image_status(&image).await.map(|found| found.into_iter().collect()),
             None => self.options.images.list_images().await,
         };
-        answer(images, |images: Vec<cri::Image>| p::ListImagesResponse { images: images.iter().map(to_image).collect() })
+        answer(images, |images: Vec<cri::Image>| p::ListImagesResponse {
+            images: images.iter().map(to_image).collect(),
+        })
     }
 
     async fn image_status(&self, request: Request<p::ImageStatusRequest>) -> Answer<p::ImageStatusResponse> {

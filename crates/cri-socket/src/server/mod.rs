@@ -3,6 +3,7 @@
 //! [`runtime`] and [`images`] answer the calls, one line each where `cri` has the same; [`streams`] is the HTTP server
 //! whose URLs Exec, Attach and PortForward answer with.
 
+mod image_mounts;
 mod images;
 mod runtime;
 mod stats;
@@ -34,6 +35,10 @@ pub struct Options {
     pub on_pod_cidr: Option<PodCidrHandler>,
     /// A path on the file system of writable layers, as stats name it.
     pub layers: PathBuf,
+    /// Where images that containers mount are shown.
+    pub image_mounts: PathBuf,
+    /// Name under which images are held.
+    pub owner: String,
     /// Cgroup below which pods run that name none.
     pub cgroup: String,
 }

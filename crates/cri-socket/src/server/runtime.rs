@@ -1,7 +1,7 @@
 //! `RuntimeService` of our runtime.
 
 use super::streams::Sessions;
-use super::{Answer, Options, answer, missing, stats};
+use super::{Answer, Options, answer, image_mounts, missing, stats};
 use crate::convert::*;
 use cri::{ContainerEvent, ContainerEventKind, ContainerStatus, PodSandboxStatus, StreamRequest};
 use protos::cri as p;
@@ -163,6 +163,7 @@ impl RuntimeService for Runtime {
             // CRI: running containers are ended, not waited for.
             self.options.runtime.stop_pod_sandbox(&id).await.map_err(to_status)?;
             self.options.runtime.remove_pod_sandbox(&id).await.map_err(to_status)?;
+            image_mounts::release(&self.options, &id).await.map_err(to_status)?;
         }
         Ok(Response::new(p::RemovePodSandboxResponse {}))
     }
@@ -192,9 +193,10 @@ impl RuntimeService for Runtime {
         request: Request<p::CreateContainerRequest>,
     ) -> Answer<p::CreateContainerResponse> {
         let request = request.into_inner();
-        let config = request.config.ok_or_else(|| missing("config"))?;
-        let (id, config) =
-            (self.sandbox_id(&request.pod_sandbox_id).await?, from_container_config(config).map_err(to_status)?);
+        let mut config = request.config.ok_or_else(|| missing("config"))?;
+        let id = self.sandbox_id(&request.pod_sandbox_id).await?;
+        image_mounts::prepare(&self.options, &id, &mut config).await.map_err(to_status)?;
+        let config = from_container_config(config).map_err(to_status)?;
         let made = self.options.runtime.create_container(&id, config).await;
         answer(made, |container_id| p::CreateContainerResponse { container_id })
     }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 /// Fetches `digest` from the first endpoint that has it; `on_bytes` is told how many there are.
 pub(crate) async fn download(
@@ -17,9 +17,10 @@ pub(crate) async fn download(
     digest: &str,
     size: u64,
     path: &Path,
+    kept: &Path,
     on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
-    let mut partial = Partial::new(digest, size, path).await?;
+    let mut partial = Partial::new(digest, size, path, kept).await?;
     let mut failures = Failures::default();
     for (at, endpoint) in endpoints.iter().enumerate() {
         let attempts = attempts(at + 1 == endpoints.len());
@@ -32,20 +33,59 @@ pub(crate) async fn download(
     Err(failures.worst(digest))
 }
 
-/// The file and what is in it so far.
+/// The file and what is in it so far. What a pull that fails or is dropped has of it waits for the next one.
 struct Partial<'a> {
     digest: &'a str,
     size: u64,
     path: PathBuf,
+    kept: PathBuf,
     file: File,
     hash: Sha256,
     at: u64,
 }
 
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        if self.at > 0 {
+            // Where that fails, the next pull begins at the start.
+            let _ = std::fs::rename(&self.path, &self.kept);
+        }
+    }
+}
+
 impl<'a> Partial<'a> {
-    async fn new(digest: &'a str, size: u64, path: &Path) -> Result<Partial<'a>> {
-        let file = File::create(path).await.map_err(|source| Error::Write { path: path.to_owned(), source })?;
-        Ok(Partial { digest, size, path: path.to_owned(), file, hash: Sha256::new(), at: 0 })
+    /// Begins, where an earlier pull ended if there was one; `kept` is the directory where such beginnings wait.
+    async fn new(digest: &'a str, size: u64, path: &Path, kept: &Path) -> Result<Partial<'a>> {
+        let failed = |source| Error::Write { path: path.to_owned(), source };
+        let kept = kept.join(digest.trim_start_matches("sha256:"));
+        // By rename: of several pulls only one goes on with it.
+        let resumed = tokio::fs::rename(&kept, path).await.is_ok();
+        let file = File::options().create(true).truncate(!resumed).read(true).write(true).open(path).await;
+        let file = file.map_err(failed)?;
+        let mut partial = Partial { digest, size, path: path.to_owned(), kept, file, hash: Sha256::new(), at: 0 };
+        if resumed {
+            partial.take_up().await.map_err(failed)?;
+        }
+        Ok(partial)
+    }
+
+    /// Hashes what is there already.
+    async fn take_up(&mut self) -> std::io::Result<()> {
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let n = self.file.read(&mut piece).await?;
+            if n == 0 {
+                break;
+            }
+            self.hash.update(&piece[..n]);
+            self.at += n as u64;
+        }
+        if self.at > self.size {
+            (self.at, self.hash) = (0, Sha256::new());
+            self.file.set_len(0).await?;
+            self.file.rewind().await?;
+        }
+        Ok(())
     }
 
     /// Goes on until everything is there; attempts that brought nothing are counted.
@@ -100,6 +140,8 @@ impl<'a> Partial<'a> {
         self.file.flush().await.map_err(|source| Error::Write { path: self.path.clone(), source })?;
         let actual = format!("sha256:{}", hex(&self.hash.clone().finalize()));
         if actual == self.digest {
+            // Whole: nothing to keep for another pull.
+            self.at = 0;
             return Ok(());
         }
         // The next host starts afresh: who sent the wrong bytes is not known.
@@ -123,4 +165,34 @@ fn continues(answer: &Answer, at: u64) -> bool {
     let range = answer.response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     answer.response.status() == StatusCode::PARTIAL_CONTENT
         && range.is_some_and(|range| range.starts_with(&format!("bytes {at}-")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_later_pull_goes_on() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (kept, path) = (dir.path().join("partial"), dir.path().join("blob"));
+        std::fs::create_dir(&kept).expect("mkdir");
+        let digest = crate::stream::digest(b"hello world");
+        let begin = async |size| Partial::new(&digest, size, &path, &kept).await.expect("partial");
+        let mut first = begin(11).await;
+        first.file.write_all(b"hello").await.expect("write");
+        first.file.flush().await.expect("flush");
+        first.at = 5;
+        drop(first);
+        assert_eq!(std::fs::read(kept.join(&digest[7..])).expect("kept"), b"hello");
+        let mut second = begin(11).await;
+        assert_eq!(second.at, 5);
+        second.file.write_all(b" world").await.expect("write");
+        second.hash.update(b" world");
+        second.at = 11;
+        second.verify().await.expect("the digest of both parts");
+        drop(second);
+        assert_eq!(std::fs::read(&path).expect("whole"), b"hello world");
+        std::fs::write(kept.join(&digest[7..]), "longer than it may be").expect("write");
+        assert_eq!(begin(11).await.at, 0);
+    }
 }

@@ -5,9 +5,9 @@
 //! ([`blob`]) → an OCI layout in `tmp/`, which is then imported like any other archive.
 //!
 //! Invariants: content is used only after its digest is checked; of a pull that fails or is
-//! dropped nothing stays; credentials go only to hosts that ask for them and their token server.
+//! dropped nothing stays but beginnings of layers, with which the next one goes on; credentials go only to hosts that ask for them and their token server.
 //!
-//! Absent: HTTP proxies, HTTP/2, client certificates, schema 1 manifests, resuming across pulls.
+//! Absent: HTTP proxies, HTTP/2, client certificates, schema 1 manifests.
 
 mod auth;
 mod blob;

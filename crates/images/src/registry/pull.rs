@@ -110,8 +110,9 @@ impl Store {
             missing.sort_by(|a, b| a.digest.cmp(&b.digest));
             missing.dedup_by(|a, b| a.digest == b.digest);
             let path = &dir.path;
+            let kept = self.dir.join("partial");
             let downloads: Vec<_> =
-                missing.into_iter().map(|layer| download(endpoints, layer, path, on_event).boxed()).collect();
+                missing.into_iter().map(|layer| download(endpoints, layer, path, &kept, on_event).boxed()).collect();
             let mut downloads = futures::stream::iter(downloads).buffer_unordered(DOWNLOADS);
             while let Some(done) = downloads.next().await {
                 done.map_err(|source| Error::Fetch(Box::new(source)))?;
@@ -152,10 +153,16 @@ fn endpoints(certs: &Path, reference: &Reference, auth: &AuthConfig) -> Result<V
     hosts.into_iter().map(|host| Endpoint::new(host, &reference.path, auth)).collect()
 }
 
-async fn download(endpoints: &[&Endpoint], layer: &Layer, layout: &Path, on_event: OnEvent<'_>) -> Result<()> {
+async fn download(
+    endpoints: &[&Endpoint],
+    layer: &Layer,
+    layout: &Path,
+    kept: &Path,
+    on_event: OnEvent<'_>,
+) -> Result<()> {
     let (digest, total) = (&layer.digest, layer.size);
     let on_bytes = |done| on_event(PullEvent::Layer { digest: digest.clone(), done, total });
-    blob::download(endpoints, digest, total, &blob_path(layout, digest), &on_bytes).await
+    blob::download(endpoints, digest, total, &blob_path(layout, digest), kept, &on_bytes).await
 }
 
 fn accept_manifests() -> HeaderMap {
@@ -254,7 +261,8 @@ impl Layout<'_> {
             return Err(Error::protocol(digest, format!("is no configuration of at most {CONFIG_MAX} bytes")));
         }
         let path = blob_path(&self.dir.path, digest);
-        blob::download(&self.endpoints, digest, size, &path, &|_| ()).await?;
+        // Small: nothing of it is kept for another pull.
+        blob::download(&self.endpoints, digest, size, &path, &self.dir.path, &|_| ()).await?;
         let bytes = std::fs::read(&path).map_err(|source| Error::Write { path, source })?;
         let parsed: ConfigBlob = serde_json::from_slice(&bytes)
             .map_err(|e| Error::protocol(digest, format!("is no configuration of an image: {e}")))?;

@@ -287,9 +287,7 @@ impl KubeletConfiguration {
         one_of("topologyManagerScope", &self.topology_manager_scope, &["container", "pod"])?;
         one_of("memorySwap.swapBehavior", &self.memory_swap.swap_behavior, &["", "NoSwap", "LimitedSwap"])?;
         if self.shutdown_grace_period_critical_pods > self.shutdown_grace_period {
-            return Err(Error::Invalid(
-                "shutdownGracePeriodCriticalPods must be <= shutdownGracePeriod".into(),
-            ));
+            return Err(Error::Invalid("shutdownGracePeriodCriticalPods must be <= shutdownGracePeriod".into()));
         }
         crate::eviction::threshold::parse(self).map_err(Error::Invalid).map(drop)
     }

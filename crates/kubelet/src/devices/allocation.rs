@@ -90,9 +90,10 @@ impl Manager {
                 ));
             }
             let known = state.resources.get(resource).ok_or_else(|| unavailable(wanted, 0, resource))?;
-            let plugin = known.plugin.clone().ok_or_else(|| {
-                format!("no healthy devices present; cannot allocate unhealthy devices {resource}")
-            })?;
+            let plugin = known
+                .plugin
+                .clone()
+                .ok_or_else(|| format!("no healthy devices present; cannot allocate unhealthy devices {resource}"))?;
             let healthy = |id: &&String| known.devices.get(*id).is_some_and(|d| d.healthy);
             let must: BTreeSet<String> = reusable.iter().filter(healthy).take(wanted).cloned().collect();
             let used = in_use(&state, resource);
@@ -138,7 +139,7 @@ impl Manager {
     }
 }
 
-fn in_use(state: &State, resource: &str) -> BTreeSet<String> {
+pub(super) fn in_use(state: &State, resource: &str) -> BTreeSet<String> {
     let containers = state.allocations.values().flat_map(BTreeMap::values);
     containers.filter_map(|resources| resources.get(resource)).flat_map(|a| a.ids.iter().cloned()).collect()
 }

@@ -121,7 +121,8 @@ impl Manager {
     /// Healthy devices by resource.
     pub fn allocatable(&self) -> BTreeMap<String, BTreeMap<String, Device>> {
         let state = self.state.lock();
-        let healthy = |r: &Resource| r.devices.iter().filter(|(_, d)| d.healthy).map(|(i, d)| (i.clone(), d.clone())).collect();
+        let healthy =
+            |r: &Resource| r.devices.iter().filter(|(_, d)| d.healthy).map(|(i, d)| (i.clone(), d.clone())).collect();
         state.resources.iter().map(|(name, resource)| (name.clone(), healthy(resource))).collect()
     }
 
@@ -134,6 +135,13 @@ impl Manager {
             (id.clone(), known.unwrap_or_default())
         };
         given.iter().map(|(name, a)| (name.clone(), a.ids.iter().map(|id| device(name, id)).collect())).collect()
+    }
+
+    /// Number of devices that containers have, by resource. A plugin that is not back yet after a restart, or whose
+    /// devices fell ill, does not take them away: admission counts these as there.
+    pub fn allocated(&self) -> BTreeMap<String, usize> {
+        let state = self.state.lock();
+        state.resources.keys().map(|name| (name.clone(), allocation::in_use(&state, name).len())).collect()
     }
 
     /// Whether a resource is one that plugins have.
@@ -197,30 +205,40 @@ impl Manager {
         (resource.plugin, resource.gone_since) = (Some(plugin), None);
     }
 
-    /// A plugin has sent its list.
-    fn listed(&self, name: &str, plugin: &Arc<Plugin>, devices: BTreeMap<String, Device>) {
+    /// A plugin has sent its list; the pods whose devices may have changed.
+    fn listed(&self, name: &str, plugin: &Arc<Plugin>, devices: BTreeMap<String, Device>) -> Vec<String> {
         let mut state = self.state.lock();
-        let Some(resource) = state.resources.get_mut(name) else { return };
+        let Some(resource) = state.resources.get_mut(name) else { return Vec::new() };
         if resource.plugin.as_ref().is_none_or(|p| !Arc::ptr_eq(p, plugin)) || resource.devices == devices {
-            return;
+            return Vec::new();
         }
         resource.devices = devices;
         self.save(&state);
         self.changed.notify_one();
+        users(&state, name)
     }
 
-    /// A plugin's stream has ended: what it had is not healthy until it comes back.
-    fn disconnected(&self, name: &str, plugin: &Arc<Plugin>) {
+    /// A plugin's stream has ended: what it had is not healthy until it comes back. Pods as above.
+    fn disconnected(&self, name: &str, plugin: &Arc<Plugin>) -> Vec<String> {
         let mut state = self.state.lock();
-        let Some(resource) = state.resources.get_mut(name) else { return };
+        let Some(resource) = state.resources.get_mut(name) else { return Vec::new() };
         if resource.plugin.as_ref().is_none_or(|p| !Arc::ptr_eq(p, plugin)) {
             // Another has taken its place.
-            return;
+            return Vec::new();
         }
         (resource.plugin, resource.gone_since) = (None, Some(Instant::now()));
         resource.devices.values_mut().for_each(|d| d.healthy = false);
         self.changed.notify_one();
+        users(&state, name)
     }
+}
+
+/// Uids of the pods that have devices of a resource.
+fn users(state: &State, resource: &str) -> Vec<String> {
+    let has = |containers: &BTreeMap<String, BTreeMap<String, Allocation>>| {
+        containers.values().any(|resources| resources.contains_key(resource))
+    };
+    state.allocations.iter().filter(|(_, c)| has(c)).map(|(uid, _)| uid.clone()).collect()
 }
 
 impl Grant {

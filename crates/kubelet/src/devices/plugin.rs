@@ -1,6 +1,6 @@
 //! One device plugin: its connection and its calls.
 
-use super::{Device, Manager};
+use super::Device;
 use crate::context::Context;
 use crate::plugins::rpc;
 use protos::deviceplugin::device_plugin_client::DevicePluginClient;
@@ -71,17 +71,19 @@ impl Plugin {
         let one = ContainerAllocateRequest { devices_ids: ids.iter().cloned().collect() };
         let call = AllocateRequest { container_requests: vec![one] };
         let answer = self.client.clone().allocate(rpc::timed(call)).await.map_err(|s| rpc::text(&s))?.into_inner();
-        answer.container_responses.into_iter().next().ok_or_else(|| {
-            format!("no containers return in allocation response {}", "container_responses:[]")
-        })
+        answer
+            .container_responses
+            .into_iter()
+            .next()
+            .ok_or_else(|| format!("no containers return in allocation response {}", "container_responses:[]"))
     }
 
     /// Follows its list of devices until the stream ends.
-    async fn follow(self: &Arc<Self>, manager: &Manager, name: &str) -> Result<(), String> {
+    async fn follow(self: &Arc<Self>, ctx: &Context, name: &str) -> Result<(), String> {
         let answer = self.client.clone().list_and_watch(Empty {}).await;
         let mut stream = answer.map_err(|s| rpc::text(&s))?.into_inner();
         while let Some(list) = stream.message().await.map_err(|s| rpc::text(&s))? {
-            manager.listed(name, self, devices(list));
+            wake(ctx, &ctx.plugins.devices.listed(name, self, devices(list)));
         }
         Ok(())
     }
@@ -104,8 +106,13 @@ pub async fn run(ctx: Arc<Context>, name: String, endpoint: std::path::PathBuf, 
     };
     manager.connected(&name, plugin.clone());
     tracing::info!(resource = name, "a device plugin has registered");
-    if let Err(error) = plugin.follow(manager, &name).await {
+    if let Err(error) = plugin.follow(&ctx, &name).await {
         tracing::warn!(resource = name, error, "a device plugin's list of devices ended");
     }
-    manager.disconnected(&name, &plugin);
+    wake(&ctx, &manager.disconnected(&name, &plugin));
+}
+
+/// Has the health of devices shown by the status of those who have them.
+fn wake(ctx: &Context, pods: &[String]) {
+    pods.iter().for_each(|uid| (ctx.wake)(uid));
 }

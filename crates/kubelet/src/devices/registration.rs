@@ -52,7 +52,10 @@ pub fn is_extended(name: &str) -> bool {
     };
     let dns = domain.len() <= 253 && domain.split('.').all(|part| label(part) && !part.contains('_'));
     // `requests.` before it must still be a name.
-    dns && label(rest) && domain.len() + "requests.".len() <= 253 && !domain.contains("kubernetes.io") && !domain.starts_with("requests.")
+    dns && label(rest)
+        && domain.len() + "requests.".len() <= 253
+        && !domain.contains("kubernetes.io")
+        && !domain.starts_with("requests.")
 }
 
 /// A device plugin that was found in the plugin registry instead.
@@ -103,7 +106,9 @@ mod tests {
         for good in ["example.com/gpu", "vendor.io/a-b_c"] {
             assert!(is_extended(good), "{good}");
         }
-        for bad in ["cpu", "kubernetes.io/x", "a.kubernetes.io/x", "requests.example.com/x", "example.com/", "exa mple/x"] {
+        for bad in
+            ["cpu", "kubernetes.io/x", "a.kubernetes.io/x", "requests.example.com/x", "example.com/", "exa mple/x"]
+        {
             assert!(!is_extended(bad), "{bad}");
         }
     }

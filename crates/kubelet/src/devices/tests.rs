@@ -11,7 +11,10 @@ struct Fake;
 
 #[async_trait]
 impl DevicePlugin for Fake {
-    async fn list_and_watch(&self, _: Request<p::Empty>) -> Result<Response<BoxStream<p::ListAndWatchResponse>>, Status> {
+    async fn list_and_watch(
+        &self,
+        _: Request<p::Empty>,
+    ) -> Result<Response<BoxStream<p::ListAndWatchResponse>>, Status> {
         Err(Status::unimplemented("driven by the test"))
     }
 

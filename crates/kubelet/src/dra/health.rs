@@ -74,7 +74,11 @@ impl super::Manager {
         }
         if changed {
             let claims = self.claims.lock();
-            claims.values().filter(|c| c.drivers.contains(driver)).flat_map(|c| &c.pods).for_each(|uid| (ctx.wake)(uid));
+            claims
+                .values()
+                .filter(|c| c.drivers.contains(driver))
+                .flat_map(|c| &c.pods)
+                .for_each(|uid| (ctx.wake)(uid));
         }
     }
 

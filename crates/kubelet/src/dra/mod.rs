@@ -88,13 +88,7 @@ impl Manager {
     }
 
     /// Takes a driver over.
-    pub fn register(
-        &self,
-        ctx: &Arc<Context>,
-        name: &str,
-        endpoint: &Path,
-        versions: &[String],
-    ) -> Result<(), String> {
+    pub fn register(&self, ctx: &Arc<Context>, name: &str, endpoint: &Path, versions: &[String]) -> Result<(), String> {
         if !versions.iter().any(|v| v == driver::SERVICE) {
             return Err(format!(
                 "unsupported version(s) of plugin {name}: {versions:?}, the kubelet supports {}",

@@ -12,7 +12,10 @@ pub fn names(pod: &Pod) -> Result<Vec<(String, Option<String>)>, String> {
     let statuses = pod.status.iter().flat_map(|s| s.resource_claim_statuses.iter().flatten());
     let made: BTreeMap<&str, Option<&String>> =
         statuses.map(|s| (s.name.as_str(), s.resource_claim_name.as_ref())).collect();
-    let one = |claim: &api::k8s::core::v1::PodResourceClaim| match (&claim.resource_claim_name, made.get(claim.name.as_str())) {
+    let one = |claim: &api::k8s::core::v1::PodResourceClaim| match (
+        &claim.resource_claim_name,
+        made.get(claim.name.as_str()),
+    ) {
         (Some(name), _) => Ok((claim.name.clone(), Some(name.clone()))),
         (None, Some(name)) => Ok((claim.name.clone(), name.cloned())),
         (None, None) => {
@@ -36,10 +39,13 @@ impl Manager {
                 continue;
             }
             let found = api.get(&name).await;
-            let claim =
-                found.map_err(|e| format!("failed to fetch ResourceClaim {name} referenced by pod {}: {}", pod.name(), api_message(&e)))?;
+            let claim = found.map_err(|e| {
+                format!("failed to fetch ResourceClaim {name} referenced by pod {}: {}", pod.name(), api_message(&e))
+            })?;
             let claim = self.enlist(pod, &name, &claim)?;
-            self.prepare_one(&claim.0, &claim.1).await.map_err(|why| format!("failed to prepare dynamic resources: {why}"))?;
+            self.prepare_one(&claim.0, &claim.1)
+                .await
+                .map_err(|why| format!("failed to prepare dynamic resources: {why}"))?;
         }
         Ok(())
     }
@@ -120,6 +126,11 @@ impl Manager {
 
     /// The claims of a container with the request of each, by uid.
     pub fn claims_of(&self, pod: &Pod, container: &Container) -> Vec<(String, Option<String>)> {
+        self.named_claims_of(pod, container).into_iter().map(|(_, uid, request)| (uid, request)).collect()
+    }
+
+    /// As [`Self::claims_of`], with the pod's name of each before it.
+    pub fn named_claims_of(&self, pod: &Pod, container: &Container) -> Vec<(String, String, Option<String>)> {
         let Ok(names) = names(pod) else { return Vec::new() };
         let known = self.claims.lock();
         let uid = |object: &str| {
@@ -129,7 +140,7 @@ impl Manager {
         let wanted = container.resources.iter().flat_map(|r| r.claims.iter().flatten());
         let one = |claim: &api::k8s::core::v1::ResourceClaim| {
             let object = names.iter().find(|(name, _)| *name == claim.name)?.1.as_deref()?;
-            Some((uid(object)?, claim.request.clone()))
+            Some((claim.name.clone(), uid(object)?, claim.request.clone()))
         };
         wanted.filter_map(one).collect()
     }

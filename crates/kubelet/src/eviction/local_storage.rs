@@ -45,7 +45,8 @@ fn container(pod: &Pod, stats: &PodStats, rootfs: bool) -> Option<String> {
         let limit = limit(pod.spec().containers.iter().find(|c| c.name == used.name)?)?;
         let layer = used.rootfs.as_ref().filter(|_| rootfs).map_or(0, |fs| fs.used_bytes);
         let sum = layer + used.logs.as_ref().map_or(0, |fs| fs.used_bytes);
-        let text = || format!("Container {} exceeded its local ephemeral storage limit {:?}. ", used.name, limit.to_string());
+        let text =
+            || format!("Container {} exceeded its local ephemeral storage limit {:?}. ", used.name, limit.to_string());
         (bytes(sum) > limit).then(text)
     })
 }
@@ -82,6 +83,11 @@ mod tests {
         check(1 << 20, 1 << 20, 0, None);
         check(2 << 20, 0, 0, Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "));
         check(1 << 20, 3 << 20, 0, Some("Container c exceeded its local ephemeral storage limit \"2Mi\". "));
-        check(1 << 20, 0, 2 << 20, Some("Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "));
+        check(
+            1 << 20,
+            0,
+            2 << 20,
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
+        );
     }
 }

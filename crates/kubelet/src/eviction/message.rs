@@ -28,7 +28,8 @@ pub fn pressure(
     if let Some(request) = own.filter(|_| resource == "memory") {
         let usage = bytes(stats.memory.working_set_bytes);
         let name = pod.name();
-        text += &format!("Pod {name} was using {usage}, request is {}, has larger consumption of {resource}. ", request.0);
+        text +=
+            &format!("Pod {name} was using {usage}, request is {}, has larger consumption of {resource}. ", request.0);
         annotations.insert("offending_pod".into(), name.to_owned());
         annotations.insert("offending_pod_usage".into(), usage.to_string());
     }
@@ -41,7 +42,9 @@ pub fn pressure(
         let request = request(of, resource);
         if usage > request {
             let name = &of.name;
-            text += &format!("Container {name} was using {usage}, request is {request}, has larger consumption of {resource}. ");
+            text += &format!(
+                "Container {name} was using {usage}, request is {request}, has larger consumption of {resource}. "
+            );
             names.push(name.clone());
             amounts.push(usage.to_string());
         }
@@ -60,9 +63,7 @@ pub fn bytes(value: u64) -> Quantity {
 fn usage(resource: &str, container: &ContainerStats) -> Option<Quantity> {
     match resource {
         "memory" => Some(bytes(container.memory.working_set_bytes)),
-        "ephemeral-storage" => {
-            Some(bytes(container.rootfs.as_ref()?.used_bytes + container.logs.as_ref()?.used_bytes))
-        }
+        "ephemeral-storage" => Some(bytes(container.rootfs.as_ref()?.used_bytes + container.logs.as_ref()?.used_bytes)),
         _ => None,
     }
 }

@@ -152,16 +152,19 @@ pub fn observe(node: &NodeStats) -> Observations {
 
 /// Whether images, and writable layers, are on other file systems than the pods' directories.
 fn dedicated(node: &NodeStats) -> (bool, bool) {
-    let device = |fs: &Option<crate::summary::FsStats>| fs.as_ref().map(|f| (f.capacity_bytes, f.inodes, f.inodes_free));
-    let (root, image, container) =
-        (device(&node.fs), device(&node.runtime.image_fs), device(&node.runtime.container_fs));
+    let device = |fs: &Option<crate::summary::FsStats>| fs.as_ref().map(|f| f.device);
+    let (root, image) = (device(&node.fs), device(&node.runtime.image_fs));
+    let container = device(&node.runtime.container_fs);
     (image != root, image != root && container != image)
 }
 
 impl Manager {
     fn pause(&self) -> Duration {
         let period = self.ctx.config.settings.eviction_pressure_transition_period;
-        self.history.next_change(period, Instant::now()).map_or(LOOK, |next| next.min(LOOK)).max(Duration::from_millis(100))
+        self.history
+            .next_change(period, Instant::now())
+            .map_or(LOOK, |next| next.min(LOOK))
+            .max(Duration::from_millis(100))
     }
 
     /// One look; the pods that were evicted.

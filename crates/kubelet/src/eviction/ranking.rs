@@ -24,7 +24,8 @@ pub struct Measured {
 
 /// What counts for a signal, given whether images and layers are on a disk of their own.
 pub fn measured(signal: Signal, image_fs: bool, container_fs: bool) -> Measured {
-    let node = matches!(signal, Signal::NodeFs | Signal::NodeFsInodes | Signal::ContainerFs | Signal::ContainerFsInodes);
+    let node =
+        matches!(signal, Signal::NodeFs | Signal::NodeFsInodes | Signal::ContainerFs | Signal::ContainerFsInodes);
     match (image_fs, container_fs) {
         (false, _) => Measured { rootfs: true, logs: true, volumes: true },
         (true, false) => {

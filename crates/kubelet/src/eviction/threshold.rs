@@ -184,7 +184,9 @@ fn statements(list: &Strings) -> Result<Vec<Threshold>, String> {
 fn amount(name: &str, text: &str) -> Result<Amount, String> {
     let Some(percent) = text.strip_suffix('%') else {
         let parsed = Quantity::parse(text);
-        return parsed.map(Amount::Quantity).map_err(|_| format!("quantities must match the regular expression: {text}"));
+        return parsed
+            .map(Amount::Quantity)
+            .map_err(|_| format!("quantities must match the regular expression: {text}"));
     };
     let part: f32 = percent.parse().map_err(|_| format!("strconv.ParseFloat: parsing {percent:?}: invalid syntax"))?;
     if part < 0.0 {

@@ -5,14 +5,14 @@
 
 use super::{Flow, Hook, kill};
 use crate::events::EventType;
-use crate::{admission, container_config, static_pods};
 use crate::pod::{PodExt, is_sidecar};
 use crate::qos;
 use crate::worker::Worker;
+use crate::{admission, container_config, static_pods};
 use api::k8s::core::v1::{Container, ResourceRequirements};
 use async_trait::async_trait;
-use serde_json::{Map, Value, json};
 use cri::{ContainerState, ContainerStatus, LinuxContainerResources};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The hook.
@@ -149,7 +149,9 @@ async fn carry_out(worker: &mut Worker) -> Flow {
         }
         worker.refresh(&running.id).await;
     }
-    if let Err(error) = ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod, &ctx.node_limits())).await {
+    if let Err(error) =
+        ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod, &ctx.node_limits())).await
+    {
         tracing::warn!(pod = crate::format::pod(&pod), %error, "cannot resize the pod's cgroup");
     }
     worker.publish(false);

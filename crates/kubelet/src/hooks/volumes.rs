@@ -31,7 +31,8 @@ impl Hook for Volumes {
                 Flow::Continue
             }
             Err(errors) => {
-                for error in errors {
+                // One without words only waits, and is woken.
+                for error in errors.into_iter().filter(|e| !e.message.is_empty()) {
                     ctx.recorder.pod(&pod, EventType::Warning, reason::FAILED_MOUNT, error.message);
                 }
                 let retry = worker.volume_retry.max(FIRST_RETRY);

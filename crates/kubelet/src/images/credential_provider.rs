@@ -107,7 +107,12 @@ impl CredentialProviders {
                 Ok(entries) => out.extend(entries),
                 Err(why) => {
                     let name = &provider.name;
-                    tracing::error!(provider = name, image, why, "failed getting credentials from external registry credential provider");
+                    tracing::error!(
+                        provider = name,
+                        image,
+                        why,
+                        "failed getting credentials from external registry credential provider"
+                    );
                 }
             }
         }

@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn secrets_become_entries() {
-        let config = br#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"quay.io":{"username":"a","password":"b"},
+        let config =
+            br#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"quay.io":{"username":"a","password":"b"},
             "quay.io/team":{"username":"t","password":"b"}}}"#;
         let data = [(".dockerconfigjson".to_owned(), ByteString(config.to_vec()))].into();
         let entries = of_secrets(&[Arc::new(Secret { data: Some(data), ..Secret::default() })]);

@@ -64,6 +64,10 @@ pub async fn follow(ctx: &Arc<Context>, registered: &Node, informer: &Informer<N
         {
             look.notify_one();
         }
+        let attached = |node: &Node| node.status.as_ref().and_then(|s| s.volumes_attached.clone());
+        if matches!(event, Event::Updated { old, new } if attached(old) != attached(new)) {
+            ctx.plugins.csi.take_waiting().iter().for_each(|uid| (ctx.wake)(uid));
+        }
         let cidrs = pod_cidrs(event.object());
         let mut told = told.lock();
         if cidrs.is_empty() || *told == cidrs {
@@ -125,6 +129,7 @@ async fn news(ctx: &Context, look: &Notify) {
     tokio::select! {
         () = look.notified() => {}
         () = ctx.plugins.devices.changed() => {}
+        () = ctx.plugins.csi.changed() => {}
     }
 }
 
@@ -167,6 +172,10 @@ async fn write(ctx: &Context, current: &Node, status: &NodeStatus) -> kube::Resu
         if value["allocatable"].get(&name).is_none() {
             value["allocatable"][name] = Value::Null;
         }
+    }
+    // Nothing in use is said by taking the list away.
+    if status.volumes_in_use.is_none() {
+        value["volumesInUse"] = Value::Null;
     }
     // Merged by type: addresses that are no more would stay.
     if let Some(addresses) = value.get_mut("addresses").and_then(Value::as_array_mut) {

@@ -3,6 +3,7 @@
 //! [`watcher`] finds the sockets in `plugins_registry` and asks each what it is; the module of its type takes it
 //! over. What a type does lives with its subject: `volumes/csi`, `devices`, `dra`.
 
+pub mod health;
 pub mod rpc;
 mod watcher;
 
@@ -35,5 +36,9 @@ impl Plugins {
 /// Finds plugins and serves what they and monitoring agents call; runs as long as the kubelet.
 pub async fn run(ctx: Arc<Context>, pods: Arc<crate::kubelet::Pods>) {
     csi::node_info::initialize(&ctx).await;
-    tokio::join!(watcher::run(ctx.clone()), devices::registration::run(ctx.clone()), crate::pod_resources::run(ctx, pods));
+    tokio::join!(
+        watcher::run(ctx.clone()),
+        devices::registration::run(ctx.clone()),
+        crate::pod_resources::run(ctx, pods)
+    );
 }

@@ -24,13 +24,8 @@ pub fn text(status: &Status) -> String {
 
 /// Whether the call has certainly not taken effect; otherwise it may go on behind our back.
 pub fn is_final(status: &Status) -> bool {
-    let uncertain = [
-        Code::Cancelled,
-        Code::DeadlineExceeded,
-        Code::Unavailable,
-        Code::ResourceExhausted,
-        Code::Aborted,
-    ];
+    let uncertain =
+        [Code::Cancelled, Code::DeadlineExceeded, Code::Unavailable, Code::ResourceExhausted, Code::Aborted];
     !uncertain.contains(&status.code())
 }
 

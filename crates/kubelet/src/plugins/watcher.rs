@@ -123,7 +123,8 @@ async fn register(ctx: &Arc<Context>, path: &Path) -> Result<PluginInfo, String>
         "DevicePlugin" => devices::registration::register_plugin(ctx, &info.name, &endpoint, &info.supported_versions),
         other => Err(format!("no handler registered for plugin type: {other} at socket {}", path.display())),
     };
-    let status = RegistrationStatus { plugin_registered: taken.is_ok(), error: taken.clone().err().unwrap_or_default() };
+    let status =
+        RegistrationStatus { plugin_registered: taken.is_ok(), error: taken.clone().err().unwrap_or_default() };
     let told = client.notify_registration_status(rpc::timed(status)).await.map_err(|s| rpc::text(&s));
     taken?;
     told?;

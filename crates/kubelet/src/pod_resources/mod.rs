@@ -45,7 +45,10 @@ impl PodResourcesLister for Server {
         Ok(Response::new(p::ListPodResourcesResponse { pod_resources }))
     }
 
-    async fn get(&self, request: Request<p::GetPodResourcesRequest>) -> Result<Response<p::GetPodResourcesResponse>, Status> {
+    async fn get(
+        &self,
+        request: Request<p::GetPodResourcesRequest>,
+    ) -> Result<Response<p::GetPodResourcesResponse>, Status> {
         let request = request.into_inner();
         let missing = || {
             let (name, namespace) = (&request.pod_name, &request.pod_namespace);

@@ -75,7 +75,9 @@ impl CpuManager {
         }
         let per_core = self.topology.cpus_per_core();
         if self.whole_cores && amount % per_core != 0 {
-            return Err(format!("SMT Alignment Error: requested {amount} cpus not multiple cpus per core = {per_core}"));
+            return Err(format!(
+                "SMT Alignment Error: requested {amount} cpus not multiple cpus per core = {per_core}"
+            ));
         }
         let free = self.free();
         let near = nodes.map_or_else(|| free.clone(), |mask| free.intersection(&self.on(mask)));
@@ -85,7 +87,10 @@ impl CpuManager {
             taken = taken.union(&rest);
         }
         if taken.len() < amount {
-            return Err(format!("not enough cpus available to satisfy request: requested={amount}, available={}", free.len()));
+            return Err(format!(
+                "not enough cpus available to satisfy request: requested={amount}, available={}",
+                free.len()
+            ));
         }
         self.assigned.insert(key, taken);
         Ok(())
@@ -146,7 +151,9 @@ impl CpuManager {
             for (container, text) in containers {
                 let cpus: CpuSet = text.parse()?;
                 if cpus.intersection(&all) != cpus {
-                    return Err(format!("current set of available CPUs \"{all}\" doesn't match with CPUs in state \"{cpus}\""));
+                    return Err(format!(
+                        "current set of available CPUs \"{all}\" doesn't match with CPUs in state \"{cpus}\""
+                    ));
                 }
                 self.assigned.insert((pod.clone(), container), cpus);
             }
@@ -168,7 +175,11 @@ mod tests {
     fn whole_cores_then_threads() {
         let mut cpus = manager();
         cpus.allocate("a", "c", 3, None).expect("three");
-        assert_eq!(cpus.exclusive("a", "c").map(ToString::to_string).as_deref(), Some("1-3"), "a core and the broken one");
+        assert_eq!(
+            cpus.exclusive("a", "c").map(ToString::to_string).as_deref(),
+            Some("1-3"),
+            "a core and the broken one"
+        );
         cpus.allocate("b", "c", 8, None).expect("a socket");
         assert_eq!(cpus.exclusive("b", "c").map(ToString::to_string).as_deref(), Some("8-15"));
         assert_eq!(cpus.shared().to_string(), "0,4-7");
@@ -180,7 +191,10 @@ mod tests {
     #[test]
     fn hints_and_restarts() {
         let mut cpus = manager();
-        assert_eq!(cpus.hints(8).iter().map(|h| (h.nodes, h.preferred)).collect::<Vec<_>>(), [(Some(2), true), (Some(3), false)]);
+        assert_eq!(
+            cpus.hints(8).iter().map(|h| (h.nodes, h.preferred)).collect::<Vec<_>>(),
+            [(Some(2), true), (Some(3), false)]
+        );
         cpus.allocate("a", "c", 2, Some(0b10)).expect("two");
         assert_eq!(cpus.exclusive("a", "c").map(ToString::to_string).as_deref(), Some("8-9"));
         let text = serde_json::to_string(&cpus.checkpoint()).expect("json");

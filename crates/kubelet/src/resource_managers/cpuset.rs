@@ -88,7 +88,8 @@ impl fmt::Display for CpuSet {
                 _ => ranges.push((cpu, cpu)),
             }
         }
-        let show = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let show =
+            |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
         f.write_str(&ranges.iter().map(show).collect::<Vec<_>>().join(","))
     }
 }
@@ -99,7 +100,9 @@ mod tests {
 
     #[test]
     fn lists() {
-        for (text, want) in [("0-3,8", Some("0-3,8")), ("3,2,1", Some("1-3")), ("", Some("")), ("1-", None), ("3-1", None), ("x", None)] {
+        for (text, want) in
+            [("0-3,8", Some("0-3,8")), ("3,2,1", Some("1-3")), ("", Some("")), ("1-", None), ("3-1", None), ("x", None)]
+        {
             assert_eq!(text.parse::<CpuSet>().ok().map(|s| s.to_string()).as_deref(), want, "{text}");
         }
         assert!("0-4294967295".parse::<CpuSet>().is_err(), "an endless list");

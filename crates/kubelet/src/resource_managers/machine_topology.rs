@@ -87,6 +87,7 @@ fn total(path: &Path) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(missing_docs, reason = "a topology for the tests of other modules")]
 pub mod tests {
     use super::*;
 

@@ -15,7 +15,8 @@ pub struct MemoryManager {
 impl MemoryManager {
     /// Makes a manager of a machine's memory less what is reserved on each node.
     pub fn new(memory: &BTreeMap<u32, u64>, reserved: &BTreeMap<u32, u64>) -> Self {
-        let left = |(node, bytes): (&u32, &u64)| (*node, bytes.saturating_sub(reserved.get(node).copied().unwrap_or(0)));
+        let left =
+            |(node, bytes): (&u32, &u64)| (*node, bytes.saturating_sub(reserved.get(node).copied().unwrap_or(0)));
         Self { allocatable: memory.iter().map(left).collect(), assigned: BTreeMap::new() }
     }
 
@@ -42,7 +43,8 @@ impl MemoryManager {
             return Ok(());
         }
         let fitting = |mask: Mask| self.sum(mask, |n| self.free(n)) >= bytes;
-        let best = self.hints(bytes).into_iter().min_by_key(|h| (!h.preferred, h.nodes.map_or(0, u64::count_ones), h.nodes));
+        let best =
+            self.hints(bytes).into_iter().min_by_key(|h| (!h.preferred, h.nodes.map_or(0, u64::count_ones), h.nodes));
         let mask = nodes.filter(|m| fitting(*m)).or(best.and_then(|h| h.nodes));
         let mask = mask.ok_or("[memorymanager] failed to find the default preferred hint")?;
         let (mut left, mut blocks) = (bytes, BTreeMap::new());

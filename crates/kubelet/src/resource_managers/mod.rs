@@ -52,7 +52,8 @@ impl ResourceManagers {
         let topology = Topology::read();
         let state = root_dir.join("cpu_manager_state");
         let cpu = (settings.cpu_manager_policy == "static").then(|| {
-            let mut manager = CpuManager::new(topology.clone(), reserved(settings, &topology), &settings.cpu_manager_policy_options);
+            let mut manager =
+                CpuManager::new(topology.clone(), reserved(settings, &topology), &settings.cpu_manager_policy_options);
             restore(&mut manager, &state);
             Mutex::new(manager)
         });
@@ -100,7 +101,9 @@ impl ResourceManagers {
             if !admitted {
                 return Err(("TopologyAffinityError".into(), AFFINITY.into()));
             }
-            let unexpected = |why: String| ("UnexpectedAdmissionError".to_owned(), format!("Allocate failed due to {why}, which is unexpected"));
+            let unexpected = |why: String| {
+                ("UnexpectedAdmissionError".to_owned(), format!("Allocate failed due to {why}, which is unexpected"))
+            };
             self.allocate_one(pod, container, hint).map_err(|why| match why.starts_with("SMT Alignment") {
                 true => ("SMTAlignmentError".to_owned(), why),
                 false => unexpected(why),

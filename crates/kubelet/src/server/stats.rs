@@ -44,44 +44,75 @@ pub async fn resource_metrics(server: &Server) -> String {
 fn resources(summary: &Summary) -> String {
     let mut out = Exposition::default();
     let node = &summary.node;
-    out.help("node_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the node in core-seconds");
+    out.help(
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
+    );
     out.at(&[], seconds(node.cpu.usage_core_nano_seconds), millis(&node.cpu.time));
     out.help("node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes");
     out.at(&[], node.memory.working_set_bytes as f64, millis(&node.memory.time));
     if let Some(swap) = &node.swap {
-        out.help("node_swap_usage_bytes", "gauge", "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems");
+        out.help(
+            "node_swap_usage_bytes",
+            "gauge",
+            "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems",
+        );
         out.at(&[], swap.swap_usage_bytes as f64, millis(&swap.time));
     }
     let containers = || summary.pods.iter().flat_map(|p| p.containers.iter().map(move |c| (p, c)));
     let of = |p: &'_ crate::summary::PodStats, c: &'_ crate::summary::ContainerStats| {
         [("container", c.name.clone()), ("namespace", p.pod_ref.namespace.clone()), ("pod", p.pod_ref.name.clone())]
     };
-    out.help("container_start_time_seconds", "gauge", "[STABLE] Start time of the container since unix epoch in seconds");
+    out.help(
+        "container_start_time_seconds",
+        "gauge",
+        "[STABLE] Start time of the container since unix epoch in seconds",
+    );
     containers().for_each(|(p, c)| out.now(&of(p, c), millis(&c.start_time) as f64 / 1e3));
-    out.help("container_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the container in core-seconds");
+    out.help(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+    );
     containers().for_each(|(p, c)| out.at(&of(p, c), seconds(c.cpu.usage_core_nano_seconds), millis(&c.cpu.time)));
     out.help("container_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the container in bytes");
     containers().for_each(|(p, c)| out.at(&of(p, c), c.memory.working_set_bytes as f64, millis(&c.memory.time)));
     if containers().any(|(_, c)| c.swap.is_some()) {
-        out.help("container_swap_usage_bytes", "gauge", "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems");
+        out.help(
+            "container_swap_usage_bytes",
+            "gauge",
+            "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems",
+        );
         let swaps = containers().filter_map(|(p, c)| Some((p, c, c.swap.as_ref()?)));
         swaps.for_each(|(p, c, s)| out.at(&of(p, c), s.swap_usage_bytes as f64, millis(&s.time)));
     }
-    let pod = |p: &'_ crate::summary::PodStats| {
-        [("namespace", p.pod_ref.namespace.clone()), ("pod", p.pod_ref.name.clone())]
-    };
-    out.help("pod_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds");
+    let pod =
+        |p: &'_ crate::summary::PodStats| [("namespace", p.pod_ref.namespace.clone()), ("pod", p.pod_ref.name.clone())];
+    out.help(
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
+    );
     summary.pods.iter().for_each(|p| out.at(&pod(p), seconds(p.cpu.usage_core_nano_seconds), millis(&p.cpu.time)));
     out.help("pod_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the pod in bytes");
     summary.pods.iter().for_each(|p| out.at(&pod(p), p.memory.working_set_bytes as f64, millis(&p.memory.time)));
     if summary.pods.iter().any(|p| p.swap.is_some()) {
-        out.help("pod_swap_usage_bytes", "gauge", "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems");
+        out.help(
+            "pod_swap_usage_bytes",
+            "gauge",
+            "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems",
+        );
         let swaps = summary.pods.iter().filter_map(|p| Some((p, p.swap.as_ref()?)));
         swaps.for_each(|(p, s)| out.at(&pod(p), s.swap_usage_bytes as f64, millis(&s.time)));
     }
     out.help("scrape_error", "gauge", "[ALPHA] 1 if there was an error while getting container metrics, 0 otherwise");
     out.now(&[], 0.0);
-    out.help("resource_scrape_error", "gauge", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise");
+    out.help(
+        "resource_scrape_error",
+        "gauge",
+        "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
+    );
     out.now(&[], 0.0);
     out.finish()
 }
@@ -102,9 +133,12 @@ pub async fn cadvisor_metrics(server: &Server) -> String {
         ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |r| {
             seconds(r.cpu.usage_core_nano_seconds)
         }),
-        ("container_memory_usage_bytes", "gauge", "Current memory usage in bytes, including all memory regardless of when it was accessed", |r| {
-            r.memory.usage_bytes as f64
-        }),
+        (
+            "container_memory_usage_bytes",
+            "gauge",
+            "Current memory usage in bytes, including all memory regardless of when it was accessed",
+            |r| r.memory.usage_bytes as f64,
+        ),
         ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |r| {
             r.memory.working_set_bytes as f64
         }),
@@ -130,7 +164,11 @@ pub async fn cadvisor_metrics(server: &Server) -> String {
             out.at(&labels, value(row), millis(&row.cpu.time));
         }
     }
-    out.help("container_fs_usage_bytes", "gauge", "Number of bytes that are consumed by the container on this filesystem.");
+    out.help(
+        "container_fs_usage_bytes",
+        "gauge",
+        "Number of bytes that are consumed by the container on this filesystem.",
+    );
     for row in &rows {
         let Some(fs) = row.rootfs else { continue };
         out.at(&row.labels(), fs.used_bytes as f64, millis(&row.cpu.time));
@@ -138,9 +176,13 @@ pub async fn cadvisor_metrics(server: &Server) -> String {
     type Counter = fn(&crate::summary::InterfaceStats) -> u64;
     const NETWORK: [(&str, &str, Counter); 4] = [
         ("container_network_receive_bytes_total", "Cumulative count of bytes received", |i| i.rx_bytes),
-        ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |i| i.rx_errors),
+        ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |i| {
+            i.rx_errors
+        }),
         ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |i| i.tx_bytes),
-        ("container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", |i| i.tx_errors),
+        ("container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", |i| {
+            i.tx_errors
+        }),
     ];
     for (name, help, value) in NETWORK {
         out.help(name, "counter", help);
@@ -237,7 +279,11 @@ fn cgroups(summary: &Summary) -> Vec<Row<'_>> {
 /// `/metrics/probes`
 pub fn probe_metrics(server: &Server) -> String {
     let mut out = Exposition::default();
-    out.help("prober_probe_total", "counter", "[BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.");
+    out.help(
+        "prober_probe_total",
+        "counter",
+        "[BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.",
+    );
     let pods = server.pods.list();
     for ((uid, container, kind, result), count) in server.ctx.probes.counts() {
         let Some(pod) = pods.iter().find(|p| p.uid() == uid) else { continue };
@@ -295,7 +341,8 @@ pub async fn running_pods(server: &Server) -> Value {
     for sandbox in runtime.list_pod_sandboxes().await.unwrap_or_default() {
         let meta = &sandbox.metadata;
         let Ok(state) = PodState::list(&**runtime, &meta.uid).await else { continue };
-        let container = |c: &cri::ContainerStatus| json!({"name": c.metadata.name, "image": c.image_ref, "resources": {}});
+        let container =
+            |c: &cri::ContainerStatus| json!({"name": c.metadata.name, "image": c.image_ref, "resources": {}});
         let containers: Vec<Value> = state.running().map(container).collect();
         if sandbox.state == cri::PodSandboxState::Ready || !containers.is_empty() {
             items.push(json!({"metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
@@ -320,7 +367,13 @@ mod tests {
         summary.pods.push(PodStats { pod_ref, containers, ..PodStats::default() });
         let text = resources(&summary);
         assert!(text.contains("node_cpu_usage_seconds_total 1.5 1000\n"), "{text}");
-        assert!(text.contains("container_memory_working_set_bytes{container=\"c\",namespace=\"n\",pod=\"p\"} 0 0\n"), "{text}");
-        assert_eq!(cgroups(&summary).iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["/", "/kubepods/podu", "/kubepods/podu/"]);
+        assert!(
+            text.contains("container_memory_working_set_bytes{container=\"c\",namespace=\"n\",pod=\"p\"} 0 0\n"),
+            "{text}"
+        );
+        assert_eq!(
+            cgroups(&summary).iter().map(|r| r.id.as_str()).collect::<Vec<_>>(),
+            ["/", "/kubepods/podu", "/kubepods/podu/"]
+        );
     }
 }

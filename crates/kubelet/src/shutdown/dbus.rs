@@ -134,7 +134,14 @@ impl Bus {
         Ok(bus)
     }
 
-    async fn call(&mut self, to: &str, path: &str, interface: &str, member: &str, args: &[&str]) -> io::Result<Message> {
+    async fn call(
+        &mut self,
+        to: &str,
+        path: &str,
+        interface: &str,
+        member: &str,
+        args: &[&str],
+    ) -> io::Result<Message> {
         let body = args.iter().fold(Body::default(), |body, arg| body.text(arg));
         self.call_with(to, path, interface, member, &"s".repeat(args.len()), body).await
     }

@@ -77,7 +77,11 @@ pub async fn keep(ctx: Arc<Context>, pod: Arc<Pod>) {
                 changed.await;
             }
             Err(error) => {
-                tracing::warn!(pod = crate::format::pod(&pod), error = api_message(&error), "cannot keep the mirror pod");
+                tracing::warn!(
+                    pod = crate::format::pod(&pod),
+                    error = api_message(&error),
+                    "cannot keep the mirror pod"
+                );
                 let _ = tokio::time::timeout(retry, changed).await;
                 retry = (retry * 2).min(LONGEST_RETRY);
             }

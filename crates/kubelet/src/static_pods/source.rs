@@ -86,13 +86,17 @@ fn load(path: &Path, config: &Config) -> Result<Pod, String> {
 pub fn parse(text: &str, path: &Path, node: &str) -> Result<Pod, String> {
     let value: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
     if value["kind"] != "Pod" || value["apiVersion"] != "v1" {
-        return Err(format!("invalid pod: no kind {} is registered for version {}", value["kind"], value["apiVersion"]));
+        return Err(format!(
+            "invalid pod: no kind {} is registered for version {}",
+            value["kind"], value["apiVersion"]
+        ));
     }
     let uid = value["metadata"]["uid"].as_str().filter(|u| !u.is_empty()).map(str::to_owned);
     let uid = uid.unwrap_or_else(|| hash(&value, path, node));
     let mut pod: Pod = serde_json::from_value(value).map_err(|e| format!("invalid pod: {e}"))?;
     let name = pod.metadata.name.clone().filter(|n| !n.is_empty()).ok_or("invalid pod: name is needed for the pod")?;
-    let spec = pod.spec.as_mut().filter(|s| !s.containers.is_empty()).ok_or("invalid pod: spec.containers: Required value")?;
+    let spec =
+        pod.spec.as_mut().filter(|s| !s.containers.is_empty()).ok_or("invalid pod: spec.containers: Required value")?;
     if let Some(reference) = api_reference(&serde_json::to_value(&*spec).unwrap_or_default()) {
         return Err(format!("static pods may not reference {reference}"));
     }
@@ -203,7 +207,8 @@ mod tests {
         parse(text, Path::new("/manifests/a.yaml"), "Node1")
     }
 
-    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: 'a:1'}]}\n";
+    const POD: &str =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: 'a:1'}]}\n";
 
     #[test]
     fn a_file_becomes_a_pod() {
@@ -222,7 +227,11 @@ mod tests {
             ("name: web", "x: y", "name is needed"),
             ("containers: [", "serviceAccountName: a, containers: [", "may not reference serviceaccounts"),
             ("{name: c,", "{name: c, envFrom: [{secretRef: {name: s}}],", "may not reference secrets"),
-            ("containers: [", "volumes: [{name: v, configMap: {name: m}}], containers: [", "may not reference configmaps"),
+            (
+                "containers: [",
+                "volumes: [{name: v, configMap: {name: m}}], containers: [",
+                "may not reference configmaps",
+            ),
         ] {
             let got = read(&POD.replace(from, to)).expect_err(to);
             assert!(got.contains(want), "{got}");

@@ -154,7 +154,7 @@ fn statuses(
         let history = facts.state.history(&container.name);
         let newest = history.first();
         let result = |kind: ProbeKind| newest.and_then(|n| facts.ctx.probes.get(&n.id, kind));
-        container::status(&container::Facts {
+        let mut status = container::status(&container::Facts {
             container,
             resources: facts.granted.get(&container.name).unwrap_or(&container.resources).as_ref(),
             old: old.iter().flatten().find(|s| s.name == container.name),
@@ -169,7 +169,12 @@ fn statuses(
             readiness: result(ProbeKind::Readiness),
             deleted: facts.pod.is_deleted(),
             history: &history,
-        })
+        });
+        if kind == ContainerType::Regular {
+            status.allocated_resources_status =
+                crate::plugins::health::of_container(&facts.ctx.plugins, facts.pod, container);
+        }
+        status
     };
     containers.iter().map(of).collect()
 }

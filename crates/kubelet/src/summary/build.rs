@@ -110,6 +110,13 @@ fn node_fs(ctx: &Context, now: &str) -> Option<FsStats> {
     usage::file_system(usage::existing(&ctx.config.root_dir), now)
 }
 
+/// The file system of writable layers, where the runtime tells.
+async fn container_fs(ctx: &Context, now: &str) -> Option<FsStats> {
+    let used = ctx.config.runtime.container_fs().await.ok().flatten()?;
+    let whole = usage::file_system(Path::new(&used.mountpoint), now)?;
+    Some(FsStats { used_bytes: used.used_bytes, inodes_used: used.inodes_used, ..whole })
+}
+
 async fn runtime_stats(ctx: &Context, now: &str) -> RuntimeStats {
     let of = |used: Option<cri::FilesystemUsage>| {
         let used = used?;
@@ -117,7 +124,7 @@ async fn runtime_stats(ctx: &Context, now: &str) -> RuntimeStats {
         Some(FsStats { used_bytes: used.used_bytes, inodes_used: used.inodes_used, ..whole })
     };
     let image_fs = of(ctx.config.images.image_fs().await.ok().flatten()).or_else(|| node_fs(ctx, now));
-    let container_fs = of(ctx.config.runtime.container_fs().await.ok().flatten()).or_else(|| image_fs.clone());
+    let container_fs = container_fs(ctx, now).await.or_else(|| image_fs.clone());
     RuntimeStats { image_fs, container_fs }
 }
 
@@ -144,7 +151,7 @@ pub async fn pod_stats(ctx: &Context, pod: &Pod, age: Duration) -> Option<PodSta
     let whole = runtime.cgroup_stats(&qos::pod_cgroup(pod)).await.ok()?;
     let now = now();
     let disk = node_fs(ctx, &now).unwrap_or_default();
-    let layers = runtime_stats(ctx, &now).await.container_fs.unwrap_or_default();
+    let layers = container_fs(ctx, &now).await.unwrap_or_else(|| disk.clone());
     let (mut containers, mut ephemeral) = (Vec::new(), Usage::default());
     for status in state.running() {
         let Ok(stats) = runtime.container_stats(&status.id).await else { continue };
@@ -179,11 +186,10 @@ pub async fn pod_stats(ctx: &Context, pod: &Pod, age: Duration) -> Option<PodSta
     let limit = qos::pod_limits(pod).get("memory").and_then(|q| u64::try_from(q.value()).ok());
     Some(PodStats {
         pod_ref: PodReference { name: pod.name().into(), namespace: pod.namespace().into(), uid: pod.uid().into() },
-        start_time: pod
-            .status
-            .as_ref()
-            .and_then(|s| s.start_time.as_ref())
-            .map_or_else(|| state.newest_sandbox().map(|s| time(s.created_at)).unwrap_or_default(), |t| t.0.to_string()),
+        start_time: pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or_else(
+            || state.newest_sandbox().map(|s| time(s.created_at)).unwrap_or_default(),
+            |t| t.0.to_string(),
+        ),
         containers,
         cpu: cpu(ctx, pod.uid(), &whole),
         memory: memory(&whole, limit),
@@ -204,15 +210,17 @@ pub fn is_local(volume: &Volume) -> bool {
 
 async fn volumes(ctx: &Context, pod: &Pod, now: &str, age: Duration) -> Vec<VolumeStats> {
     let mut out = Vec::new();
-    for volume in pod.spec().volumes.iter().flatten().filter(|v| v.host_path.is_none()) {
+    for volume in pod.spec().volumes.iter().flatten().filter(|v| v.host_path.is_none() && v.csi.is_none()) {
         let Some(path) = crate::volumes::path(ctx, pod, volume) else { continue };
         let Some(whole) = usage::file_system(&path, now) else { continue };
         let mounted = crate::volumes::mounts::is_mount_point(&path).unwrap_or(false);
         // A file system of its own says what is used; a directory has to be walked.
         let fs = if mounted { whole } else { usage::part(&whole, ctx.usage.get(&path, age).await) };
-        let pvc_ref = volume.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone()).or_else(|| {
-            volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name))
-        });
+        let pvc_ref = volume
+            .persistent_volume_claim
+            .as_ref()
+            .map(|c| c.claim_name.clone())
+            .or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name)));
         out.push(VolumeStats {
             fs,
             name: volume.name.clone(),
@@ -220,5 +228,27 @@ async fn volumes(ctx: &Context, pod: &Pod, now: &str, age: Duration) -> Vec<Volu
             local: is_local(volume),
         });
     }
+    out.extend(csi_volumes(ctx, pod, now).await);
     out
+}
+
+/// Volumes of CSI drivers, which tell their usage themselves.
+async fn csi_volumes(ctx: &Context, pod: &Pod, now: &str) -> Vec<VolumeStats> {
+    let listed = crate::volumes::csi::stats::of_pod(ctx, pod).await;
+    let one = |stats: crate::volumes::csi::stats::VolumeUsage| VolumeStats {
+        fs: FsStats {
+            time: now.to_owned(),
+            capacity_bytes: stats.bytes.0,
+            used_bytes: stats.bytes.1,
+            available_bytes: stats.bytes.2,
+            inodes: stats.inodes.0,
+            inodes_used: stats.inodes.1,
+            inodes_free: stats.inodes.2,
+            ..FsStats::default()
+        },
+        name: stats.volume,
+        pvc_ref: stats.claim.map(|name| PvcReference { name, namespace: pod.namespace().into() }),
+        local: false,
+    };
+    listed.into_iter().map(one).collect()
 }

@@ -191,6 +191,9 @@ pub struct FsStats {
     pub inodes_free: u64,
     pub inodes: u64,
     pub inodes_used: u64,
+    /// Not of the API: which file system.
+    #[serde(skip)]
+    pub device: u64,
 }
 
 /// `VolumeStats`

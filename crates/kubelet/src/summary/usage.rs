@@ -94,6 +94,7 @@ pub fn file_system(path: &Path, time: &str) -> Option<FsStats> {
         inodes_free: found.f_ffree,
         inodes: found.f_files,
         inodes_used: found.f_files.saturating_sub(found.f_ffree),
+        device: found.f_fsid,
     })
 }
 

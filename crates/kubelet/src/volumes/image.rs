@@ -49,7 +49,9 @@ impl VolumePlugin for ImageVolume {
         let layers = images.hold_image(&request.ctx.config.node_name, &holder, &found.id).await;
         let layers = layers.map_err(|e| e.to_string())?.ok_or("the runtime does not support image volumes")?;
         let empty = request.ctx.config.pod_dir(request.pod.uid()).join("empty");
-        mounts::make_dir(&empty, 0o755).and_then(|()| mounts::make_dir(&request.dir, 0o755)).map_err(|e| e.to_string())?;
+        mounts::make_dir(&empty, 0o755)
+            .and_then(|()| mounts::make_dir(&request.dir, 0o755))
+            .map_err(|e| e.to_string())?;
         show(&layers, &empty, &request.dir).map_err(|e| format!("failed to mount image {image}: {e}"))?;
         Ok(mounted)
     }

@@ -102,7 +102,7 @@ pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<Mount
             Ok(mounted) => drop(out.insert(volume.name.clone(), mounted)),
             Err(why) => {
                 // A plugin whose operation has a name of its own says the whole.
-                let whole = why.starts_with("MountVolume.") || why.starts_with("MapVolume.");
+                let whole = why.is_empty() || why.starts_with("MountVolume.") || why.starts_with("MapVolume.");
                 let name = crate::format::quote(&volume.name);
                 let message =
                     if whole { why } else { format!("MountVolume.SetUp failed for volume {name} : {why}") };

@@ -21,6 +21,12 @@ pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(std::fs::metadata(path)?.dev() != std::fs::metadata(parent)?.dev())
 }
 
+/// Whether a path is in the table of mounts; finds binds of the same file system too.
+pub fn is_mounted(path: &Path) -> io::Result<bool> {
+    let exact = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    Ok(mount_points(path)?.contains(&exact))
+}
+
 /// Sees to it that a tmpfs is mounted at a path. Zero bytes: no limit of its own.
 pub fn ensure_tmpfs(path: &Path, bytes: u64, mode: u32) -> io::Result<()> {
     make_dir(path, mode)?;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Descriptors, capabilities and seccomp mode of a process, as the script below prints them.
-const SCRIPT: &str = "echo $(ls /proc/self/fd | wc -w) $(grep CapEff /proc/self/status) $(grep Seccomp: /proc/self/status)";
+const SCRIPT: &str =
+    "echo $(ls /proc/self/fd | wc -w) $(grep CapEff /proc/self/status) $(grep Seccomp: /proc/self/status)";
 
 /// A thousand containers and execs: nothing leaks into any of them.
 pub async fn a_thousand_processes(bed: &mut Bed) {

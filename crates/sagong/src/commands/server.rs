@@ -64,6 +64,10 @@ pub struct NodeFlags {
     /// Directory of container images [default: `images` in the data directory]
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
+    /// Directory of pods and their volumes, where CSI drivers and device plugins find the kubelet's sockets too
+    /// [default: `node/kubelet` in the data directory]
+    #[arg(long, value_name = "DIR")]
+    pub root_dir: Option<PathBuf>,
     /// Socket of a container runtime (`unix:///run/containerd/containerd.sock`) that runs pods instead of our own
     #[arg(long, value_name = "SOCKET", value_parser = endpoint)]
     pub container_runtime_endpoint: Option<PathBuf>,
@@ -102,6 +106,7 @@ impl NodeFlags {
             run_dir: self.run_dir,
             image_dir: self.image_dir.unwrap_or_else(|| cluster::images_dir(data_dir)),
             data_dir: data_dir.join("node"),
+            kubelet_dir: self.root_dir.unwrap_or_else(|| data_dir.join("node/kubelet")),
             runtime_endpoint: self.container_runtime_endpoint,
             cri_socket: self.cri_socket,
             cluster_domain: self.cluster_domain,

@@ -142,7 +142,7 @@ fn kubelet_config(options: &NodeOptions, given: Surroundings, runtime: NodeRunti
         client: given.client,
         runtime: runtime.service,
         images: runtime.images,
-        root_dir: options.data_dir.join("kubelet"),
+        root_dir: options.kubelet_dir.clone(),
         log_dir: options.data_dir.join("logs"),
         node_ips: vec![given.address],
         cluster_dns: given.cluster_dns.into_iter().collect(),

@@ -25,12 +25,15 @@ impl NodeRuntime {
     /// Binds a CRI server for this runtime.
     pub async fn server(&self, options: &NodeOptions, socket: PathBuf) -> Result<server::Server> {
         let shown = socket.display().to_string();
+        let (image_mounts, owner) = (options.run_dir.join("image-mounts"), options.name.clone());
         let options = server::Options {
             socket,
             runtime: self.service.clone(),
             images: self.images.clone(),
             on_pod_cidr: Some(self.on_pod_cidr.clone()),
             layers: options.data_dir.join("containers"),
+            image_mounts,
+            owner,
             cgroup: "/sagong-cri".into(),
         };
         server::Server::bind(options).await.with_context(|| format!("serve CRI on {shown}"))
@@ -80,7 +83,9 @@ async fn take_over(runtime: &Arc<Runtime>, network: &NodeNetwork, images: &image
     network.keep(sandboxes.into_iter().map(|sandbox| sandbox.id).collect());
     let containers = service.list_containers().await.context("list the containers")?;
     let live: HashSet<String> = containers.into_iter().map(|container| container.id).collect();
-    images.retain(owner, |container| live.contains(container)).context("release images")
+    // What volumes hold ends with their pods, not with containers.
+    let kept = |holder: &str| live.contains(holder) || holder.starts_with("volume-");
+    images.retain(owner, kept).context("release images")
 }
 
 /// Connects to another runtime; cgroups of pods are still made by this program.

@@ -29,6 +29,8 @@ pub struct NodeOptions {
     pub image_dir: PathBuf,
     /// Pods' volumes, logs and writable layers.
     pub data_dir: PathBuf,
+    /// The kubelet's directory.
+    pub kubelet_dir: PathBuf,
     /// Socket of another runtime that runs the containers, instead of our own.
     pub runtime_endpoint: Option<PathBuf>,
     /// Where our runtime is served as CRI, besides.

@@ -61,13 +61,14 @@ fn start(run: usize) -> Result<f64> {
 pub(super) struct Usage {
     pub rss: f64,
     pub pss: f64,
+    pub private: f64,
     pub cpu: f64,
     count: usize,
 }
 
 impl Usage {
     pub fn of(cluster: &Cluster) -> Result<Self> {
-        let mut usage = Self { rss: 0.0, pss: 0.0, cpu: 0.0, count: 0 };
+        let mut usage = Self { rss: 0.0, pss: 0.0, private: 0.0, cpu: 0.0, count: 0 };
         for pid in cluster.processes()? {
             let dir = format!("/proc/{pid}");
             let Ok(rollup) = fs::read_to_string(format!("{dir}/smaps_rollup")) else { continue };
@@ -78,7 +79,7 @@ impl Usage {
             let stat = fs::read_to_string(format!("{dir}/stat"))?;
             let ticks = stat.rsplit(") ").next().unwrap_or("").split(' ').skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum::<f64>();
             // USER_HZ is 100 on every architecture of Linux that Rust supports.
-            usage = Self { rss: usage.rss + field("Rss:"), pss: usage.pss + field("Pss:"), cpu: usage.cpu + ticks / 100.0, count: usage.count + 1 };
+            usage = Self { rss: usage.rss + field("Rss:"), pss: usage.pss + field("Pss:"), private: usage.private + field("Private_Clean:") + field("Private_Dirty:"), cpu: usage.cpu + ticks / 100.0, count: usage.count + 1 };
         }
         Ok(usage)
     }

@@ -16,7 +16,7 @@ pub struct Proxy {
 impl Proxy {
     /// Starts it on a free port.
     pub fn start(mut kubectl: Command) -> Result<Self> {
-        let mut child = kubectl.args(["proxy", "--port=0"]).stdout(Stdio::piped()).spawn()?;
+        let mut child = kubectl.args(["proxy", "--port=0", "--reject-paths=^$"]).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut line)?;
         let port = line.trim().rsplit(':').next().and_then(|p| p.parse().ok()).with_context(|| format!("kubectl proxy said {line:?}"))?;
@@ -54,6 +54,9 @@ impl Proxy {
         loop {
             let n = stream.read(&mut piece)?;
             seen.extend(&piece[..n]);
+            if seen.len() > 12 && !seen.starts_with(b"HTTP/1.1 101") {
+                bail!("GET {path}: {}", String::from_utf8_lossy(&seen));
+            }
             if seen.windows(text.len()).any(|w| w == text.as_bytes()) {
                 return Ok(true);
             }

@@ -68,8 +68,8 @@ impl Pods {
         start(proxy, "idle", self.idle_pods)?;
         std::thread::sleep(Duration::from_secs(5));
         let full = Usage::of(cluster)?;
-        let (rss, pss) = ((full.rss - empty.rss) / self.idle_pods as f64, (full.pss - empty.pss) / self.idle_pods as f64);
-        println!("{:<52} {pss:>9.2} MB proportional, {rss:.2} MB resident ({} pods)", "memory per idle pod outside its containers", self.idle_pods);
+        let [private, pss] = [full.private - empty.private, full.pss - empty.pss].map(|sum| sum / self.idle_pods as f64);
+        println!("{:<52} {private:>9.2} MB private, {pss:.2} MB proportional ({} pods)", "memory per idle pod outside its containers", self.idle_pods);
         std::thread::sleep(Duration::from_secs(self.idle));
         let cpu = (Usage::of(cluster)?.cpu - full.cpu) / self.idle as f64 * 100.0;
         println!("{:<52} {cpu:>9.2} % of a core over {} s", format!("idle CPU with {} pods", self.idle_pods), self.idle);

@@ -37,7 +37,9 @@ pub async fn set_up(request: &Request<'_>, source: &Source) -> Result<MountedVol
     let driver = ctx.plugins.csi.get(&source.driver);
     let driver = driver.map_err(|why| fail(log(format!("blockMapper.SetUpDevice failed to get CSI client: {why}"))))?;
     let attach = Policy::read(ctx, &source.driver).await.map_err(&fail)?.attach_required();
-    let context = publish_context(ctx, source, attach).await?;
+    let context = publish_context(request, source, attach).await?;
+    let attached = attach.then(|| unique_name(&source.driver, &source.handle));
+    ctx.plugins.csi.set_in_use(&target, attached.as_deref());
     let single = driver.can(Rpc::SingleNodeMultiWriter).await.map_err(&fail)?;
     let io = |e: std::io::Error| fail(e.to_string());
     // The pod's own record, for whoever undoes it.
@@ -55,7 +57,9 @@ pub async fn set_up(request: &Request<'_>, source: &Source) -> Result<MountedVol
             publish_context: context.clone(),
             staging_target_path: staging.clone(),
             volume_capability: Some(source.capability(single, None)),
-            secrets: source::secret(request, "NodeStageSecretRef", source.stage_secret.as_ref()).await.map_err(&fail)?,
+            secrets: source::secret(request, "NodeStageSecretRef", source.stage_secret.as_ref())
+                .await
+                .map_err(&fail)?,
             volume_context: source.attributes.clone(),
         };
         driver.node().node_stage_volume(rpc::timed(call)).await.map_err(|s| fail(rpc::text(&s)))?;
@@ -68,11 +72,12 @@ pub async fn set_up(request: &Request<'_>, source: &Source) -> Result<MountedVol
         target_path: target.display().to_string(),
         volume_capability: Some(source.capability(single, None)),
         readonly: source.readonly,
-        secrets: source::secret(request, "NodePublishSecretRef", source.publish_secret.as_ref()).await.map_err(&fail)?,
+        secrets: source::secret(request, "NodePublishSecretRef", source.publish_secret.as_ref())
+            .await
+            .map_err(&fail)?,
         volume_context: source.attributes.clone(),
     };
     driver.node().node_publish_volume(rpc::timed(call)).await.map_err(|s| fail(rpc::text(&s)))?;
-    let attached = attach.then(|| unique_name(&source.driver, &source.handle));
     ctx.plugins.csi.set_published(&target, None, attached);
     Ok(done())
 }

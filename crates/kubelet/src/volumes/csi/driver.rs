@@ -2,9 +2,9 @@
 
 use crate::plugins::rpc;
 use parking_lot::Mutex;
+use protos::csi::NodeGetCapabilitiesRequest;
 use protos::csi::node_client::NodeClient;
 use protos::csi::node_service_capability::{Type, rpc::Type as Rpc};
-use protos::csi::NodeGetCapabilitiesRequest;
 use protos::socket::{self, MAX_MESSAGE};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,11 @@ pub struct Driver {
 impl Driver {
     /// Connects when it is first called.
     pub fn new(endpoint: &Path) -> Self {
-        Self { endpoint: endpoint.to_owned(), channel: socket::connect_lazily(endpoint), capabilities: Default::default() }
+        Self {
+            endpoint: endpoint.to_owned(),
+            channel: socket::connect_lazily(endpoint),
+            capabilities: Default::default(),
+        }
     }
 
     /// The node service.
@@ -51,6 +55,10 @@ pub struct Drivers {
     published: Mutex<BTreeMap<PathBuf, Option<Instant>>>,
     /// Attached volumes (unique names) by target.
     in_use: Mutex<BTreeMap<PathBuf, String>>,
+    /// Pods that wait for an attachment.
+    waiting: Mutex<BTreeSet<String>>,
+    /// What is in use has changed.
+    changed: tokio::sync::Notify,
     /// One call at a time per staging path.
     locks: Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -81,15 +89,38 @@ impl Drivers {
     /// Notes a published target.
     pub fn set_published(&self, target: &Path, again: Option<Instant>, attached: Option<String>) {
         self.published.lock().insert(target.to_owned(), again);
-        if let Some(name) = attached {
-            self.in_use.lock().insert(target.to_owned(), name);
+        self.set_in_use(target, attached.as_deref());
+    }
+
+    /// Notes that an attached volume is about to be used: it must not be detached from now on.
+    pub fn set_in_use(&self, target: &Path, attached: Option<&str>) {
+        let Some(name) = attached else { return };
+        if self.in_use.lock().insert(target.to_owned(), name.to_owned()).is_none() {
+            self.changed.notify_one();
         }
+    }
+
+    /// Waits until what is in use has changed.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Notes a pod that waits for the node's status to name an attached volume.
+    pub fn wait_for_attachment(&self, pod_uid: &str) {
+        self.waiting.lock().insert(pod_uid.to_owned());
+    }
+
+    /// Takes those who wait.
+    pub fn take_waiting(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.waiting.lock())
     }
 
     /// Forgets a target.
     pub fn forget(&self, target: &Path) {
         self.published.lock().remove(target);
-        self.in_use.lock().remove(target);
+        if self.in_use.lock().remove(target).is_some() {
+            self.changed.notify_one();
+        }
     }
 
     /// `status.volumesInUse`: what must not be detached.

@@ -3,8 +3,8 @@
 //! A node may read claims but not watch them, so a pod with a CSI claim looks again at every minute, as upstream's
 //! kubelet does with each sync of a pod.
 
-use super::source::{self, Source, failed};
 use super::mount;
+use super::source::{self, Source, failed};
 use crate::context::api_message;
 use crate::events::EventType;
 use crate::plugins::rpc;
@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 
 const LOOK: Duration = Duration::from_secs(60);
 
-fn storage(map: Option<&std::collections::BTreeMap<String, api::machinery::api::resource::Quantity>>) -> Option<Quantity> {
+fn storage(
+    map: Option<&std::collections::BTreeMap<String, api::machinery::api::resource::Quantity>>,
+) -> Option<Quantity> {
     Quantity::parse(&map?.get("storage")?.0).ok()
 }
 
@@ -33,11 +35,8 @@ pub async fn after_set_up(
     volume: &PersistentVolume,
     path: &Path,
 ) -> Result<MountedVolume, String> {
-    let mounted = MountedVolume {
-        path: path.to_owned(),
-        readonly: source.readonly,
-        renew_at: Some(Instant::now() + LOOK),
-    };
+    let mounted =
+        MountedVolume { path: path.to_owned(), readonly: source.readonly, renew_at: Some(Instant::now() + LOOK) };
     let wanted = storage(volume.spec.as_ref().and_then(|s| s.capacity.as_ref()));
     let has = storage(claim.status.as_ref().and_then(|s| s.capacity.as_ref()));
     let (Some(wanted), Some(has)) = (wanted, has) else { return Ok(mounted) };
@@ -64,7 +63,8 @@ pub async fn after_set_up(
     answer.map_err(|s| fail(rpc::text(&s)))?;
     finish(request, claim, &wanted.to_string()).await.map_err(&fail)?;
     let (pod, node) = (request.pod, &request.ctx.config.node_name);
-    let text = format!("MountVolume.NodeExpandVolume succeeded for volume {} {node}", crate::format::quote(&source.spec_name));
+    let text =
+        format!("MountVolume.NodeExpandVolume succeeded for volume {} {node}", crate::format::quote(&source.spec_name));
     request.ctx.recorder.pod(pod, EventType::Normal, "FileSystemResizeSuccessful", text);
     Ok(mounted)
 }

@@ -55,6 +55,7 @@ pub async fn persistent(
     volume: &PersistentVolume,
 ) -> Result<MountedVolume, String> {
     let source = Source::persistent(request, volume)?;
-    let mounted = if source.block { block::set_up(request, &source).await } else { mount::set_up(request, &source).await };
+    let mounted =
+        if source.block { block::set_up(request, &source).await } else { mount::set_up(request, &source).await };
     expand::after_set_up(request, &source, claim, volume, &mounted?.path).await
 }

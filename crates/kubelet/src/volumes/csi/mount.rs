@@ -83,7 +83,8 @@ pub async fn set_up(request: &Request<'_>, source: &Source) -> Result<MountedVol
     let name = source.spec_name.replace('/', "~");
     let dir = ctx.config.pod_dir(request.pod.uid()).join("volumes/kubernetes.io~csi").join(name);
     let target = dir.join("mount");
-    let done = |again: Option<Instant>| MountedVolume { path: target.clone(), readonly: source.readonly, renew_at: again };
+    let done =
+        |again: Option<Instant>| MountedVolume { path: target.clone(), readonly: source.readonly, renew_at: again };
     if let Some(again) = ctx.plugins.csi.is_published(&target) {
         return Ok(done(again));
     }
@@ -99,7 +100,8 @@ pub async fn set_up(request: &Request<'_>, source: &Source) -> Result<MountedVol
         ctx.plugins.csi.set_published(&target, None, attached);
         return Ok(done(None));
     }
-    let context = publish_context(ctx, source, attached.is_some()).await?;
+    let context = publish_context(request, source, attached.is_some()).await?;
+    ctx.plugins.csi.set_in_use(&target, attached.as_deref());
     let group = request.fs_group();
     let mounts_group = driver.can(Rpc::VolumeMountGroup).await.map_err(&fail)?;
     let given = Given { driver: &driver, context: &context, group: group.filter(|_| mounts_group) };
@@ -127,31 +129,38 @@ pub struct Given<'a> {
 
 fn is_left_published(dir: &Path, target: &Path, source: &Source) -> bool {
     let same = Record::load(dir).ok().flatten().is_some_and(|r| r.handle == source.handle && r.driver == source.driver);
-    same && mounts::is_mount_point(target).unwrap_or(false)
+    same && mounts::is_mounted(target).unwrap_or(false)
 }
 
-/// What the attachment says; an error while it is not attached.
+/// What the attachment says; an error while it is not attached, without words where that is only to be waited for.
 pub async fn publish_context(
-    ctx: &Context,
+    request: &Request<'_>,
     source: &Source,
     attach: bool,
 ) -> Result<HashMap<String, String>, String> {
     if !attach {
         return Ok(HashMap::new());
     }
+    let ctx = request.ctx;
     let name = source.attachment(&ctx.config.node_name);
     let api: kube::Api<VolumeAttachment> = kube::Api::all(ctx.config.client.clone());
     let fail = |why: String| failed("MountVolume.WaitForAttach", &source.spec_name, why);
-    let found = api.get(&name).await.map_err(|e| fail(api_message(&e)))?;
+    // Noted before it is read: the node's status tells of the attachment, and wakes the pod.
+    ctx.plugins.csi.wait_for_attachment(request.pod.uid());
+    let found = match api.get(&name).await {
+        Ok(found) => found,
+        // The controller has not made it yet.
+        Err(error) if is_not_found(&error) => return Err(String::new()),
+        Err(error) => return Err(fail(api_message(&error))),
+    };
     let status = found.status.unwrap_or_default();
     if found.metadata.deletion_timestamp.is_some() {
         return Err(fail(format!("VolumeAttachment {name} is being deleted")));
     }
     if !status.attached {
-        let why = status.attach_error.and_then(|e| e.message).unwrap_or_else(|| {
-            format!("volume {} is not yet attached to node {}", source.handle, ctx.config.node_name)
-        });
-        return Err(fail(why));
+        // The controller says to the pod what is wrong; waiting alone is no event.
+        let error = status.attach_error.and_then(|e| e.message);
+        return Err(error.map(fail).unwrap_or_default());
     }
     Ok(status.attachment_metadata.unwrap_or_default().into_iter().collect())
 }
@@ -194,7 +203,7 @@ async fn stage(request: &Request<'_>, source: &Source, given: &Given<'_>) -> Res
         volume_context: source.attributes.clone(),
     };
     if let Err(status) = given.driver.node().node_stage_volume(rpc::timed(call)).await {
-        if rpc::is_final(&status) && !mounts::is_mount_point(&path).unwrap_or(true) {
+        if rpc::is_final(&status) && !mounts::is_mounted(&path).unwrap_or(true) {
             let _ = std::fs::remove_dir(&path);
             let _ = Record::remove(&dir);
         }
@@ -271,9 +280,8 @@ async fn tokens(request: &Request<'_>, policy: &Policy) -> Result<Option<String>
     let mut out = Map::new();
     for one in wanted {
         let issued = request.ctx.tokens.get(request.pod, &one.audience, one.expiration_seconds).await;
-        let issued = issued.map_err(|why| {
-            log(format!("mounter.SetUpAt failed to get service accoount token attributes: {why}"))
-        })?;
+        let issued = issued
+            .map_err(|why| log(format!("mounter.SetUpAt failed to get service accoount token attributes: {why}")))?;
         let until = jiff::Timestamp::from_second(issued.expires_at).map(|t| t.to_string()).unwrap_or_default();
         out.insert(one.audience, json!({"token": issued.text, "expirationTimestamp": until}));
     }

@@ -41,7 +41,8 @@ fn check_versions(name: &str, versions: &[String]) -> Result<(), String> {
             "validateVersions for CSI driver {name:?} failed. Plugin returned an empty list for supported versions"
         ));
     }
-    let major = |version: &String| version.trim_start_matches('v').split('.').next().and_then(|m| m.parse::<u32>().ok());
+    let major =
+        |version: &String| version.trim_start_matches('v').split('.').next().and_then(|m| m.parse::<u32>().ok());
     if versions.iter().filter_map(major).any(|m| m == 1) {
         return Ok(());
     }

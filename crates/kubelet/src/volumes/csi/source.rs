@@ -4,9 +4,9 @@ use super::super::Request;
 use crate::format::quote;
 use crate::pod::PodExt;
 use api::k8s::core::v1::{PersistentVolume, Secret, SecretReference};
+use protos::csi::VolumeCapability;
 use protos::csi::volume_capability::access_mode::Mode;
 use protos::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
-use protos::csi::VolumeCapability;
 use sha2::Digest;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -79,8 +79,7 @@ impl Source {
     pub fn persistent(request: &Request<'_>, volume: &PersistentVolume) -> Result<Self, String> {
         let spec = volume.spec.as_ref().ok_or("PersistentVolume has no spec")?;
         let source = spec.csi.as_ref().ok_or("volume source not found in volume.Spec")?;
-        let claim_readonly =
-            request.volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
+        let claim_readonly = request.volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
         Ok(Self {
             spec_name: volume.metadata.name.clone().unwrap_or_default(),
             driver: source.driver.clone(),
@@ -153,9 +152,10 @@ pub async fn secret(
     let (name, namespace) =
         (reference.name.clone().unwrap_or_default(), reference.namespace.clone().unwrap_or_default());
     let api: kube::Api<Secret> = kube::Api::namespaced(request.ctx.config.client.clone(), &namespace);
-    let found = api.get(&name).await.map_err(|e| {
-        format!("fetching {field} {namespace}/{name} failed: {}", crate::context::api_message(&e))
-    })?;
+    let found = api
+        .get(&name)
+        .await
+        .map_err(|e| format!("fetching {field} {namespace}/{name} failed: {}", crate::context::api_message(&e)))?;
     let text = |bytes: Vec<u8>| {
         String::from_utf8(bytes).map_err(|_| format!("fetching {field} {namespace}/{name} failed: not UTF-8"))
     };
@@ -193,10 +193,7 @@ mod tests {
 
     #[test]
     fn attachments_are_named_by_a_hash() {
-        assert_eq!(
-            attachment_name("vol", "driver", "node"),
-            format!("csi-{}", sha256("voldrivernode"))
-        );
+        assert_eq!(attachment_name("vol", "driver", "node"), format!("csi-{}", sha256("voldrivernode")));
         assert_eq!(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }

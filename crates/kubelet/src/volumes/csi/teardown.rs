@@ -55,7 +55,9 @@ async fn unpublish(driver: &Driver, record: &Record, target: &Path) -> io::Resul
     let call =
         NodeUnpublishVolumeRequest { volume_id: record.handle.clone(), target_path: target.display().to_string() };
     let answer = driver.node().node_unpublish_volume(rpc::timed(call)).await;
-    answer.map(drop).map_err(|s| io::Error::other(super::source::log(format!("Unmounter.TearDownAt failed: {}", rpc::text(&s)))))
+    answer
+        .map(drop)
+        .map_err(|s| io::Error::other(super::source::log(format!("Unmounter.TearDownAt failed: {}", rpc::text(&s)))))
 }
 
 async fn unstage(ctx: &Context, driver: &Driver, record: &Record, dir: &Path, path: &Path) -> io::Result<()> {
@@ -69,7 +71,9 @@ async fn unstage(ctx: &Context, driver: &Driver, record: &Record, dir: &Path, pa
     let call =
         NodeUnstageVolumeRequest { volume_id: record.handle.clone(), staging_target_path: path.display().to_string() };
     let answer = driver.node().node_unstage_volume(rpc::timed(call)).await;
-    answer.map_err(|s| io::Error::other(super::source::log(format!("attacher.UnmountDevice failed: {}", rpc::text(&s)))))?;
+    answer.map_err(|s| {
+        io::Error::other(super::source::log(format!("attacher.UnmountDevice failed: {}", rpc::text(&s))))
+    })?;
     remove_target(path)?;
     Record::remove(dir)?;
     ctx.plugins.csi.forget(path);
@@ -92,7 +96,7 @@ fn remove_target(target: &Path) -> io::Result<()> {
     if !target.exists() {
         return Ok(());
     }
-    if mounts::is_mount_point(target)? {
+    if mounts::is_mounted(target)? {
         return Err(io::Error::other(format!("{} is still mounted", target.display())));
     }
     std::fs::remove_dir(target)

@@ -11,8 +11,8 @@ use protos::deviceplugin::registration_client::RegistrationClient;
 use protos::deviceplugin::*;
 use protos::dra::dra_plugin_server::{DraPlugin, DraPluginServer};
 use protos::dra::{
-    NodePrepareResourceResponse, NodePrepareResourcesRequest, NodePrepareResourcesResponse, NodeUnprepareResourceResponse,
-    NodeUnprepareResourcesRequest, NodeUnprepareResourcesResponse,
+    NodePrepareResourceResponse, NodePrepareResourcesRequest, NodePrepareResourcesResponse,
+    NodeUnprepareResourceResponse, NodeUnprepareResourcesRequest, NodeUnprepareResourcesResponse,
 };
 use protos::pluginregistration::registration_server::{Registration, RegistrationServer};
 use protos::pluginregistration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
@@ -68,7 +68,10 @@ impl DevicePlugin for Devices {
         Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn get_preferred_allocation(&self, request: Request<PreferredAllocationRequest>) -> Answer<PreferredAllocationResponse> {
+    async fn get_preferred_allocation(
+        &self,
+        request: Request<PreferredAllocationRequest>,
+    ) -> Answer<PreferredAllocationResponse> {
         // The last ones first, so that a test sees that it was asked.
         let choose = |mut r: ContainerPreferredAllocationRequest| {
             r.available_device_i_ds.sort();
@@ -84,10 +87,18 @@ impl DevicePlugin for Devices {
     async fn allocate(&self, request: Request<AllocateRequest>) -> Answer<AllocateResponse> {
         let one = |r: ContainerAllocateRequest| {
             log(&self.state, format!("Allocate {}", r.devices_ids.join(",")));
-            let node = DeviceSpec { container_path: "/dev/dongle".into(), host_path: "/dev/null".into(), permissions: "rw".into() };
+            let node = DeviceSpec {
+                container_path: "/dev/dongle".into(),
+                host_path: "/dev/null".into(),
+                permissions: "rw".into(),
+            };
             ContainerAllocateResponse {
                 envs: [("DONGLES".to_owned(), r.devices_ids.join(","))].into(),
-                mounts: vec![Mount { container_path: "/dongle".into(), host_path: self.state.display().to_string(), read_only: true }],
+                mounts: vec![Mount {
+                    container_path: "/dongle".into(),
+                    host_path: self.state.display().to_string(),
+                    read_only: true,
+                }],
                 devices: vec![node],
                 annotations: [("example.com/dongle".to_owned(), "yes".to_owned())].into(),
                 cdi_devices: Vec::new(),
@@ -97,7 +108,10 @@ impl DevicePlugin for Devices {
         Ok(Response::new(AllocateResponse { container_responses }))
     }
 
-    async fn pre_start_container(&self, request: Request<PreStartContainerRequest>) -> Answer<PreStartContainerResponse> {
+    async fn pre_start_container(
+        &self,
+        request: Request<PreStartContainerRequest>,
+    ) -> Answer<PreStartContainerResponse> {
         log(&self.state, format!("PreStart {}", request.into_inner().devices_ids.join(",")));
         Ok(Response::new(PreStartContainerResponse {}))
     }
@@ -164,7 +178,10 @@ struct Dra {
 
 #[async_trait]
 impl DraPlugin for Dra {
-    async fn node_prepare_resources(&self, request: Request<NodePrepareResourcesRequest>) -> Answer<NodePrepareResourcesResponse> {
+    async fn node_prepare_resources(
+        &self,
+        request: Request<NodePrepareResourcesRequest>,
+    ) -> Answer<NodePrepareResourcesResponse> {
         let one = |claim: protos::dra::Claim| {
             log(&self.state, format!("Prepare {}/{}", claim.namespace, claim.name));
             let device = protos::dra::Device {
@@ -203,7 +220,10 @@ impl Registration for Dra {
         }))
     }
 
-    async fn notify_registration_status(&self, request: Request<RegistrationStatus>) -> Answer<RegistrationStatusResponse> {
+    async fn notify_registration_status(
+        &self,
+        request: Request<RegistrationStatus>,
+    ) -> Answer<RegistrationStatusResponse> {
         let status = request.into_inner();
         log(&self.state, format!("registered {} {}", status.plugin_registered, status.error));
         Ok(Response::new(RegistrationStatusResponse {}))
@@ -229,6 +249,8 @@ async fn main() -> Result<()> {
             tokio::join!(socket::serve(served, services), socket::serve(registered, registration));
             Ok(())
         }
-        _ => anyhow::bail!("usage: device-plugin device RESOURCE COUNT DIR STATE | dra NAME ENDPOINT REGISTRATION STATE"),
+        _ => {
+            anyhow::bail!("usage: device-plugin device RESOURCE COUNT DIR STATE | dra NAME ENDPOINT REGISTRATION STATE")
+        }
     }
 }

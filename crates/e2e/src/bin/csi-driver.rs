@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 use protos::csi::identity_server::{Identity, IdentityServer};
 use protos::csi::node_server::{Node, NodeServer};
-use protos::csi::node_service_capability::{RPC, Type, rpc};
+use protos::csi::node_service_capability::{Rpc, Type, rpc};
 use protos::csi::volume_capability::AccessType;
 use protos::csi::*;
 use protos::pluginregistration::registration_server::{Registration, RegistrationServer};
@@ -34,7 +34,8 @@ fn failed(error: impl std::fmt::Display) -> Status {
 
 impl Driver {
     fn log(&self, call: &str, what: Value) -> Result<(), Status> {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("calls.log")).map_err(failed)?;
+        let mut file =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("calls.log")).map_err(failed)?;
         writeln!(file, "{}", json!({"call": call, "request": what})).map_err(failed)
     }
 
@@ -87,7 +88,9 @@ fn is_block(capability: Option<&VolumeCapability>) -> bool {
 
 fn capability(capability: Option<&VolumeCapability>) -> Value {
     let mount = match capability.and_then(|c| c.access_type.clone()) {
-        Some(AccessType::Mount(m)) => json!({"fsType": m.fs_type, "flags": m.mount_flags, "group": m.volume_mount_group}),
+        Some(AccessType::Mount(m)) => {
+            json!({"fsType": m.fs_type, "flags": m.mount_flags, "group": m.volume_mount_group})
+        }
         _ => Value::Null,
     };
     json!({"block": is_block(capability), "mount": mount, "mode": capability.and_then(|c| c.access_mode.as_ref()).map(|m| m.mode)})
@@ -96,7 +99,11 @@ fn capability(capability: Option<&VolumeCapability>) -> Value {
 #[async_trait]
 impl Identity for Driver {
     async fn get_plugin_info(&self, _: Request<GetPluginInfoRequest>) -> Answer<GetPluginInfoResponse> {
-        Ok(Response::new(GetPluginInfoResponse { name: self.name.clone(), vendor_version: "1".into(), ..Default::default() }))
+        Ok(Response::new(GetPluginInfoResponse {
+            name: self.name.clone(),
+            vendor_version: "1".into(),
+            ..Default::default()
+        }))
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Answer<ProbeResponse> {
@@ -115,9 +122,12 @@ impl Node for Driver {
         }))
     }
 
-    async fn node_get_capabilities(&self, _: Request<NodeGetCapabilitiesRequest>) -> Answer<NodeGetCapabilitiesResponse> {
+    async fn node_get_capabilities(
+        &self,
+        _: Request<NodeGetCapabilitiesRequest>,
+    ) -> Answer<NodeGetCapabilitiesResponse> {
         let all = [rpc::Type::StageUnstageVolume, rpc::Type::GetVolumeStats, rpc::Type::ExpandVolume];
-        let one = |kind: rpc::Type| NodeServiceCapability { r#type: Some(Type::Rpc(RPC { r#type: kind.into() })) };
+        let one = |kind: rpc::Type| NodeServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: kind.into() })) };
         Ok(Response::new(NodeGetCapabilitiesResponse { capabilities: all.map(one).to_vec() }))
     }
 
@@ -132,14 +142,20 @@ impl Node for Driver {
         Ok(Response::new(NodeStageVolumeResponse {}))
     }
 
-    async fn node_unstage_volume(&self, request: Request<NodeUnstageVolumeRequest>) -> Answer<NodeUnstageVolumeResponse> {
+    async fn node_unstage_volume(
+        &self,
+        request: Request<NodeUnstageVolumeRequest>,
+    ) -> Answer<NodeUnstageVolumeResponse> {
         let r = request.into_inner();
         self.log("NodeUnstageVolume", json!({"volume": r.volume_id, "staging": r.staging_target_path}))?;
         unbind(Path::new(&r.staging_target_path))?;
         Ok(Response::new(NodeUnstageVolumeResponse {}))
     }
 
-    async fn node_publish_volume(&self, request: Request<NodePublishVolumeRequest>) -> Answer<NodePublishVolumeResponse> {
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Answer<NodePublishVolumeResponse> {
         let r = request.into_inner();
         let what = json!({"volume": r.volume_id, "staging": r.staging_target_path, "target": r.target_path, "readonly": r.readonly,
             "publishContext": r.publish_context, "secrets": r.secrets, "context": r.volume_context,
@@ -157,14 +173,20 @@ impl Node for Driver {
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
 
-    async fn node_unpublish_volume(&self, request: Request<NodeUnpublishVolumeRequest>) -> Answer<NodeUnpublishVolumeResponse> {
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Answer<NodeUnpublishVolumeResponse> {
         let r = request.into_inner();
         self.log("NodeUnpublishVolume", json!({"volume": r.volume_id, "target": r.target_path}))?;
         unbind(Path::new(&r.target_path))?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
 
-    async fn node_get_volume_stats(&self, request: Request<NodeGetVolumeStatsRequest>) -> Answer<NodeGetVolumeStatsResponse> {
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Answer<NodeGetVolumeStatsResponse> {
         let stat = rustix::fs::statvfs(&request.into_inner().volume_path).map_err(failed)?;
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let bytes = VolumeUsage {
@@ -195,7 +217,10 @@ impl Registration for Driver {
         }))
     }
 
-    async fn notify_registration_status(&self, request: Request<RegistrationStatus>) -> Answer<RegistrationStatusResponse> {
+    async fn notify_registration_status(
+        &self,
+        request: Request<RegistrationStatus>,
+    ) -> Answer<RegistrationStatusResponse> {
         let status = request.into_inner();
         self.log("registered", json!({"ok": status.plugin_registered, "error": status.error}))?;
         Ok(Response::new(RegistrationStatusResponse {}))
@@ -214,7 +239,8 @@ async fn main() -> Result<()> {
     let served = socket::bind(Path::new(endpoint), 0o600).context("bind the endpoint")?;
     let registered = socket::bind(Path::new(registration), 0o600).context("bind the registration socket")?;
     let registration_service = Services::default().with(RegistrationServer::new(driver));
-    let serving = async { tokio::join!(socket::serve(served, services), socket::serve(registered, registration_service)) };
+    let serving =
+        async { tokio::join!(socket::serve(served, services), socket::serve(registered, registration_service)) };
     tokio::select! {
         _ = serving => {}
         _ = tokio::signal::ctrl_c() => {}
