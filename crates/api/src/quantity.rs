@@ -190,7 +190,7 @@ fn fixed(whole: &str, fraction: &str, multiplier: i128, exponent: i32) -> i128 {
         exponent += 1;
     }
     if dropped {
-        value += 1;
+        value = value.saturating_add(1);
     }
     value.min(CAP)
 }
@@ -229,5 +229,7 @@ mod tests {
         assert_eq!(q("1Gi").plus(&q("512Mi")).to_string(), "1536Mi");
         assert_eq!(q("1").minus(&q("250m")).to_string(), "750m");
         assert!(q("1Ki") > q("1k"));
+        let huge = format!("{}1Ti", "2".repeat(39));
+        assert_eq!(q(&huge).value(), i64::MAX, "capped, not wrapped");
     }
 }
