@@ -239,7 +239,13 @@ async fn a_resize_reaches_what_runs() {
     let pod = cluster.wait("p", "its new size", |p| granted(p, "400m")).await;
     assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "300m");
     assert!(cluster.runtime.calls().contains(&"update_container_resources 40000".to_owned()));
-    resize("1k", "1k").await;
+    // Another pod takes all but half a CPU: what the node has does not suffice, though it could.
+    let mut other = container("c", &["run"]);
+    let free = format!("{}m", cluster.allocatable_cpu().await - 500);
+    other["resources"] = json!({"requests": {"cpu": free}});
+    cluster.create("q", json!({"containers": [other]})).await;
+    cluster.phase("q", "Running").await;
+    resize("900m", "900m").await;
     let pod = cluster.wait("p", "a deferral", |p| condition(p, "PodResizePending")["reason"] == "Deferred").await;
     assert!(granted(&pod, "400m"), "what it has does not change");
     resize("100m", "200m").await;

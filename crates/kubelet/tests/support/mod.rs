@@ -5,7 +5,7 @@
 
 pub mod runtime;
 
-use api::k8s::core::v1::{ConfigMap, Event, Pod, ServiceAccount};
+use api::k8s::core::v1::{ConfigMap, Event, Node, Pod, ServiceAccount};
 use apiserver::{ApiServer, UserInfo};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kubelet::{Config, Kubelet};
@@ -73,6 +73,14 @@ impl Cluster {
         spec["nodeName"] = "n1".into();
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("pod");
         self.pods().create(&PostParams::default(), &pod).await.expect("create")
+    }
+
+    /// What the node has for pods, in thousandths of a CPU.
+    pub async fn allocatable_cpu(&self) -> i64 {
+        let nodes: kube::Api<Node> = kube::Api::all(self.admin.clone());
+        let node = nodes.get("n1").await.expect("node");
+        let cpu = node.status.and_then(|s| s.allocatable).and_then(|a| a.get("cpu").cloned()).expect("allocatable CPU");
+        api::quantity::Quantity::parse(&cpu.0).expect("a quantity").milli_value()
     }
 
     pub async fn delete(&self, name: &str) {
