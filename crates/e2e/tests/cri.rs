@@ -1,4 +1,4 @@
-//! CRI both ways: our kubelet on our runtime's socket, and on containerd's where that is installed.
+//! CRI both ways: our kubelet on our runtime's socket, and on containerd's.
 //!
 //! Runtime and server run in network and mount namespaces of their own, as processes of one host would.
 
@@ -195,12 +195,7 @@ fn our_kubelet_on_our_socket() -> Result<()> {
 #[test]
 fn our_kubelet_on_containerd() -> Result<()> {
     let installed = Command::new("containerd").arg("--version").output().is_ok();
-    if !installed {
-        eprintln!(
-            "containerd is not installed (Debian's packages containerd and containernetworking-plugins): NOT TESTED"
-        );
-        return Ok(());
-    }
+    ensure!(installed, "install Debian's packages containerd and containernetworking-plugins");
     let mut host = Host::new()?;
     let (socket, config) = (host.path("containerd.sock"), host.path("containerd.toml"));
     let text = |name: &str| host.path(name).display().to_string();

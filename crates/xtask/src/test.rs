@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs the tests use, with the Debian package that has each.
-const PACKAGES: [(&str, &str); 6] = [("busybox", "busybox-static"), ("nginx", "nginx-light"), ("curl", "curl"), ("script", "bsdutils"), ("nft", "nftables"), ("kubectl", "kubernetes-client")];
+const PACKAGES: [(&str, &str); 8] = [("containerd", "containerd"), ("host-local", "containernetworking-plugins"), ("busybox", "busybox-static"), ("nginx", "nginx-light"), ("curl", "curl"), ("script", "bsdutils"), ("nft", "nftables"), ("kubectl", "kubernetes-client")];
 
 /// Installs what the tests need and runs all of them.
 #[derive(clap::Args)]
@@ -43,7 +43,7 @@ pub fn install_packages() -> Result<()> {
 
 fn found(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').chain(["/usr/sbin", "/sbin"]).any(|dir| Path::new(dir).join(program).exists())
+    path.split(':').chain(["/usr/sbin", "/sbin", "/usr/lib/cni"]).any(|dir| Path::new(dir).join(program).exists())
 }
 
 fn cargo(args: &[&str]) -> Result<()> {
