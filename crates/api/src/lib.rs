@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: IO, clocks, randomness, defaulting, validation.
 
+pub mod duration;
 pub mod gvk;
 pub mod meta;
 pub mod quantity;

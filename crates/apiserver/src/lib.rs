@@ -33,6 +33,7 @@ mod handlers;
 mod health;
 mod live;
 mod media;
+mod onward;
 mod metrics;
 mod query;
 pub mod registry;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 21] = [
     "true",
     "false",
     "null",
@@ -23,13 +23,13 @@ const RESERVED: [&str; 20] = [
     "return",
     "var",
     "void",
+    "while",
 ];
-const RESERVED_MORE: [&str; 1] = ["while"];
 const SYMBOLS: [(&str, &str); 4] = [("__underscores__", "__"), ("__dot__", "."), ("__dash__", "-"), ("__slash__", "/")];
 
 /// Whether CEL keeps the word for itself, so that it cannot be an identifier.
-pub(crate) fn is_reserved(word: &str) -> bool {
-    RESERVED.contains(&word) || RESERVED_MORE.contains(&word)
+pub fn is_reserved(word: &str) -> bool {
+    RESERVED.contains(&word)
 }
 
 /// The identifier by which a property is reached; `None` when there is no way to write it.

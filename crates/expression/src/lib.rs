@@ -49,7 +49,7 @@ pub use collection::{Key, List, Map, Struct};
 pub use decl::{DeclType, Kind, ListType, Object, UNBOUNDED};
 pub use env::Env;
 pub use error::{CompileError, EvalError, Issue};
-pub use escape::escape;
+pub use escape::{escape, is_reserved};
 pub use program::{Evaluation, Program, compile};
 pub use size::CostRange;
 pub use time::Moment;

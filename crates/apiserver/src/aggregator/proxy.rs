@@ -4,18 +4,13 @@ use super::remote::Remote;
 use crate::authn::{UserInfo, front_proxy};
 use crate::body::{Body, empty};
 use crate::handlers::{Request, answer};
+use crate::onward;
 use crate::server::ApiServer;
 use api::Status;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, UPGRADE};
-use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http::header::{HOST, UPGRADE};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
-/// Headers that belong to one connection and are not sent on.
-const HOP_BY_HOP: [&str; 6] =
-    ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "trailer", "transfer-encoding"];
 const UNAVAILABLE: &str = "service unavailable\n";
 const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted\n";
 
@@ -52,7 +47,7 @@ pub async fn forward(remote: &Remote, request: &Request, user: &UserInfo) -> Res
         Err(why) => return Ok(answer::text(503, format!("error trying to reach service: {why}\n"))),
     };
     match (response.status(), client) {
-        (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => Ok(tunnel(client, response)),
+        (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => Ok(onward::tunnel(client, response)),
         (StatusCode::SWITCHING_PROTOCOLS, None) => Ok(answer::text(503, "the backend switched protocols unasked\n")),
         (status, _) if status.is_redirection() && status != StatusCode::NOT_MODIFIED => {
             Ok(answer::text(502, REDIRECTED))
@@ -60,7 +55,7 @@ pub async fn forward(remote: &Remote, request: &Request, user: &UserInfo) -> Res
         _ => {
             let (mut parts, body) = response.into_parts();
             parts.version = http::Version::default();
-            strip(&mut parts.headers, false);
+            onward::strip(&mut parts.headers, false);
             Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync()))
         }
     }
@@ -76,49 +71,18 @@ fn path_and_query(request: &Request) -> String {
     format!("{}?{}", request.info.path, query.finish())
 }
 
-/// Connects both ends byte for byte, and answers that the protocol was switched.
-fn tunnel(client: OnUpgrade, mut response: Response<Incoming>) -> Response<Body> {
-    let backend = hyper::upgrade::on(&mut response);
-    let (mut parts, _) = response.into_parts();
-    strip(&mut parts.headers, true);
-    tokio::spawn(async move {
-        let (client, backend) = match tokio::try_join!(client, backend) {
-            Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "an upgrade failed"),
-        };
-        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
-            tracing::debug!(%error, "a tunnel ended");
-        }
-    });
-    Response::from_parts(parts, empty())
-}
-
 /// What is sent on: who asks is said in the headers of a front proxy, and in no other.
 fn headers(from: &HeaderMap, user: &UserInfo, upgrades: bool) -> HeaderMap {
-    let mut headers = from.clone();
-    strip(&mut headers, upgrades);
-    for name in [AUTHORIZATION, HOST, TE] {
-        headers.remove(name);
-    }
-    let impersonates = |name: &&HeaderName| name.as_str().starts_with("impersonate-");
-    let impersonation: Vec<_> = headers.keys().filter(impersonates).cloned().collect();
-    impersonation.into_iter().for_each(|name| drop(headers.remove(name)));
+    let mut headers = onward::headers(from, upgrades);
+    headers.remove(HOST);
     front_proxy::assert(user, &mut headers);
     headers
-}
-
-fn strip(headers: &mut HeaderMap, upgrades: bool) {
-    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
-    if !upgrades {
-        headers.remove(CONNECTION);
-        headers.remove(UPGRADE);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
 
     #[test]
     fn credentials_stay_here() {

@@ -263,7 +263,7 @@ fn duration(of: &Value, field: &str, path: &str, default: Option<Duration>, caus
             causes.push(Cause::required(at, ""));
             Duration::ZERO
         }
-        (value, _) => match go_duration(value).filter(|d| !d.is_zero()) {
+        (value, _) => match api::duration::parse(value).filter(|d| !d.is_zero()) {
             Some(duration) => duration,
             None => {
                 causes.push(Cause::invalid(at, &json!(value), "must be > 0s"));
@@ -271,32 +271,6 @@ fn duration(of: &Value, field: &str, path: &str, default: Option<Duration>, caus
             }
         },
     }
-}
-
-/// A duration as Go writes it, `1m30s`.
-pub fn go_duration(text: &str) -> Option<Duration> {
-    let (mut rest, mut total) = (text, 0f64);
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|at| *at > 0)?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        total += number
-            * match &rest[..unit] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-        rest = &rest[unit..];
-    }
-    Duration::try_from_secs_f64(total).ok()
 }
 
 #[cfg(test)]
@@ -328,7 +302,7 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        let check = |text: &str, want: Option<u64>| assert_eq!(go_duration(text).map(|d| d.as_secs()), want, "{text}");
+        let check = |text: &str, want: Option<u64>| assert_eq!(api::duration::parse(text).map(|d| d.as_secs()), want, "{text}");
         check("1m30s", Some(90));
         check("2h0m0s", Some(7200));
         check("1500ms", Some(1));

@@ -2,9 +2,10 @@
 
 use crate::body::{Body, empty};
 use crate::handlers::Request;
+use crate::onward;
 use crate::server::ApiServer;
 use api::Status;
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
@@ -17,9 +18,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 const DIAL: Duration = Duration::from_secs(10);
-/// Headers that belong to one connection and are not sent on.
-const HOP_BY_HOP: [&str; 6] = ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
-
 /// Where a request is sent.
 pub struct Target {
     /// Host name or address.
@@ -102,49 +100,24 @@ where
         .body(if upgrades { empty() } else { request.take_body() })
         .map_err(|e| Status::bad_request(e.to_string()))?;
     *outgoing.headers_mut() = headers(&request.headers, target, upgrades);
-    let mut response = sender.send_request(outgoing).await.map_err(failed)?;
+    let response = sender.send_request(outgoing).await.map_err(failed)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut parts, body) = response.into_parts();
-        strip(&mut parts.headers, false);
+        onward::strip(&mut parts.headers, false);
         return Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync()));
     }
     let Some(client) = client else { return Err(Status::bad_request("Upgrade request required")) };
-    let backend = hyper::upgrade::on(&mut response);
-    let (mut parts, _) = response.into_parts();
-    strip(&mut parts.headers, true);
-    tokio::spawn(async move {
-        let (client, backend) = match tokio::try_join!(client, backend) {
-            Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "an upgrade failed"),
-        };
-        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
-            tracing::debug!(%error, "a tunnel ended");
-        }
-    });
-    Ok(Response::from_parts(parts, empty()))
+    Ok(onward::tunnel(client, response))
 }
 
 fn headers(from: &HeaderMap, target: &Target, upgrades: bool) -> HeaderMap {
-    let mut headers = from.clone();
-    strip(&mut headers, upgrades);
-    // Who asks has been decided here: the other side is to see this server.
-    headers.remove(http::header::AUTHORIZATION);
-    let impersonation: Vec<_> = headers.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();
-    impersonation.into_iter().for_each(|key| drop(headers.remove(key)));
+    // The other side is to see this server.
+    let mut headers = onward::headers(from, upgrades);
     let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
     if let Ok(host) = HeaderValue::from_str(&format!("{host}:{}", target.port)) {
         headers.insert(HOST, host);
     }
     headers
-}
-
-fn strip(headers: &mut HeaderMap, upgrades: bool) {
-    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
-    if !upgrades {
-        headers.remove(CONNECTION);
-        headers.remove(UPGRADE);
-    }
 }
 
 /// Encodes query parameters.

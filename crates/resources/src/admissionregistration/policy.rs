@@ -199,30 +199,7 @@ fn variables(errors: &mut Errors, spec: &Value, compiler: &mut Compiler) {
 
 /// Whether CEL takes a name for an identifier.
 fn is_identifier(name: &str) -> bool {
-    const RESERVED: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    names::c_identifier(name).is_empty() && !RESERVED.contains(&name)
+    names::c_identifier(name).is_empty() && !expression::is_reserved(name)
 }
 
 fn param_kind(errors: &mut Errors, of: &Value, path: &Path<'_>) {

@@ -5,13 +5,12 @@ use apiserver::authn::config::OidcFlags;
 use apiserver::authn::front_proxy::FrontProxy;
 use apiserver::authn::{self, WebhookSettings};
 use apiserver::authz;
-use apiserver::authz::config::go_duration;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 fn duration(text: &str) -> Result<Duration, String> {
-    go_duration(text).ok_or_else(|| format!("{text:?} is no duration: write it as 30s or 5m"))
+    api::duration::parse(text).ok_or_else(|| format!("{text:?} is no duration: write it as 30s or 5m"))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

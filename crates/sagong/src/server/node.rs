@@ -90,7 +90,7 @@ impl Node {
         if let Some(socket) = &options.cri_socket {
             let server = runtime.server(options, socket.clone()).await?;
             let stop = stop.clone();
-            components.spawn(async move { drop(stop.run_until_cancelled(server.run()).await) });
+            components.spawn(async move { stop.run_until_cancelled(server.run()).await; });
         }
         let (name, factory) = (options.name.clone(), given.factory.clone());
         let kubelet = Kubelet::new(kubelet_config(options, given, runtime)?);

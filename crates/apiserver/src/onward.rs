@@ -1,0 +1,59 @@
+//! What every request that is sent on has in common, to a kubelet, a pod, a service or another API server: the headers
+//! it must lose, and the tunnel that an upgraded connection becomes.
+
+use crate::body::{Body, empty};
+use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, UPGRADE};
+use http::{HeaderName, Response};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+/// Headers that belong to one connection and are not sent on.
+const HOP_BY_HOP: [&str; 7] = [
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+];
+
+/// Removes what belongs to one connection; the wish to upgrade stays where it is carried on.
+pub fn strip(headers: &mut HeaderMap, upgrades: bool) {
+    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
+    if !upgrades {
+        headers.remove(CONNECTION);
+        headers.remove(UPGRADE);
+    }
+}
+
+/// A request's headers without what only its first receiver is to see: the connection's, and who asks, which has been
+/// decided here.
+pub fn headers(from: &HeaderMap, upgrades: bool) -> HeaderMap {
+    let mut headers = from.clone();
+    strip(&mut headers, upgrades);
+    headers.remove(AUTHORIZATION);
+    let impersonates = |name: &&HeaderName| name.as_str().starts_with("impersonate-");
+    let impersonation: Vec<_> = headers.keys().filter(impersonates).cloned().collect();
+    impersonation.into_iter().for_each(|name| drop(headers.remove(name)));
+    headers
+}
+
+/// Connects both ends byte for byte, and answers that the protocol was switched.
+pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>) -> Response<Body> {
+    let backend = hyper::upgrade::on(&mut response);
+    let (mut parts, _) = response.into_parts();
+    strip(&mut parts.headers, true);
+    tokio::spawn(async move {
+        let (client, backend) = match tokio::try_join!(client, backend) {
+            Ok(both) => both,
+            Err(error) => return tracing::debug!(%error, "an upgrade failed"),
+        };
+        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+            tracing::debug!(%error, "a tunnel ended");
+        }
+    });
+    Response::from_parts(parts, empty())
+}
