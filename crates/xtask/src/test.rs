@@ -46,8 +46,15 @@ fn found(program: &str) -> bool {
     path.split(':').chain(["/usr/sbin", "/sbin", "/usr/lib/cni"]).any(|dir| Path::new(dir).join(program).exists())
 }
 
+/// Runs cargo without what `cargo run` told this program: build scripts that watch these variables, as ring's
+/// does, would otherwise rebuild all that depends on them.
 fn cargo(args: &[&str]) -> Result<()> {
-    run(Command::new(env!("CARGO")).args(args).current_dir(super::root()))
+    let mut command = Command::new(env!("CARGO"));
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars().filter(|(name, _)| told(name)) {
+        command.env_remove(name);
+    }
+    run(command.args(args).current_dir(super::root()))
 }
 
 fn run(command: &mut Command) -> Result<()> {
