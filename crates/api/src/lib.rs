@@ -11,6 +11,7 @@
 pub mod duration;
 pub mod gvk;
 pub mod meta;
+pub mod node_selector;
 pub mod quantity;
 pub mod selector;
 pub mod status;

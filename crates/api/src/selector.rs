@@ -63,8 +63,7 @@ impl LabelSelector {
         self.matches(|key| labels.and_then(|l| l.get(key)).map(String::as_str))
     }
 
-    /// Parses the text of a `labelSelector` parameter. The error's text is what Kubernetes says
-    /// after `unable to parse requirement:`.
+    /// Parses the text of a `labelSelector` parameter; errors are worded as Kubernetes words them.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parser = Parser { text, at: 0 };
         let mut out = Vec::new();
@@ -72,15 +71,21 @@ impl LabelSelector {
         if parser.at == text.len() {
             return Ok(Self(out));
         }
+        if let Token::Symbol(found) = parser.peek()
+            && found != "!"
+        {
+            return Err(format!("found '{found}', expected: !, identifier, or 'end of string'"));
+        }
         loop {
-            out.push(parser.requirement()?);
+            out.push(parser.requirement().map_err(|why| format!("unable to parse requirement: {why}"))?);
             match parser.token() {
                 Token::End => return Ok(Self(out)),
                 Token::Symbol(",") => {}
                 other => return Err(format!("found '{other}', expected: ',' or 'end of string'")),
             }
-            if matches!(parser.peek(), Token::End) {
-                return Err("found '', expected: identifier after ','".into());
+            match parser.peek() {
+                Token::Word(_) | Token::Symbol("!") => {}
+                other => return Err(format!("found '{other}', expected: identifier after ','")),
             }
         }
     }
@@ -252,7 +257,8 @@ impl FieldSelector {
                 .min_by_key(|(at, op)| (*at, usize::MAX - op.len()))
                 .map(|(at, op)| (&term[..at], op, &term[at + op.len()..]))
                 .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{term}'"))?;
-            out.push(FieldRequirement { field: field.into(), value: unescape(value), equal: operator != "!=" });
+            let value = unescape(value).map_err(|why| format!("invalid field selector: {why}"))?;
+            out.push(FieldRequirement { field: field.into(), value, equal: operator != "!=" });
         }
         Ok(Self(out))
     }
@@ -289,17 +295,22 @@ fn find_operator(term: &str, operator: &str) -> Option<usize> {
     term.match_indices(operator).map(|(at, _)| at).find(|at| !term[..*at].ends_with('\\'))
 }
 
-fn unescape(value: &str) -> String {
-    let (mut out, mut escaped) = (String::with_capacity(value.len()), false);
-    for c in value.chars() {
-        if c == '\\' && !escaped {
-            escaped = true;
-        } else {
-            escaped = false;
-            out.push(c);
+/// A value without its escapes; what separates requirements may only stand there escaped.
+fn unescape(value: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(value.len());
+    let mut rest = value.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => match rest.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                other => return Err(format!("invalid escape sequence: \\{}", other.map(String::from).unwrap_or_default())),
+            },
+            // Told as a number, as Go prints a rune.
+            ',' | '=' => return Err(format!("unescaped character in value: {}", u32::from(c))),
+            c => out.push(c),
         }
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::fmt;
 
 /// The kind of a field error (`apimachinery/pkg/util/validation/field`), as its reason on the wire.
@@ -72,7 +73,7 @@ impl Cause {
 
     /// `Too many: N: must have at most M items`.
     pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Self {
-        let detail = format!("must have at most {max} items");
+        let detail = format!("must have at most {max} item{}", if max == 1 { "" } else { "s" });
         Self::of(CauseType::FieldValueTooMany, field, "Too many", Some(&json!(actual)), &detail)
     }
 
@@ -176,11 +177,11 @@ impl Status {
     /// 422 with every field error: `Pod "x" is invalid: [a, b]`.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
         let text: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
-        let mut unique: Vec<&String> = Vec::new();
-        text.iter().for_each(|t| if !unique.contains(&t) { unique.push(t) });
+        let mut seen = HashSet::new();
+        let unique: Vec<&str> = text.iter().map(String::as_str).filter(|t| seen.insert(*t)).collect();
         let body = match unique.as_slice() {
-            [one] => (*one).clone(),
-            many => format!("[{}]", many.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ")),
+            [one] => (*one).to_owned(),
+            many => format!("[{}]", many.join(", ")),
         };
         let mut details = details(name, group, kind);
         if let Value::Object(map) = &mut details {

@@ -1,6 +1,6 @@
-//! The chain: what every request goes through, in one function ([`admitted`]).
+//! The chain: what every request goes through before its handler, in one function ([`admitted`]).
 
-use crate::audit::policy::Stage;
+use crate::audit::policy::{Stage, Verdict};
 use crate::audit::{Completion, Record};
 use crate::authn::{self, Connection, UserInfo, impersonation};
 use crate::authz::{self, Attributes};
@@ -32,13 +32,23 @@ const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowsch
 const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// Answers a request that comes over a connection.
+///
+/// A read ends when nobody waits for its answer any more. A write goes on in a task of its own: given up half way, it
+/// would free addresses that a stored service has, keep quota that nothing uses, and be missing from the audit log.
 pub fn handle(
     server: Arc<ApiServer>,
     request: http::Request<Body>,
     connection: Connection,
 ) -> BoxFuture<'static, Response<Body>> {
-    // Boxed once here: the callers' futures stay small.
-    Box::pin(answer(server, request, connection))
+    let reads = request.method().is_safe();
+    let answered = answer(server, request, connection);
+    if reads {
+        // Boxed once here: the callers' futures stay small.
+        return Box::pin(answered);
+    }
+    let task = tokio::spawn(answered);
+    // The task itself does not panic: the runtime has ended.
+    Box::pin(async move { task.await.unwrap_or_else(|_| answer::text(503, "the server is stopping\n")) })
 }
 
 /// What a request has on its way besides its answer.
@@ -57,8 +67,14 @@ async fn answer(server: Arc<ApiServer>, request: http::Request<Body>, connection
     let mut request = read(request);
     let long = deadline::is_long_running(&request.info);
     let mut way = Way::default();
-    let guarded = within_time(&server, &mut request, &connection, &mut way, long);
-    let guarded = AssertUnwindSafe(guarded).catch_unwind().await;
+    let admitted = admitted_in_time(&server, &mut request, &connection, &mut way, long);
+    let admitted = AssertUnwindSafe(admitted).catch_unwind().await;
+    let request = Arc::new(request);
+    let guarded = match admitted {
+        Ok(Ok((seat, end))) => AssertUnwindSafe(handled_in_time(&server, &request, seat, end)).catch_unwind().await,
+        Ok(Err(refused)) => Ok(refused),
+        Err(panic) => Err(panic),
+    };
     let result = guarded.unwrap_or_else(|_| {
         tracing::error!(path = request.info.path, verb = request.info.verb, "a handler panicked");
         let why = "This request caused apiserver to panic. Look in the logs for details.";
@@ -109,7 +125,7 @@ fn add_headers(response: &mut Response<Body>, request: &Request, class: Option<&
 /// Writes the last audit events; what an answer that goes on keeps stays with its body.
 async fn finish(
     server: &Arc<ApiServer>,
-    request: Request,
+    request: Arc<Request>,
     response: Response<Body>,
     mut way: Way,
     (long, labels): (bool, Labels),
@@ -122,7 +138,7 @@ async fn finish(
         way.guards.push(Box::new(Running::long(labels)));
         if request.audit.is_audited() {
             server.auditor().process(&request, Stage::ResponseStarted);
-            way.guards.push(Box::new(Completion::new(server.auditor().clone(), Arc::new(request))));
+            way.guards.push(Box::new(Completion::new(server.auditor().clone(), request)));
         }
         let guards = way.guards;
         return response.map(|body| {
@@ -139,7 +155,9 @@ async fn finish(
     if !request.audit.is_audited() {
         return response;
     }
-    let response = if request.audit.wants_answer() { kept_answer(&request, response).await } else { response };
+    // What another server sends without saying how much it will be may never end.
+    let kept = request.audit.wants_answer() && response.body().size_hint().exact().is_some();
+    let response = if kept { kept_answer(&request, response).await } else { response };
     server.auditor().process(&request, Stage::ResponseComplete);
     response
 }
@@ -147,58 +165,93 @@ async fn finish(
 /// Keeps the body of an answer for the audit log.
 async fn kept_answer(request: &Request, response: Response<Body>) -> Response<Body> {
     let (parts, body) = response.into_parts();
-    // The server's own bodies cannot fail to be read.
-    let bytes = body.collect().await.map(|collected| collected.to_bytes()).unwrap_or_default();
+    // The server's own bodies cannot fail to be read, those of others can.
+    let Ok(collected) = body.collect().await else { return answer::text(502, "the answer of the backend broke off\n") };
+    let bytes = collected.to_bytes();
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     request.audit.note(|state| state.answer = Some((bytes.clone(), kind)));
     Response::from_parts(parts, body::full(bytes))
 }
 
-async fn within_time(
+/// The answer to a request that goes no further, an error or another.
+type Refused = Result<Response<Body>, Status>;
+
+/// As [`admitted`], within the request's time; gives its end too, which those that go on have not.
+async fn admitted_in_time(
     server: &Arc<ApiServer>,
     request: &mut Request,
     connection: &Connection,
     way: &mut Way,
     long: bool,
-) -> Result<Response<Body>, Status> {
+) -> Result<(Seat, Option<tokio::time::Instant>), Refused> {
     let limit = server.config().limits.request_timeout;
     if long {
-        return admitted(server, request, connection, way, deadline::patience(limit)).await;
+        let seat = admitted(server, request, connection, way, deadline::patience(limit)).await?;
+        return Ok((seat, None));
     }
-    let time = deadline::of(&request.query, limit)?;
-    let patience = deadline::patience(time);
-    let answered = tokio::time::timeout(time, admitted(server, request, connection, way, patience)).await;
-    answered.unwrap_or_else(|_| {
-        Err(Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded"))
-    })
+    let time = deadline::of(&request.query, limit).map_err(Err)?;
+    let end = tokio::time::Instant::now() + time;
+    let admitted = admitted(server, request, connection, way, deadline::patience(time));
+    match tokio::time::timeout_at(end, admitted).await {
+        Ok(admitted) => admitted.map(|seat| (seat, Some(end))),
+        Err(_) => Err(Err(overdue())),
+    }
 }
 
-/// Authentication → audit → impersonation → fairness → authorization → handler.
+fn overdue() -> Status {
+    Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")
+}
+
+/// Authentication → audit → impersonation → fairness → authorization.
 async fn admitted(
     server: &Arc<ApiServer>,
     request: &mut Request,
     connection: &Connection,
     way: &mut Way,
     patience: Duration,
-) -> Result<Response<Body>, Status> {
-    request.user = authenticated(server, request, connection).await?;
+) -> Result<Seat, Refused> {
+    request.user = match authenticated(server, request, connection).await {
+        Ok(user) => user,
+        Err(status) => {
+            unauthenticated(server, request, connection);
+            return Err(Err(status));
+        }
+    };
     // Whom a front proxy speaks for is decided: nothing that this request is sent on to may believe it again.
     server.authn().front_proxy.strip(&mut request.headers);
-    received(server, request)?;
-    let user = impersonation::impersonate(server, request.user.clone(), request).await?;
+    received(server, request).map_err(Err)?;
+    let user = impersonation::impersonate(server, request.user.clone(), request).await.map_err(Err)?;
     if !Arc::ptr_eq(&user, &request.user) {
         request.audit.note(|state| state.impersonated = Some(user.clone()));
         request.user = user;
     }
-    let seat = match seated(server, request, way, patience).await {
-        Ok(seat) => seat,
-        Err(refused) => return Ok(refused),
-    };
-    authorized(server, request).await?;
-    let response = handled(server, request).await;
-    // A watch has begun; what it goes on to send takes no seat.
-    drop(seat);
-    response
+    let seat = seated(server, request, way, patience).await.map_err(Ok)?;
+    authorized(server, request).await.map_err(Err)?;
+    Ok(seat)
+}
+
+/// The handler's answer, or that the time was over before there was one. A write goes on even then, with its seat.
+async fn handled_in_time(
+    server: &Arc<ApiServer>,
+    request: &Arc<Request>,
+    seat: Seat,
+    end: Option<tokio::time::Instant>,
+) -> Result<Response<Body>, Status> {
+    let (server, own) = (server.clone(), request.clone());
+    let mut work = Box::pin(async move {
+        let response = handled(&server, &own).await;
+        // A watch has begun; what it goes on to send takes no seat.
+        drop(seat);
+        response
+    });
+    let Some(end) = end else { return work.await };
+    if let Ok(response) = tokio::time::timeout_at(end, &mut work).await {
+        return response;
+    }
+    if !request.method.is_safe() {
+        tokio::spawn(work);
+    }
+    Err(overdue())
 }
 
 async fn authenticated(
@@ -210,6 +263,20 @@ async fn authenticated(
     let user = authn::authenticate(server, connection, request).await;
     metrics::authenticated(user.as_ref().ok().map(|user| user.name.as_str()), began.elapsed());
     user
+}
+
+/// Nobody vouches for the sender: of that there is one event, which tells how it was tried.
+fn unauthenticated(server: &ApiServer, request: &mut Request, connection: &Connection) {
+    request.user = Arc::default();
+    let verdict = server.auditor().judge(request);
+    let tried = authn::attempted(connection, request);
+    request.audit.note(|state| {
+        state.verdict = verdict;
+        state.code = 401;
+        state.failure = Some(Status::new(401, "", tried));
+    });
+    server.auditor().process(request, Stage::ResponseStarted);
+    request.audit.note(|state| state.verdict = Verdict::default());
 }
 
 /// The sender is known: whether the request is audited is decided.

@@ -19,6 +19,9 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const OPENAPI_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
+/// What is said of a path that nobody serves.
+pub const NOT_FOUND: &str = "404 page not found\n";
+
 /// Answers a request that is for no resource.
 pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Body>, Status> {
     let parts: Vec<&str> = request.info.path.split('/').filter(|p| !p.is_empty()).collect();
@@ -32,7 +35,7 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Bo
         ["apis", name] => {
             let groups = groups(server);
             let found = groups.into_iter().find(|(group, _)| group == name).filter(|_| !name.is_empty());
-            let (_, versions) = found.ok_or_else(Status::no_such_path)?;
+            let Some((_, versions)) = found else { return nothing(name) };
             let mut group = group(name, &versions);
             group["kind"] = "APIGroup".into();
             group["apiVersion"] = "v1".into();
@@ -50,9 +53,13 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Bo
             return json_only(request, &document, "application/json");
         }
         ["openid", "v1", "jwks"] => return json_only(request, &server.config().sa_key.jwks(), "application/jwk-set+json"),
-        _ => return Err(Status::no_such_path()),
+        ["api" | "apis" | "version", ..] => return Err(Status::no_such_path()),
+        _ => return Ok(answer::text(404, NOT_FOUND)),
     };
-    get_only(request)?;
+    // The root, groups and their list are answered whatever the method is.
+    if !matches!(parts.as_slice(), [] | ["apis"] | ["apis", _]) {
+        get_only(request)?;
+    }
     answer::plain(request, 200, &document)
 }
 
@@ -60,7 +67,7 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Response<Bo
 pub fn nothing(group: &str) -> Result<Response<Body>, Status> {
     match schema::resources().iter().any(|f| f.group == group) {
         true => Err(Status::no_such_path()),
-        false => Ok(answer::text(404, "404 page not found\n")),
+        false => Ok(answer::text(404, NOT_FOUND)),
     }
 }
 

@@ -137,7 +137,9 @@ fn arch() -> &'static str {
 fn health(server: &ApiServer, request: &Request, root: &str, only: &str) -> Result<Response<Body>, Status> {
     let checks = || CHECKS.iter().filter(|c| root == "/readyz" || c.counts == Where::Everywhere);
     if !only.is_empty() {
-        let check = checks().find(|c| c.name == only).ok_or_else(Status::no_such_path)?;
+        let Some(check) = checks().find(|c| c.name == only) else {
+            return Ok(answer::text(404, crate::discovery::NOT_FOUND));
+        };
         return Ok(match (check.passes)(server) {
             true => answer::text(200, "ok"),
             false => answer::text(500, "internal server error: not finished\n"),

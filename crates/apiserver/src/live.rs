@@ -27,7 +27,12 @@ pub struct Live<T> {
 impl<T: Send + Sync + 'static> Live<T> {
     /// Starts a cache of a store; it ends with the token.
     pub fn start(store: Arc<ObjectStore>, parse: Parse<T>, token: CancellationToken) -> Arc<Self> {
-        let live = Arc::new(Self { items: RwLock::default(), synced: watch::Sender::new(false), version: watch::Sender::new(0), parse });
+        let live = Arc::new(Self {
+            items: RwLock::default(),
+            synced: watch::Sender::new(false),
+            version: watch::Sender::new(0),
+            parse,
+        });
         let task = live.clone();
         tokio::spawn(async move {
             token.run_until_cancelled(task.run(store)).await;
@@ -78,11 +83,8 @@ impl<T: Send + Sync + 'static> Live<T> {
 
     async fn run(&self, store: Arc<ObjectStore>) {
         loop {
-            let options = WatchOptions {
-                selection: Selection::default(),
-                start: WatchStart::InitialEvents(0),
-                bookmarks: true,
-            };
+            let options =
+                WatchOptions { selection: Selection::default(), start: WatchStart::InitialEvents(0), bookmarks: true };
             match store.watch(options).await {
                 Ok(mut watch) => {
                     let mut fresh = Some(HashMap::new());
@@ -111,7 +113,9 @@ impl<T: Send + Sync + 'static> Live<T> {
                 match (fresh, item) {
                     (Some(fresh), Some(item)) => drop(fresh.insert(key, item)),
                     (None, Some(item)) => drop(self.items.write().insert(key, item)),
-                    (_, None) => {}
+                    // It is no longer of the kind that is kept here.
+                    (None, None) => drop(self.items.write().remove(&key)),
+                    (Some(_), None) => {}
                 }
             }
             WatchEvent::Deleted(stored) => {
@@ -134,5 +138,26 @@ impl<T: Send + Sync + 'static> Live<T> {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Meta;
+
+    #[test]
+    fn what_cannot_be_parsed_any_more_is_gone() {
+        let parse: Parse<String> = |stored| stored.meta.label("kept").map(str::to_owned);
+        let (synced, version) = (watch::Sender::new(false), watch::Sender::new(0));
+        let live = Live { items: RwLock::default(), synced, version, parse };
+        let object = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            Stored::of("{}".into(), Meta { name: "a".into(), labels, ..Meta::default() })
+        };
+        assert!(live.apply(WatchEvent::Added(object(&[("kept", "1")])), &mut None));
+        assert_eq!(live.get("", "a").as_deref().map(String::as_str), Some("1"));
+        assert!(live.apply(WatchEvent::Modified(object(&[])), &mut None));
+        assert_eq!(live.get("", "a"), None);
     }
 }

@@ -120,6 +120,31 @@ fn ranges(headers: &HeaderMap) -> Vec<Range<'_>> {
     out
 }
 
+/// Whether `PartialObjectMetadata` was asked for where a list is answered, or its list for one object.
+pub fn check_shape(headers: &HeaderMap, media: Media, list: bool, kind: &str, group: &str) -> Result<(), Status> {
+    if media.shape != Shape::Partial {
+        return Ok(());
+    }
+    let asked = ranges(headers).into_iter().find(|r| r.shape() == Some(Shape::Partial));
+    let asked = asked.and_then(|r| r.get("as")).unwrap_or("");
+    if (asked == "PartialObjectMetadataList") == list {
+        return Ok(());
+    }
+    let package = crate::registry::decode::internal_package(group);
+    let what = if list { "is a list" } else { "is not a list" };
+    let message = format!("you requested {asked}, but the requested object {what} (*{package}.{kind})");
+    Err(Status::new(406, "NotAcceptable", message))
+}
+
+/// The version of `meta.k8s.io` that tables and partial objects are asked for in.
+pub fn meta_version(headers: &HeaderMap) -> &'static str {
+    let asked = ranges(headers).into_iter().find(|r| matches!(r.shape(), Some(Shape::Table | Shape::Partial)));
+    match asked.and_then(|r| r.get("v")) {
+        Some("v1beta1") => "meta.k8s.io/v1beta1",
+        _ => "meta.k8s.io/v1",
+    }
+}
+
 /// Chooses the form of an answer; `protobuf` says whether whole objects can be given in it.
 pub fn negotiate(headers: &HeaderMap, query: &Query, protobuf: bool) -> Result<Media, Status> {
     let ranges = ranges(headers);

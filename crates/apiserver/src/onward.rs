@@ -2,7 +2,7 @@
 //! it must lose, and the tunnel that an upgraded connection becomes.
 
 use crate::body::{Body, empty};
-use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{HeaderName, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -22,7 +22,10 @@ const HOP_BY_HOP: [&str; 7] = [
 /// Removes what belongs to one connection; the wish to upgrade stays where it is carried on.
 pub fn strip(headers: &mut HeaderMap, upgrades: bool) {
     HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
-    if !upgrades {
+    if upgrades {
+        // An upgrade is sent on without a body: a length would make what follows on the connection its body.
+        headers.remove(CONTENT_LENGTH);
+    } else {
         headers.remove(CONNECTION);
         headers.remove(UPGRADE);
     }
@@ -56,4 +59,24 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>) -> Response<B
         }
     });
     Response::from_parts(parts, empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upgrades_announce_no_body() {
+        let names = ["upgrade", "connection", "content-length", "transfer-encoding", "accept"];
+        let from: HeaderMap =
+            names.into_iter().map(|n| (HeaderName::from_static(n), "1".parse().expect("value"))).collect();
+        let check = |upgrades: bool, want: &[&str]| {
+            let headers = headers(&from, upgrades);
+            let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+            left.sort_unstable();
+            assert_eq!(left, want, "upgrades: {upgrades}");
+        };
+        check(true, &["accept", "connection", "upgrade"]);
+        check(false, &["accept", "content-length"]);
+    }
 }

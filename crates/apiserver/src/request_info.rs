@@ -43,11 +43,9 @@ impl RequestInfo {
             verb: method.as_str().to_ascii_lowercase(),
             ..Self::default()
         };
-        let parts: Vec<String> = path
-            .split('/')
-            .skip(1)
-            .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
-            .collect();
+        // Decoded first, as servers behind this one do: what is authorized here is what they find in the path.
+        let decoded = percent_decode_str(path).decode_utf8_lossy();
+        let parts: Vec<String> = decoded.split('/').skip(1).map(str::to_owned).collect();
         let end = parts.iter().rposition(|p| !p.is_empty()).map_or(0, |at| at + 1);
         info.read_resource(method, &parts[..end], query);
         info
@@ -118,7 +116,7 @@ impl RequestInfo {
         }
         // A list of one name may be allowed where a list of all is not.
         if self.name.is_empty()
-            && matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
+            && matches!(self.verb.as_str(), "list" | "watch")
             && let Ok(selector) = FieldSelector::parse(query.get("fieldSelector"))
             && let Some(name) = selector.exact("metadata.name")
         {
@@ -159,6 +157,8 @@ mod tests {
             ("GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn", "list", "", "", "nodes", "n", ""),
             ("GET", "/apis/apps/v1", "get", "", "", "", "", ""),
             ("POST", "/healthz", "post", "", "", "", "", ""),
+            ("GET", "/api/v1/namespaces/a/pods/b%2Flog", "get", "", "a", "pods", "b", "log"),
+            ("GET", "/apis/apps/v1//secrets", "get", "apps", "", "", "secrets", ""),
         ];
         for (method, uri, verb, group, namespace, resource, name, subresource) in table {
             let (path, query) = uri.split_once('?').unwrap_or((uri, ""));

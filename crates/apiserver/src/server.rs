@@ -13,7 +13,8 @@ use crate::registry::Registry;
 use crate::store::{Dispatcher, ObjectStore, Stored};
 use crate::webhook::{self, Webhooks};
 use crate::{admission, authz, bootstrap, chain, tls};
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use pki::{Ca, Identity, ServiceAccountKey};
 use rustls::ServerConfig;
@@ -242,9 +243,11 @@ impl ApiServer {
     > + Clone
     + Send
     + 'static {
+        let agent = HeaderValue::from_static(component(&user.name));
         let (server, user) = (self.clone(), Arc::new(user));
-        tower::service_fn(move |request: Request<kube::client::Body>| {
+        tower::service_fn(move |mut request: Request<kube::client::Body>| {
             let (server, user) = (server.clone(), user.clone());
+            request.headers_mut().entry(USER_AGENT).or_insert_with(|| agent.clone());
             async move {
                 let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
                 Ok::<_, Infallible>(chain::handle(server, request, Connection::Memory(user)).await)
@@ -379,3 +382,15 @@ fn authorizers(
     };
     Authorizers::new(node, rbac, settings).map_err(Error::Config)
 }
+/// The component that acts as a user of this process; fields that it sets are managed by that name.
+fn component(user: &str) -> &'static str {
+    match user {
+        "system:kube-scheduler" => "kube-scheduler",
+        node if node.starts_with("system:node:") => "kubelet",
+        manager if manager == "system:kube-controller-manager" || manager.starts_with("system:serviceaccount:") => {
+            "kube-controller-manager"
+        }
+        _ => "kube-apiserver",
+    }
+}
+

@@ -56,30 +56,66 @@ pub(crate) struct New<'a> {
     pub collisions: Option<i32>,
 }
 
-/// The revision of the present template (found, raised to newest, or made) and the others.
+/// The revisions of an owner, told apart.
+pub(crate) struct Revisions {
+    /// That of the present template: found, raised to newest, or made.
+    pub current: ControllerRevision,
+    pub others: Vec<Arc<ControllerRevision>>,
+    /// For the owner's status: how often a hash was found to be taken.
+    pub collisions: Option<i32>,
+}
+
+/// Tells the revision of the present template from the others.
 pub(crate) async fn current<O>(
     ctx: &Context,
     owner: &O,
     mut known: Vec<Arc<ControllerRevision>>,
     new: New<'_>,
-) -> Result<(ControllerRevision, Vec<Arc<ControllerRevision>>), Error>
+) -> Result<Revisions, Error>
 where
     O: Stored<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
 {
-    let next = known.iter().map(|r| r.revision).max().unwrap_or(0) + 1;
-    let wanted = data(new.template);
     let same = known.iter().rposition(|r| template_of(r).as_ref() == Some(new.template));
+    let found = same.map(|at| ControllerRevision::clone(&known.remove(at)));
+    let next = known.iter().map(|r| r.revision).max().unwrap_or(0) + 1;
     let api = ctx.api::<ControllerRevision>(&owner.namespace().unwrap_or_default());
-    if let Some(at) = same {
-        let mut found = ControllerRevision::clone(&known.remove(at));
-        if found.revision < next - 1 {
-            found.revision = next;
-            found = api.replace(&found.name_any(), &PostParams::default(), &found).await?;
+    if let Some(mut current) = found {
+        if current.revision < next {
+            current.revision = next;
+            current = api.replace(&current.name_any(), &PostParams::default(), &current).await?;
         }
-        return Ok((found, known));
+        return Ok(Revisions { current, others: known, collisions: new.collisions });
     }
-    let hash = (new.hash)(new.template, &wanted, new.collisions);
-    let mut labels = new.labels;
+    let mut collisions = new.collisions;
+    loop {
+        let revision = make(owner, &new, collisions, next);
+        match api.create(&PostParams::default(), &revision).await {
+            Err(error) if is_already_exists(&error) => {
+                let existing = api.get(&revision.name_any()).await?;
+                if keeps(&existing, owner, new.template) {
+                    return Ok(Revisions { current: existing, others: known, collisions });
+                }
+                // The name stays with what has it; the next one follows from the count.
+                collisions = Some(collisions.unwrap_or(0) + 1);
+            }
+            created => return Ok(Revisions { current: created?, others: known, collisions }),
+        }
+    }
+}
+
+/// Whether a revision is the owner's own, of this template.
+fn keeps<O: Stored>(revision: &ControllerRevision, owner: &O, template: &PodTemplateSpec) -> bool {
+    let ours = ownership::controller_of(revision).is_some_and(|o| Some(&o.uid) == owner.meta().uid.as_ref());
+    ours && template_of(revision).as_ref() == Some(template)
+}
+
+fn make<O>(owner: &O, new: &New<'_>, collisions: Option<i32>, number: i64) -> ControllerRevision
+where
+    O: Stored<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+{
+    let data = data(new.template);
+    let hash = (new.hash)(new.template, &data, collisions);
+    let mut labels = new.labels.clone();
     labels.insert(new.hash_label.into(), hash.clone());
     let metadata = ObjectMeta {
         name: Some(format!("{}-{hash}", owner.name_any())),
@@ -87,23 +123,10 @@ where
         owner_references: Some(vec![ownership::reference_to(owner)]),
         ..Default::default()
     };
-    let revision = ControllerRevision {
+    ControllerRevision {
         metadata,
-        data: Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(wanted)),
-        revision: next,
-    };
-    match api.create(&PostParams::default(), &revision).await {
-        Ok(created) => Ok((created, known)),
-        Err(error) if is_already_exists(&error) => {
-            let existing = api.get(&revision.name_any()).await?;
-            let ours = ownership::controller_of(&existing).is_some_and(|o| Some(&o.uid) == owner.meta().uid.as_ref());
-            if ours && template_of(&existing).as_ref() == Some(new.template) {
-                Ok((existing, known))
-            } else {
-                Err(error.into())
-            }
-        }
-        Err(error) => Err(error.into()),
+        data: Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(data)),
+        revision: number,
     }
 }
 

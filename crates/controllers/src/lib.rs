@@ -41,6 +41,7 @@ mod resource_claim;
 mod resourcequota;
 mod root_ca;
 mod service_endpoints;
+mod service_cidr;
 mod serviceaccount;
 mod serviceaccount_token;
 mod statefulset;
@@ -135,6 +136,7 @@ fn table() -> Vec<Row> {
         row!("cluster-dns", "cluster-dns", cluster_dns::run),
         row!("volumeattributesclass-protection", "volumeattributesclass-protection-controller", volume_attributes_class::run),
         row!("resourcequota-controller", "resourcequota-controller", resourcequota::run),
+        row!("service-cidr-controller", "service-cidrs-controller", service_cidr::run),
         row!("horizontal-pod-autoscaler", "horizontal-pod-autoscaler", podautoscaler::run),
     ]
 }

@@ -200,7 +200,10 @@ fn report(namespace: &mut Namespace, outcome: &Outcome) -> bool {
         !outcome.errors.is_empty(),
     );
     let some = |map: &BTreeMap<String, usize>, word: &str| {
-        map.iter().map(|(k, n)| format!("{k} {word} {n} resource instances")).collect::<Vec<_>>().join(", ")
+        // Resource and group with a dot between, also where the group has no name.
+        let dot = |k: &str| if word == "has" && !k.contains('.') { "." } else { "" };
+        let shown = |(k, n): (&String, &usize)| format!("{k}{} {word} {n} resource instances", dot(k));
+        map.iter().map(shown).collect::<Vec<_>>().join(", ")
     };
     set(
         list,
@@ -258,6 +261,6 @@ mod tests {
         assert!(!report(&mut namespace, &outcome));
         let conditions = namespace.status.and_then(|s| s.conditions).unwrap_or_default();
         let remaining = conditions.iter().find(|c| c.type_ == "NamespaceContentRemaining").expect("condition");
-        assert_eq!(remaining.message.as_deref(), Some("Some resources are remaining: pods has 2 resource instances"));
+        assert_eq!(remaining.message.as_deref(), Some("Some resources are remaining: pods. has 2 resource instances"));
     }
 }

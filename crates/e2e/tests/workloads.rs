@@ -15,6 +15,7 @@ fn workloads() -> Result<()> {
         cluster.kubectl(&["apply", "-f", &example(name)])?;
     }
     a_daemon_set_runs(&cluster)?;
+    a_revision_leaves_a_name_to_what_has_it(&cluster)?;
     a_change_reaches_a_mounted_file(&cluster)?;
     events_say_why_a_pod_waits(&cluster)?;
     too_much_memory_is_killed(&cluster)?;
@@ -25,6 +26,37 @@ fn workloads() -> Result<()> {
 
 fn a_daemon_set_runs(cluster: &Cluster) -> Result<()> {
     wait("the daemon set", 30, || Ok((cluster.get(&["daemonset", "everywhere"])?["status"]["numberReady"] == 1).then_some(())))
+}
+
+/// The revision of the daemon set with this number.
+fn revision(cluster: &Cluster, number: u64) -> Result<Value> {
+    wait("the revision", 30, || {
+        let list = cluster.get(&["controllerrevisions", "-l", "app=everywhere"])?;
+        let found = list["items"].as_array().into_iter().flatten().find(|r| r["revision"] == number);
+        Ok(found.cloned())
+    })
+}
+
+fn a_revision_leaves_a_name_to_what_has_it(cluster: &Cluster) -> Result<()> {
+    let change = |to: &str| {
+        let patch = format!(r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"v":{to}}}}}}}}}}}"#);
+        cluster.kubectl(&["patch", "daemonset", "everywhere", "-p", &patch])
+    };
+    change("\"1\"")?;
+    let taken = revision(cluster, 2)?;
+    change("null")?;
+    let before = revision(cluster, 3)?;
+    // The name is kept, with the data of the other.
+    let name = taken["metadata"]["name"].as_str().context("a name")?;
+    cluster.kubectl(&["delete", "controllerrevision", name])?;
+    let (labels, owners) = (&taken["metadata"]["labels"], &taken["metadata"]["ownerReferences"]);
+    let metadata = serde_json::json!({"name": name, "labels": labels, "ownerReferences": owners});
+    let other = serde_json::json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata, "data": before["data"], "revision": 1});
+    cluster.apply(&other.to_string())?;
+    change("\"1\"")?;
+    assert_ne!(revision(cluster, 4)?["metadata"]["name"], name);
+    let counted = || Ok((cluster.get(&["daemonset", "everywhere"])?["status"]["collisionCount"] == 1).then_some(()));
+    wait("the collision to be counted", 30, counted)
 }
 
 fn a_change_reaches_a_mounted_file(cluster: &Cluster) -> Result<()> {

@@ -51,6 +51,8 @@ impl<'a> Bindings<'a> {
             return (known, 0);
         }
         let Evaluation { value, cost } = self.composed[place].1.eval(self, PER_CALL_LIMIT);
+        let value =
+            value.map_err(|why| EvalError::new(format!("composited variable {name:?} fails to evaluate: {why}")));
         if let Some(slot) = self.results.lock().get_mut(place) {
             *slot = Some(value.clone());
         }

@@ -5,6 +5,9 @@ use crate::error::Issue;
 /// At most so many issues are shown.
 const MAX_ISSUES: usize = 100;
 
+/// Longer lines are not shown.
+const MAX_SNIPPET: usize = 16_384;
+
 /// An expression's text.
 pub(crate) struct Source<'s> {
     text: &'s str,
@@ -19,8 +22,11 @@ impl<'s> Source<'s> {
     pub fn show(&self, issue: &Issue) -> String {
         let Some(offset) = issue.offset else { return format!("ERROR: <input>:-1:0: {}", issue.message) };
         let (line, column, snippet) = self.place(offset as usize);
-        let mut out =
-            format!("ERROR: <input>:{line}:{}: {}\n | {}\n | ", column + 1, issue.message, snippet.replace('\t', " "));
+        let mut out = format!("ERROR: <input>:{line}:{}: {}", column + 1, issue.message);
+        if snippet.len() > MAX_SNIPPET {
+            return out;
+        }
+        out.push_str(&format!("\n | {}\n | ", snippet.replace('\t', " ")));
         for c in snippet.chars().take(column) {
             out.push(if c.len_utf8() > 1 { '\u{ff0e}' } else { '.' });
         }
@@ -62,6 +68,7 @@ mod tests {
         }
         check("self > x", 7, "ERROR: <input>:1:8: m\n | self > x\n | .......^");
         check("a\nb +", 4, "ERROR: <input>:2:3: m\n | b +\n | ..^");
+        check(&"@".repeat(MAX_SNIPPET + 1), 2, "ERROR: <input>:1:3: m");
         check("'\u{20ac}' x", 4, "ERROR: <input>:1:5: m\n | '\u{20ac}' x\n | .\u{ff0e}..^");
     }
 }

@@ -5,6 +5,7 @@ use futures::AsyncBufReadExt;
 use kube::Client;
 use rand::RngExt;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Weak;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 
 const BACKOFF_START: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// What Go reads where it wrote null.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// What to list and watch.
 #[derive(Clone)]
@@ -231,7 +234,7 @@ fn frame<K: Stored>(source: &Source, store: &Store<K>, line: &[u8]) -> Result<Op
 
 /// Decodes one object; one that does not fit its kind is reported and left out.
 fn decode<K: Stored>(source: &Source, raw: &RawValue) -> Option<K> {
-    match serde_json::from_str::<K>(raw.get()) {
+    match serde_json::from_str::<K>(raw.get()).or_else(|error| decode_leniently(raw).ok_or(error)) {
         Ok(mut obj) => {
             obj.meta_mut().managed_fields = None;
             Some(obj)
@@ -241,6 +244,24 @@ fn decode<K: Stored>(source: &Source, raw: &RawValue) -> Option<K> {
             None
         }
     }
+}
+
+/// Decodes an object with times that are null where their kind needs one: Go writes its zero time so, and an object
+/// that were left out for it would stay in the store as it was.
+fn decode_leniently<K: Stored>(raw: &RawValue) -> Option<K> {
+    fn fill(value: &mut Value) {
+        match value {
+            Value::Object(members) => members.iter_mut().for_each(|(name, member)| match member {
+                Value::Null if name == "lastTransitionTime" => *member = ZERO_TIME.into(),
+                member => fill(member),
+            }),
+            Value::Array(items) => items.iter_mut().for_each(fill),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::from_str(raw.get()).ok()?;
+    fill(&mut value);
+    serde_json::from_value(value).ok()
 }
 
 fn ended_by(error: &kube::Error, rv: &str) -> Ended {
@@ -291,5 +312,15 @@ mod tests {
         assert!(matches!(send("ERROR", r#"{"kind":"Status","status":"Failure","code":410}"#), Err(Ok(Ended::Expired))));
         assert!(matches!(send("DELETED", &pod("8")), Ok(Some(_))));
         assert!(pods.is_empty());
+    }
+
+    #[test]
+    fn zero_times_do_not_hide_an_object() {
+        let services: Informer<api::k8s::core::v1::Service> = informer();
+        let conditions = r#"[{"type":"A","status":"True","reason":"R","message":"","lastTransitionTime":null}]"#;
+        let object = format!(r#"{{"metadata":{{"name":"a","namespace":"n"}},"status":{{"conditions":{conditions}}}}}"#);
+        let line = format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n");
+        assert!(frame(&source(), &services.store, line.as_bytes()).is_ok());
+        assert!(services.get("n", "a").is_some());
     }
 }

@@ -1,7 +1,8 @@
 //! A revisioned key-value store: the trait [`Kv`], the embedded engine, and the suite every engine passes.
 //!
 //! A store is a history of transactions. Each committed transaction gets the next [`Revision`]
-//! (gap-free, starting at 1), which Kubernetes shows as `resourceVersion`. Readers ask for the
+//! (starting at 1), which Kubernetes shows as `resourceVersion`. After a crash some are passed over: those of relaxed
+//! transactions that were seen and are lost do not come again. Readers ask for the
 //! newest state or for the state at a revision not yet compacted; watchers get every transaction
 //! from a revision on, in order, whole.
 //!

@@ -2,7 +2,7 @@
 
 use crate::managed::{Entry, Managed, ManagerKey, api_version, remove_managed_fields, stripped};
 use crate::set::FieldSet;
-use crate::typed::{Comparison, Typed};
+use crate::typed::Typed;
 use crate::{Error, Facts};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -110,7 +110,7 @@ fn adopt(request: &Apply<'_>, typed: &Typed<'_>, live: &Value, managed: &mut Man
     let version = api_version(live).to_owned();
     let change = typed.compare(&typed.facts.empty(typed.schema), live);
     let key = ManagerKey::new(BEFORE_FIRST_APPLY, false, &version, request.subresource);
-    managed.update(&key, &version, &change, request.time);
+    managed.update(key, &version, change, request.time);
 }
 
 enum Failure {
@@ -143,17 +143,18 @@ fn merge(
         Some(last) if !last.set.is_empty() => prune(typed, &merged, &managed, &last.set),
         _ => merged,
     };
-    let change = typed.compare(live, &object).without(reset);
+    let (touched, removed) = typed.compare(live, &object).without(reset).touched();
     if !force {
-        let conflicts = conflicts(&managed, &key, &change);
+        let conflicts = conflicts(&managed, &key, &touched);
         if !conflicts.is_empty() {
             return Err(Failure::Conflicts(conflicts));
         }
     }
-    managed.take(&key, &change);
+    managed.take(&key, &touched, &removed);
     if let Some(entry) = managed.0.get_mut(&key) {
-        entry.set = stripped(&entry.set);
-        if *live != object || entry.time.is_none() {
+        entry.set = stripped(std::mem::take(&mut entry.set));
+        // Who owns what may change without the object: that is given no time.
+        if *live != object {
             entry.time = Some(request.time.to_owned());
         }
     }
@@ -161,12 +162,11 @@ fn merge(
     Ok((object, managed))
 }
 
-fn conflicts(managed: &Managed, own: &ManagerKey, change: &Comparison) -> Vec<(Conflict, Vec<String>)> {
-    let touched = change.modified.union(&change.added);
+fn conflicts(managed: &Managed, own: &ManagerKey, touched: &FieldSet) -> Vec<(Conflict, Vec<String>)> {
     let others = managed.0.iter().filter(|(key, _)| *key != own);
     let mut out = Vec::new();
     for (key, entry) in others {
-        for (path, field) in entry.set.intersection(&touched).paths() {
+        for (path, field) in entry.set.intersection(touched).paths() {
             out.push((Conflict { manager: key.printed(), field }, path));
         }
     }
@@ -181,9 +181,9 @@ fn prune(typed: &Typed<'_>, merged: &Value, managed: &Managed, last: &FieldSet) 
     let last = named(last);
     let merged_set = set_of(merged);
     // What others, or the new configuration, own comes back.
-    let claimed = managed.0.values().fold(FieldSet::default(), |all, entry| all.union(&entry.set));
-    let kept = set_of(&typed.remove(merged, &last)).union(&named(&claimed));
-    let pruned = typed.remove(merged, &merged_set.difference(&kept));
+    let claimed = managed.0.values().fold(FieldSet::default(), |all, entry| all.union(entry.set.clone()));
+    let kept = set_of(&typed.remove(merged, &last)).union(named(&claimed));
+    let pruned = typed.remove(merged, &merged_set.clone().difference(&kept));
     // Only what was applied last time may go.
     let gone = merged_set.difference(&set_of(&pruned)).intersection(&last);
     typed.remove(merged, &gone)

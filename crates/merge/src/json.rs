@@ -1,7 +1,6 @@
 //! JSON patch (RFC 6902) and merge patch (RFC 7386).
 
 use crate::Error;
-use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
 /// More operations are refused with 413.
@@ -9,6 +8,10 @@ const MAX_OPERATIONS: usize = 10_000;
 
 /// Bytes that `copy` operations may add in all.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// Values are not put deeper than this: what reads and writes objects calls itself for each level, and readers of the
+/// store go no deeper than 128, of which managedFields take some.
+const MAX_DEPTH: usize = 100;
 
 /// Applies a JSON patch; nothing changes when one operation fails.
 pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Error> {
@@ -22,25 +25,135 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Error> {
             operations.len()
         )));
     }
-    let operations: json_patch::Patch =
-        serde_json::from_value(patch.clone()).map_err(|_| Error::Invalid(REJECTED.into()))?;
-    let mut patched = original.clone();
-    let mut copied = 0;
-    for operation in operations.0 {
-        if let PatchOperation::Copy(copy) = &operation {
-            copied += patched.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
-            check_copied(copied)?;
-        }
-        let operation = match operation {
-            // Upstream's library lets a member be replaced that is not there.
-            PatchOperation::Replace(r) if is_missing_member(&patched, r.path.as_str()) => {
-                PatchOperation::Add(AddOperation { path: r.path, value: r.value })
-            }
-            other => other,
-        };
-        json_patch::patch_unsafe(&mut patched, &[operation]).map_err(|_| Error::Invalid(REJECTED.into()))?;
+    if let Some(odd) = operations.iter().find(|operation| !operation.is_object() && !operation.is_null()) {
+        return Err(bad(format!("json: cannot unmarshal {} into Go value of type handlers.jsonPatchOp", go_kind(odd))));
+    }
+    let (mut patched, mut copied) = (original.clone(), 0);
+    for operation in operations {
+        perform(&mut patched, operation, &mut copied)?;
     }
     Ok(patched)
+}
+
+/// Does one operation as upstream's library does: what is absent counts as null to `test` and `copy`, a member may be
+/// replaced that is not there, and what stands before a path's first slash does not matter.
+fn perform(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), Error> {
+    let text = |key: &str| operation.get(key).and_then(Value::as_str).ok_or_else(rejected);
+    let value = || operation.get("value").cloned().unwrap_or(Value::Null);
+    match text("op")? {
+        "add" => add(document, text("path")?, value()),
+        "remove" => remove(document, text("path")?).map(drop),
+        "replace" => replace(document, text("path")?, value()),
+        "move" => {
+            let moved = remove(document, text("from")?)?;
+            add(document, text("path")?, moved)
+        }
+        "copy" => {
+            let found = get(document, text("from")?)?.cloned().unwrap_or(Value::Null);
+            *copied += if found.is_null() { 0 } else { found.to_string().len() };
+            check_copied(*copied)?;
+            add(document, text("path")?, found)
+        }
+        "test" => match get(document, text("path")?)?.unwrap_or(&Value::Null)
+            == operation.get("value").unwrap_or(&Value::Null)
+        {
+            true => Ok(()),
+            false => Err(rejected()),
+        },
+        _ => Err(rejected()),
+    }
+}
+
+fn rejected() -> Error {
+    Error::Invalid(REJECTED.into())
+}
+
+/// The container that a path leads to, and the last part of the path.
+fn place<'a>(document: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), Error> {
+    let decode = |part: &str| part.replace("~1", "/").replace("~0", "~");
+    let mut parts: Vec<String> = path.split('/').skip(1).map(decode).collect();
+    let last = parts.pop().ok_or_else(rejected)?;
+    let mut container = document;
+    for part in parts {
+        container = match container {
+            Value::Object(map) => map.get_mut(&part).ok_or_else(rejected)?,
+            Value::Array(list) => {
+                let at = index(&part, list.len()).ok_or_else(rejected)?;
+                list.get_mut(at).ok_or_else(rejected)?
+            }
+            _ => return Err(rejected()),
+        };
+    }
+    Ok((container, last))
+}
+
+/// An index of a list; negative ones count from its end.
+fn index(text: &str, length: usize) -> Option<usize> {
+    let at: isize = text.parse().ok()?;
+    if at < 0 { length.checked_sub(at.unsigned_abs()) } else { usize::try_from(at).ok() }
+}
+
+fn get<'a>(document: &'a mut Value, path: &str) -> Result<Option<&'a Value>, Error> {
+    match place(document, path)? {
+        (Value::Object(map), key) => Ok(map.get(&key)),
+        (Value::Array(list), key) => index(&key, list.len()).and_then(|at| list.get(at)).map(Some).ok_or_else(rejected),
+        _ => Err(rejected()),
+    }
+}
+
+fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Error> {
+    check_depth(path, &value)?;
+    match place(document, path)? {
+        (Value::Object(map), key) => drop(map.insert(key, value)),
+        (Value::Array(list), key) if key == "-" => list.push(value),
+        (Value::Array(list), key) => {
+            let at = index(&key, list.len() + 1).filter(|at| *at <= list.len()).ok_or_else(rejected)?;
+            list.insert(at, value);
+        }
+        _ => return Err(rejected()),
+    }
+    Ok(())
+}
+
+fn remove(document: &mut Value, path: &str) -> Result<Value, Error> {
+    match place(document, path)? {
+        (Value::Object(map), key) => map.remove(&key).ok_or_else(rejected),
+        (Value::Array(list), key) => {
+            let at = index(&key, list.len()).filter(|at| *at < list.len()).ok_or_else(rejected)?;
+            Ok(list.remove(at))
+        }
+        _ => Err(rejected()),
+    }
+}
+
+fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), Error> {
+    check_depth(path, &value)?;
+    match place(document, path)? {
+        (Value::Object(map), key) => drop(map.insert(key, value)),
+        (Value::Array(list), key) => {
+            let at = index(&key, list.len()).ok_or_else(rejected)?;
+            *list.get_mut(at).ok_or_else(rejected)? = value;
+        }
+        _ => return Err(rejected()),
+    }
+    Ok(())
+}
+
+/// A few copies into copies would be deeper than any stack.
+fn check_depth(path: &str, value: &Value) -> Result<(), Error> {
+    fn levels(value: &Value) -> usize {
+        match value {
+            Value::Object(map) => 1 + map.values().map(levels).max().unwrap_or(0),
+            Value::Array(list) => 1 + list.iter().map(levels).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    if path.split('/').skip(1).count() + levels(value) <= MAX_DEPTH {
+        return Ok(());
+    }
+    Err(Error::TooLarge(format!(
+        "Request entity too large: the patched object would be nested deeper than {MAX_DEPTH} levels"
+    )))
 }
 
 /// A few copies of copies would fill the memory.
@@ -51,11 +164,6 @@ fn check_copied(bytes: usize) -> Result<(), Error> {
     Err(Error::TooLarge(format!(
         "Request entity too large: Unable to complete the copy, the accumulated size increase of copy is {bytes}, exceeding the limit {MAX_COPIED}"
     )))
-}
-
-fn is_missing_member(document: &Value, path: &str) -> bool {
-    let parent = path.rsplit_once('/').and_then(|(parent, _)| document.pointer(parent));
-    parent.is_some_and(Value::is_object) && document.pointer(path).is_none()
 }
 
 /// Applies a merge patch.
@@ -93,6 +201,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn copies_into_copies_do_not_become_too_deep() {
+        let patched = |doublings: u32| {
+            let double = |n| json!({"op": "copy", "from": "/x", "path": format!("/x{}", "/b".repeat(1usize << n))});
+            let first = json!({"op": "add", "path": "/x", "value": {"b": {}}});
+            json_patch(&json!({}), &std::iter::once(first).chain((0..doublings).map(double)).collect())
+        };
+        assert!(patched(5).is_ok());
+        assert!(matches!(patched(16), Err(Error::TooLarge(_))));
+    }
+
+    #[test]
     fn applies_or_says_why_not() {
         let original = json!({"data": {"a": "1", "b": "2"}});
         let table = [
@@ -108,7 +227,25 @@ mod tests {
                 json!([{"op": "replace", "path": "/data/z", "value": "x"}]),
                 Ok(json!({"data": {"a": "1", "b": "2", "z": "x"}})),
             ),
+            (json!([{"op": "test", "path": "/data/z", "value": null}]), Ok(original.clone())),
+            (
+                json!([{"op": "copy", "from": "/data/z", "path": "/data/y"}, {"op": "move", "from": "/data/a", "path": "b"}]),
+                Ok(json!({"b": "1", "data": {"b": "2", "y": null}})),
+            ),
+            (
+                json!([{"op": "add", "path": "/l", "value": [1]}, {"op": "add", "path": "/l/-", "value": 2},
+                    {"op": "replace", "path": "/l/-1", "value": 3}, {"op": "add", "path": "/l/0", "value": 0}]),
+                Ok(json!({"data": {"a": "1", "b": "2"}, "l": [0, 1, 3]})),
+            ),
             (json!([{"op": "remove", "path": "/data/z"}]), Err((422, REJECTED))),
+            (json!([{"op": "add", "path": "", "value": {}}]), Err((422, REJECTED))),
+            (
+                json!([1]),
+                Err((
+                    400,
+                    "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+                )),
+            ),
             (json!([{"op": "add", "path": "/nope/deep", "value": "x"}]), Err((422, REJECTED))),
             (json!([{"op": "test", "path": "/data/b", "value": "3"}]), Err((422, REJECTED))),
             (
@@ -126,7 +263,7 @@ mod tests {
         let many = Value::Array(vec![json!({"op": "test", "path": "", "value": 1}); MAX_OPERATIONS + 1]);
         assert_eq!(json_patch(&original, &many).map_err(|e| e.status()), Err(413));
         let doubling: Vec<Value> =
-            (0..64).map(|i| json!({"op": "copy", "from": "", "path": format!("/data/c{i}")})).collect();
+            (0..64).map(|i| json!({"op": "copy", "from": "/data", "path": format!("/data/c{i}")})).collect();
         assert_eq!(json_patch(&original, &doubling.into()).map_err(|e| e.status()), Err(413));
     }
 

@@ -24,6 +24,9 @@ const STRIPPED: [&[&str]; 11] = [
     &["f:metadata", "f:resourceVersion"],
 ];
 
+/// Nobody owns who owns what.
+const MANAGED_FIELDS: &[&[&str]] = &[&["metadata", "managedFields"]];
+
 /// A write by create, update or patch.
 pub struct Write<'a> {
     /// The object before; an empty object for a create.
@@ -99,8 +102,8 @@ impl Managed {
     }
 
     /// Writes `metadata.managedFields`, ordered by operation, time and name.
-    pub(crate) fn encode(&self, object: &mut Value) {
-        let mut entries: Vec<(&ManagerKey, &Entry)> = self.0.iter().collect();
+    pub(crate) fn encode(self, object: &mut Value) {
+        let mut entries: Vec<(ManagerKey, Entry)> = self.0.into_iter().collect();
         entries.sort_by_key(|(k, e)| {
             (!k.applied, e.time.clone(), k.manager.clone(), e.version.clone(), k.subresource.clone())
         });
@@ -112,26 +115,26 @@ impl Managed {
         }
     }
 
-    /// Takes what changed from everyone else.
-    pub(crate) fn take(&mut self, own: &ManagerKey, change: &Comparison) {
-        let touched = change.modified.union(&change.added);
+    /// Takes what was touched or removed from everyone else.
+    pub(crate) fn take(&mut self, own: &ManagerKey, touched: &FieldSet, removed: &FieldSet) {
         for (_, entry) in self.0.iter_mut().filter(|(key, _)| *key != own) {
-            let conflicts = entry.set.intersection(&touched);
-            entry.set = entry.set.difference(&conflicts).difference(&change.removed);
+            entry.set = std::mem::take(&mut entry.set).difference(touched).difference(removed);
         }
         self.0.retain(|_, entry| !entry.set.is_empty());
     }
 
     /// What an update that made this change leaves behind.
-    pub(crate) fn update(&mut self, key: &ManagerKey, version: &str, change: &Comparison, time: &str) {
+    pub(crate) fn update(&mut self, key: ManagerKey, version: &str, change: Comparison, time: &str) {
         let nobody = ManagerKey::new("", true, "", "\0current");
-        self.take(&nobody, change);
-        let set = stripped(&change.modified.union(&change.added));
+        let (touched, removed) = change.touched();
+        self.take(&nobody, &touched, &removed);
+        let set = stripped(touched);
         if set.is_empty() {
             return;
         }
-        let set = self.0.get(key).map_or_else(|| set.clone(), |before| before.set.union(&set));
-        self.0.insert(key.clone(), Entry { set, version: version.into(), time: Some(time.into()) });
+        let before = self.0.remove(&key).map(|entry| entry.set).unwrap_or_default();
+        let set = before.union(set);
+        self.0.insert(key, Entry { set, version: version.into(), time: Some(time.into()) });
     }
 
     /// Puts the oldest updaters of a version together once there are too many.
@@ -159,7 +162,7 @@ impl Managed {
                 && let Some(entry) = self.0.remove(&key)
                 && let Some(old) = self.0.get_mut(&bucket)
             {
-                old.set = old.set.union(&entry.set);
+                old.set = std::mem::take(&mut old.set).union(entry.set);
                 old.time = time;
                 count -= 1;
             }
@@ -167,25 +170,26 @@ impl Managed {
     }
 }
 
-fn encode_entry(key: &ManagerKey, entry: &Entry) -> Value {
+fn encode_entry(key: ManagerKey, entry: Entry) -> Value {
     let mut out = json!({
         "manager": key.manager,
         "operation": if key.applied { "Apply" } else { "Update" },
         "apiVersion": entry.version,
         "fieldsType": "FieldsV1",
-        "fieldsV1": entry.set.to_json(),
     });
-    if let Some(time) = &entry.time {
-        out["time"] = time.as_str().into();
+    // Moved in, not copied: it may be as large as the object.
+    out["fieldsV1"] = entry.set.into_json();
+    if let Some(time) = entry.time {
+        out["time"] = time.into();
     }
     if !key.subresource.is_empty() {
-        out["subresource"] = key.subresource.as_str().into();
+        out["subresource"] = key.subresource.into();
     }
     out
 }
 
 /// Without what nobody owns.
-pub(crate) fn stripped(set: &FieldSet) -> FieldSet {
+pub(crate) fn stripped(set: FieldSet) -> FieldSet {
     let mut strip = FieldSet::default();
     for path in STRIPPED {
         strip.insert(&path.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>());
@@ -245,12 +249,12 @@ pub fn update_managed_fields(write: &Write<'_>, new: &mut Value, facts: &dyn Fac
         return;
     }
     let is_new = write.old.as_object().is_none_or(Map::is_empty);
-    let mut old = if is_new { facts.empty(write.schema) } else { write.old.clone() };
-    remove_managed_fields(&mut old);
+    let empty = is_new.then(|| facts.empty(write.schema));
+    let old = empty.as_ref().unwrap_or(write.old);
     let version = api_version(new).to_owned();
     let reset = facts.reset_fields(write.schema, write.subresource);
-    let change = Typed { facts, schema: write.schema }.compare(&old, new).without(reset);
-    managed.update(&ManagerKey::new(write.manager, false, &version, write.subresource), &version, &change, write.time);
+    let change = Typed { facts, schema: write.schema }.compare(old, new).without(reset).without(MANAGED_FIELDS);
+    managed.update(ManagerKey::new(write.manager, false, &version, write.subresource), &version, change, write.time);
     managed.cap();
     managed.encode(new);
 }

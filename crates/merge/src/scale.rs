@@ -41,7 +41,7 @@ pub fn managers_from_scale(scale: &Value, path: &[&str], object: &mut Value) {
     };
     for (key, entry) in &mut managed.0 {
         if !of_scale.0.keys().any(|k| same(k, key)) {
-            entry.set = entry.set.difference(&replicas);
+            entry.set = std::mem::take(&mut entry.set).difference(&replicas);
         }
     }
     for key in of_scale.0.keys() {

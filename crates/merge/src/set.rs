@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// A set of field paths: a tree whose nodes may be members.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,24 +42,38 @@ impl FieldSet {
 
     /// Paths of either.
     #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
-        let mut out = self.clone();
-        out.member |= other.member;
-        for (key, theirs) in &other.children {
-            let merged = out.children.get(key).map_or_else(|| theirs.clone(), |ours| ours.union(theirs));
-            out.children.insert(key.clone(), merged);
+    pub fn union(mut self, other: Self) -> Self {
+        self.member |= other.member;
+        if self.children.is_empty() {
+            self.children = other.children;
+            return self;
         }
-        out
+        for (key, theirs) in other.children {
+            match self.children.entry(key) {
+                Entry::Vacant(entry) => drop(entry.insert(theirs)),
+                Entry::Occupied(mut entry) => {
+                    let ours = std::mem::take(entry.get_mut());
+                    entry.insert(ours.union(theirs));
+                }
+            }
+        }
+        self
     }
 
     /// Paths of this one alone.
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Self {
-        let child = |(key, ours): (&String, &Self)| {
-            let rest = other.children.get(key).map_or_else(|| ours.clone(), |theirs| ours.difference(theirs));
-            (!rest.is_empty()).then(|| (key.clone(), rest))
-        };
-        Self { member: self.member && !other.member, children: self.children.iter().filter_map(child).collect() }
+    pub fn difference(mut self, other: &Self) -> Self {
+        self.member &= !other.member;
+        if !other.children.is_empty() {
+            self.children.retain(|key, ours| match other.children.get(key) {
+                None => true,
+                Some(theirs) => {
+                    *ours = std::mem::take(ours).difference(theirs);
+                    !ours.is_empty()
+                }
+            });
+        }
+        self
     }
 
     /// Paths of both.
@@ -90,36 +105,27 @@ impl FieldSet {
 
     /// Reads `fieldsV1`; `None` where it is none.
     pub fn from_json(fields: &Value) -> Option<Self> {
-        let mut out = Self::read(fields)?;
-        out.member = fields.get(".").is_some();
-        Some(out)
+        Self::read(fields)
     }
 
     fn read(fields: &Value) -> Option<Self> {
         let map = fields.as_object()?;
-        let mut out = Self::default();
-        for (key, value) in map {
-            if key == "." {
-                out.member = true;
-                continue;
-            }
+        let child = |(key, value): (&String, &Value)| {
             let child = Self::read(value)?;
             // An element with nothing inside is a member by itself.
             let member = child.member || child.children.is_empty();
-            out.children.insert(element(key)?, Self { member, ..child });
-        }
-        Some(out)
+            Some((element(key)?, Self { member, ..child }))
+        };
+        let children = map.iter().filter(|(key, _)| *key != ".").map(child).collect::<Option<_>>()?;
+        Some(Self { member: map.contains_key("."), children })
     }
 
     /// Writes `fieldsV1`.
-    pub fn to_json(&self) -> Value {
-        let mut out = Map::new();
-        let has_children = self.children.values().any(|c| !c.is_empty());
-        if self.member && has_children {
+    pub fn into_json(self) -> Value {
+        let children = self.children.into_iter().filter(|(_, child)| !child.is_empty());
+        let mut out: Map<String, Value> = children.map(|(key, child)| (key, child.into_json())).collect();
+        if self.member && !out.is_empty() {
             out.insert(".".into(), Value::Object(Map::new()));
-        }
-        for (key, child) in self.children.iter().filter(|(_, c)| !c.is_empty()) {
-            out.insert(key.clone(), child.to_json());
         }
         out.into()
     }
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn reads_and_writes_fields_v1() {
         let fields = json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}}}}, "f:l": {"v:\"x\"": {}}});
-        assert_eq!(set(fields.clone()).to_json(), fields);
+        assert_eq!(set(fields.clone()).into_json(), fields);
         let printed: Vec<String> = set(fields).paths().into_iter().map(|(_, text)| text).collect();
         assert_eq!(printed, [".l[=\"x\"]", ".spec.containers[name=\"c\"]", ".spec.containers[name=\"c\"].image"]);
         assert_eq!(FieldSet::from_json(&json!({"x": {}})), None);
@@ -192,10 +198,10 @@ mod tests {
     #[test]
     fn set_operations() {
         let (a, b) = (set(json!({"f:a": {".": {}, "f:x": {}}, "f:b": {}})), set(json!({"f:a": {}, "f:c": {}})));
-        assert_eq!(a.union(&b).to_json(), json!({"f:a": {".": {}, "f:x": {}}, "f:b": {}, "f:c": {}}));
-        assert_eq!(a.difference(&b).to_json(), json!({"f:a": {"f:x": {}}, "f:b": {}}));
-        assert_eq!(a.intersection(&b).to_json(), json!({"f:a": {}}));
-        assert!(a.difference(&a).is_empty());
-        assert_eq!(a.without(&[&["a", "x"], &["b"]]).to_json(), json!({"f:a": {}}));
+        assert_eq!(a.clone().union(b.clone()).into_json(), json!({"f:a": {".": {}, "f:x": {}}, "f:b": {}, "f:c": {}}));
+        assert_eq!(a.clone().difference(&b).into_json(), json!({"f:a": {"f:x": {}}, "f:b": {}}));
+        assert_eq!(a.intersection(&b).into_json(), json!({"f:a": {}}));
+        assert!(a.clone().difference(&a).is_empty());
+        assert_eq!(a.without(&[&["a", "x"], &["b"]]).into_json(), json!({"f:a": {}}));
     }
 }

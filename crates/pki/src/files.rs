@@ -21,7 +21,10 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
         .open(&temporary)
         .map_err(failed)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&temporary, path).map_err(failed)
+    std::fs::rename(&temporary, path).map_err(failed)?;
+    // What is sealed with a key must not outlive the file's name in its directory.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
 }
 
 /// Reads a file as text; `None` when there is none.

@@ -6,6 +6,7 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
 
 /// The subject and the alternative names of a PKCS#10 request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,12 +34,15 @@ impl CertificateRequest {
         let (_, request) = X509CertificationRequest::from_der(&der).map_err(|e| invalid(&e.to_string()))?;
         request.verify_signature().map_err(|e| invalid(&e.to_string()))?;
         let subject = &request.certification_request_info.subject;
-        let texts = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        // What is not understood here might be by those who are shown the certificate.
+        let text = |a: &AttributeTypeAndValue<'_>| {
+            let text = a.as_str().map(str::to_owned);
+            text.map_err(|_| invalid("the subject has a text in an encoding that is not supported"))
+        };
+        let names = subject.iter_common_name().map(text).collect::<Result<Vec<_>, _>>()?;
         let mut out = Self {
-            common_name: texts(subject.iter_common_name().filter_map(|n| n.as_str().ok()).collect())
-                .pop()
-                .unwrap_or_default(),
-            organizations: texts(subject.iter_organization().filter_map(|n| n.as_str().ok()).collect()),
+            common_name: names.into_iter().next_back().unwrap_or_default(),
+            organizations: subject.iter_organization().map(text).collect::<Result<_, _>>()?,
             ..Self::default()
         };
         for extension in request.requested_extensions().into_iter().flatten() {
@@ -63,7 +67,7 @@ impl CertificateRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType};
 
     #[test]
     fn subjects_and_names_are_read() {
@@ -80,5 +84,10 @@ mod tests {
         );
         assert_eq!((request.dns_names, request.ip_addresses, request.emails, request.uris), (1, 1, 0, 0));
         assert!(CertificateRequest::parse(b"junk").is_err());
+        // Go reads this encoding, and would see the group.
+        let hidden = DnValue::BmpString("system:masters".try_into().expect("text"));
+        params.distinguished_name.push(DnType::OrganizationName, hidden);
+        let pem = params.serialize_request(&key).expect("request").pem().expect("pem");
+        assert!(CertificateRequest::parse(pem.as_bytes()).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use crate::age;
 use crate::columns::NAME;
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, set_default};
+use crate::rules::{self, Check, Rule};
 use crate::{Ctx, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -19,6 +20,7 @@ const COLUMNS: &[Column] = &[
     Column::string("Available").describe("Whether this service is available."),
     crate::columns::AGE,
 ];
+const SERVICE: &[Rule] = &[("namespace", Check::Given("")), ("name", Check::Given(""))];
 
 impl Strategy for ApiService {
     fn default(&self, obj: &mut Object) {
@@ -43,48 +45,24 @@ impl Strategy for ApiService {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        let (group, version, name) = (spec.text("group"), spec.text("version"), api::meta::name(obj));
+        let (mut errors, spec, name) = (Errors::default(), obj.at("spec"), api::meta::name(obj));
+        let (group, version) = (spec.text("group"), spec.text("version"));
         let want = format!("{version}.{group}");
         if name != want {
-            errors.invalid(
-                &Path::root("metadata.name"),
-                name,
-                &format!("must be `spec.version+\".\"+spec.group`: {want:?}"),
-            );
+            let text = format!("must be `spec.version+\".\"+spec.group`: {want:?}");
+            errors.invalid(&Path::root("metadata.name"), name, &text);
         }
-        if !group.is_empty() {
-            errors.invalid_each(&SPEC.field("group"), group, names::dns1123_subdomain(group, false));
-        }
+        rules::check(&mut errors, spec, &SPEC, &[("group", Check::MaybeNamed(names::subdomain))]);
         errors.invalid_each(&SPEC.field("version"), version, names::dns1035_label(version, false));
         for (field, max) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
             let value = spec.int(field).unwrap_or(0);
-            if value <= 0 || value > max {
-                errors.invalid(
-                    &SPEC.field(field),
-                    value,
-                    &format!("must be positive and less than {}", if max == 1000 { "1000" } else { "20000" }),
-                );
+            if !(1..=max).contains(&value) {
+                errors.invalid(&SPEC.field(field), value, &format!("must be positive and less than {max}"));
             }
         }
-        if let Some(service) = Some(spec.at("service")).filter(|s| !s.is_null()) {
-            for field in ["namespace", "name"] {
-                if service.text(field).is_empty() {
-                    errors.required(&SPEC.field("service").field(field), "");
-                }
-            }
-        } else {
-            if !spec.text("caBundle").is_empty() {
-                errors.invalid(
-                    &SPEC.field("caBundle"),
-                    spec.text("caBundle"),
-                    "local APIServices may not have a caBundle",
-                );
-            }
-            if spec.flag("insecureSkipTLSVerify") {
-                let text = "local APIServices may not have insecureSkipTLSVerify";
-                errors.invalid(&SPEC.field("insecureSkipTLSVerify"), true, text);
-            }
+        match spec.at("service") {
+            Value::Null => local(&mut errors, spec),
+            service => rules::check(&mut errors, service, &SPEC.field("service"), SERVICE),
         }
         if spec.flag("insecureSkipTLSVerify") && !spec.text("caBundle").is_empty() {
             let text = "may not be true if caBundle is present";
@@ -118,5 +96,17 @@ impl Strategy for ApiService {
             None => "Unknown".into(),
         };
         vec![api::meta::name(obj).into(), service.into(), available.into(), age::since_creation(obj, now).into()]
+    }
+}
+
+/// What this server serves itself needs no trust in another.
+fn local(errors: &mut Errors, spec: &Value) {
+    let (bundle, skips) = (spec.text("caBundle"), spec.flag("insecureSkipTLSVerify"));
+    if !bundle.is_empty() {
+        errors.invalid(&SPEC.field("caBundle"), bundle, "local APIServices may not have a caBundle");
+    }
+    if skips {
+        let text = "local APIServices may not have insecureSkipTLSVerify";
+        errors.invalid(&SPEC.field("insecureSkipTLSVerify"), true, text);
     }
 }

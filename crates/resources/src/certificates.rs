@@ -2,7 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, map_mut, same};
+use crate::field::{Errors, Fields, Path, map_mut, repeated, same};
 use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -113,14 +113,15 @@ impl Strategy for CertificateSigningRequest {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        request(&mut errors, spec.text("request"), &SPEC.field("request"));
+        request(&mut errors, spec.at("request"), &SPEC.field("request"));
         let (usages, path) = (spec.texts("usages"), SPEC.field("usages"));
         if usages.is_empty() {
             errors.required(&path, "");
         }
+        let twice = repeated(usages.iter());
         for (i, usage) in usages.iter().enumerate() {
             errors.supported(&path.index(i), usage, &USAGES);
-            if usages[..i].contains(usage) {
+            if twice[i] {
                 errors.duplicate(&path.index(i), *usage);
             }
         }
@@ -249,12 +250,12 @@ fn set_conditions(ctx: &Ctx<'_>, new: &mut Object, old: &Object, mut list: Vec<V
     }
 }
 
-fn request(errors: &mut Errors, text: &str, path: &Path<'_>) {
+fn request(errors: &mut Errors, given: &Value, path: &Path<'_>) {
+    let text = given.as_str().unwrap_or("");
     let bytes = STANDARD.decode(text).unwrap_or_default();
     let pem = String::from_utf8_lossy(&bytes);
     if !pem.contains("-----BEGIN CERTIFICATE REQUEST-----") || !pem.contains("-----END CERTIFICATE REQUEST-----") {
-        let shown = if text.is_empty() { Value::Null } else { text.into() };
-        errors.invalid(path, shown, "PEM block type must be CERTIFICATE REQUEST");
+        errors.invalid(path, given.clone(), "PEM block type must be CERTIFICATE REQUEST");
     }
 }
 

@@ -10,6 +10,12 @@ pub const NAME: Column = Column::name().field("io.k8s.apimachinery.pkg.apis.meta
 pub const AGE: Column =
     Column::string("Age").field("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "creationTimestamp");
 
+/// The names of a template's containers.
+pub const CONTAINERS: Column = Column::string("Containers").describe("Names of each container in the template.");
+
+/// The images of a template's containers.
+pub const IMAGES: Column = Column::string("Images").describe("Images referenced by each container in the template.");
+
 /// A text, `<none>` when empty.
 pub fn or_none(text: &str) -> Value {
     if text.is_empty() { "<none>" } else { text }.into()

@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::core::endpoints::endpoint_ip;
-use crate::field::{Errors, Fields, IMMUTABLE, Path, items_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, IMMUTABLE, Path, items_mut, map_mut, repeated, same, set_default};
 use crate::{Ctx, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -147,9 +147,10 @@ fn hints(errors: &mut Errors, list: &[Value], rule: names::NameRule, path: &Path
     if list.len() > MAX_HINTS {
         return errors.too_many(path, list.len(), MAX_HINTS);
     }
+    let twice = repeated(list.iter().map(|hint| hint.text("name")));
     for (i, hint) in list.iter().enumerate() {
         let (item, name) = (path.index(i), hint.text("name"));
-        if list[..i].iter().any(|h| h.text("name") == name) {
+        if twice[i] {
             errors.duplicate(&item.field("name"), name);
         } else {
             errors.invalid_each(&item.field("name"), name, rule(name, false));
@@ -178,12 +179,13 @@ fn ports(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
     if list.len() > MAX_PORTS {
         return errors.too_many(path, list.len(), MAX_PORTS);
     }
+    let twice = repeated(list.iter().map(|port| port.text("name")));
     for (i, port) in list.iter().enumerate() {
         let (item, name) = (path.index(i), port.text("name"));
         if !name.is_empty() {
             errors.invalid_each(&item.field("name"), name, names::dns1123_label(name, false));
         }
-        if list[..i].iter().any(|p| p.text("name") == name) {
+        if twice[i] {
             errors.duplicate(&item.field("name"), name);
         }
         errors.one_of(&item.field("protocol"), port.text("protocol"), &["SCTP", "TCP", "UDP"]);

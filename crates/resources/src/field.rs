@@ -1,5 +1,6 @@
 //! Reading fields of JSON objects, naming their paths, collecting their errors.
 
+use crate::names;
 use api::{Cause, CauseType};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -94,6 +95,12 @@ pub fn field_mut<'a>(obj: &'a mut Value, field: &str) -> Option<&'a mut Value> {
     obj.get_mut(field).filter(|v| !v.is_null())
 }
 
+/// Whether an item with the same key stood before it, for each item.
+pub fn repeated<K: std::hash::Hash + Eq>(keys: impl Iterator<Item = K>) -> Vec<bool> {
+    let mut seen = std::collections::HashSet::new();
+    keys.map(|key| !seen.insert(key)).collect()
+}
+
 /// A path, linked to its parent so that naming a field costs nothing until an error prints it.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<'a> {
@@ -112,6 +119,11 @@ impl<'a> Path<'a> {
     /// A top-level field; dots may join several.
     pub const fn root(name: &'a str) -> Self {
         Self { parent: None, segment: Segment::Field(name) }
+    }
+    /// The object itself: what is below prints without a dot.
+    pub const TOP: Path<'static> = Path::root("");
+    fn is_top(&self) -> bool {
+        self.parent.is_none() && matches!(self.segment, Segment::Field(""))
     }
     /// A field below; dots may join several.
     pub const fn field(&'a self, name: &'a str) -> Path<'a> {
@@ -133,7 +145,9 @@ impl fmt::Display for Path<'_> {
             parent.fmt(f)?;
         }
         match self.segment {
-            Segment::Field(name) if self.parent.is_some() && !name.is_empty() => write!(f, ".{name}"),
+            Segment::Field(name) if !name.is_empty() && self.parent.is_some_and(|p| !p.is_top()) => {
+                write!(f, ".{name}")
+            }
             Segment::Field(name) => f.write_str(name),
             Segment::Index(index) => write!(f, "[{index}]"),
             Segment::Key(key) => write!(f, "[{key}]"),
@@ -141,24 +155,36 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// As many errors as one answer carries: a body of 3 MB can hold more mistakes than anyone reads.
+const MAX_ERRORS: usize = 1000;
+/// The length of their text, after which no more are added.
+const MAX_TEXT: usize = 512 << 10;
+
 /// The errors found so far, in upstream's order.
 #[derive(Debug, Default)]
 pub struct Errors(pub Vec<Cause>);
 
 impl Errors {
+    /// Keeps an error, unless there are too many already.
+    pub(crate) fn add(&mut self, cause: impl FnOnce() -> Cause) {
+        let text = || self.0.iter().map(|cause| cause.field.len() + cause.message.len()).sum::<usize>();
+        if self.0.len() < MAX_ERRORS && text() < MAX_TEXT {
+            self.0.push(cause());
+        }
+    }
     /// `Required value: detail`; an empty detail is left out.
     pub fn required(&mut self, path: &Path<'_>, detail: &str) {
-        self.0.push(Cause::required(path.to_string(), detail));
+        self.add(|| Cause::required(path.to_string(), detail));
     }
     /// `Invalid value: <value>: detail`.
     pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: &str) {
-        self.0.push(Cause::invalid(path.to_string(), &value.into(), detail));
+        self.add(|| Cause::invalid(path.to_string(), &value.into(), detail));
     }
     /// `Invalid value` with a value printed in another order or shape than its JSON.
     pub fn invalid_printed(&mut self, path: &Path<'_>, printed: &str, detail: &str) {
         let colon = if detail.is_empty() { "" } else { ": " };
-        let message = format!("Invalid value: {printed}{colon}{detail}");
-        self.0.push(Cause { kind: CauseType::FieldValueInvalid, field: path.to_string(), message });
+        let message = || format!("Invalid value: {printed}{colon}{detail}");
+        self.add(|| Cause { kind: CauseType::FieldValueInvalid, field: path.to_string(), message: message() });
     }
     /// `Invalid value` with a struct printed as Go prints its internal type.
     pub fn invalid_struct(&mut self, path: &Path<'_>, schema: &str, value: &Value, detail: &str) {
@@ -172,7 +198,7 @@ impl Errors {
     pub fn supported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) -> bool {
         let ok = supported.contains(&value);
         if !ok {
-            self.0.push(Cause::not_supported(path.to_string(), &value.into(), supported));
+            self.add(|| Cause::not_supported(path.to_string(), &value.into(), supported));
         }
         ok
     }
@@ -182,32 +208,55 @@ impl Errors {
     }
     /// `Unsupported value: <value>` with the supported ones.
     pub fn not_supported(&mut self, path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) {
-        self.0.push(Cause::not_supported(path.to_string(), &value.into(), supported));
+        self.add(|| Cause::not_supported(path.to_string(), &value.into(), supported));
+    }
+    /// As [`Errors::not_supported`] with a value printed in another shape than its JSON.
+    pub fn not_supported_printed(&mut self, path: &Path<'_>, printed: &str, supported: &[&str]) {
+        let list = supported.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let message = format!("Unsupported value: {printed}: supported values: {list}");
+        self.0.push(Cause { kind: CauseType::FieldValueNotSupported, field: path.to_string(), message });
     }
     /// `Forbidden: detail`.
     pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
-        self.0.push(Cause::forbidden(path.to_string(), detail));
+        self.add(|| Cause::forbidden(path.to_string(), detail));
     }
     /// `Duplicate value: <value>`.
     pub fn duplicate(&mut self, path: &Path<'_>, value: impl Into<Value>) {
-        self.0.push(Cause::duplicate(path.to_string(), &value.into()));
+        self.add(|| Cause::duplicate(path.to_string(), &value.into()));
     }
     /// `Duplicate value` with a value printed in another shape than its JSON.
     pub fn duplicate_printed(&mut self, path: &Path<'_>, printed: &str) {
-        let message = format!("Duplicate value: {printed}");
-        self.0.push(Cause { kind: CauseType::FieldValueDuplicate, field: path.to_string(), message });
+        let message = || format!("Duplicate value: {printed}");
+        self.add(|| Cause { kind: CauseType::FieldValueDuplicate, field: path.to_string(), message: message() });
     }
     /// `Not found: <value>`.
     pub fn not_found(&mut self, path: &Path<'_>, value: impl Into<Value>) {
-        self.0.push(Cause::not_found(path.to_string(), &value.into()));
+        self.add(|| Cause::not_found(path.to_string(), &value.into()));
+    }
+    /// `Internal error: detail`.
+    pub fn internal(&mut self, path: &Path<'_>, detail: &str) {
+        let message = format!("Internal error: {detail}");
+        self.0.push(Cause { kind: CauseType::InternalError, field: path.to_string(), message });
     }
     /// `Too long: may not be more than N bytes`.
     pub fn too_long(&mut self, path: &Path<'_>, max: usize) {
-        self.0.push(Cause::too_long(path.to_string(), max));
+        self.add(|| Cause::too_long(path.to_string(), max));
     }
     /// `Too many: N: must have at most M items`.
     pub fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
-        self.0.push(Cause::too_many(path.to_string(), actual, max));
+        self.add(|| Cause::too_many(path.to_string(), actual, max));
+    }
+    /// An error when a text is no IP address.
+    pub fn ip(&mut self, path: &Path<'_>, text: &str) {
+        names::ip(text).into_iter().for_each(|detail| self.invalid(path, text, detail));
+    }
+    /// An error when a text is no CIDR.
+    pub fn cidr(&mut self, path: &Path<'_>, text: &str) {
+        names::cidr(text).into_iter().for_each(|detail| self.invalid(path, text, detail));
+    }
+    /// An error when the integer is no port.
+    pub fn port_number(&mut self, path: &Path<'_>, port: i64) {
+        names::port_number(port).into_iter().for_each(|detail| self.invalid(path, port, detail));
     }
     /// An error when the integer is below zero.
     pub fn non_negative(&mut self, path: &Path<'_>, value: i64) {
@@ -275,6 +324,18 @@ mod tests {
         let list = spec.field("containers");
         assert_eq!(list.index(2).field("ports.x").to_string(), "spec.containers[2].ports.x");
         assert_eq!(spec.key("a.b/c").to_string(), "spec[a.b/c]");
+        assert_eq!(Path::TOP.field("spec").field("").field("x").to_string(), "spec.x");
+    }
+
+    #[test]
+    fn errors_are_bounded() {
+        let check = |name: &str, want: usize| {
+            let (mut errors, path) = (Errors::default(), Path::root(name));
+            (0..100_000).for_each(|i| errors.required(&path.index(i), ""));
+            assert_eq!(errors.0.len(), want);
+        };
+        check("list", MAX_ERRORS);
+        check(&"x".repeat(MAX_TEXT / 4), 4);
     }
 
     #[test]

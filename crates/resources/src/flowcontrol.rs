@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, set_default};
-use crate::{Ctx, MetadataChecks, Strategy};
+use crate::{Ctx, MetadataChecks, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -34,6 +34,8 @@ const LEVEL_COLUMNS: &[Column] = &[
     Column::string("QueueLengthLimit").field("io.k8s.api.flowcontrol.v1.QueuingConfiguration", "queueLengthLimit"),
     AGE,
 ];
+
+const METHOD: &str = "io.k8s.api.flowcontrol.v1.FlowDistinguisherMethod";
 
 impl Strategy for FlowSchema {
     fn default(&self, obj: &mut Object) {
@@ -71,15 +73,23 @@ impl Strategy for FlowSchema {
             errors.invalid(&path, precedence, "only the schema named 'exempt' may have matchingPrecedence 1");
         }
         if spec.has("distinguisherMethod") {
-            let kind = spec.at("distinguisherMethod").text("type");
-            errors.supported(&SPEC.field("distinguisherMethod.type"), kind, &["ByNamespace", "ByUser"]);
+            let (method, kinds) = (spec.at("distinguisherMethod"), ["ByNamespace", "ByUser"]);
+            if !kinds.contains(&method.text("type")) {
+                let printed = schema::internal_json(METHOD, method, schema::Layout::Compact);
+                errors.not_supported_printed(&SPEC.field("distinguisherMethod.type"), &printed, &kinds);
+            }
         }
-        let level = spec.at("priorityLevelConfiguration").text("name");
-        if level.is_empty() {
-            errors.required(&SPEC.field("priorityLevelConfiguration.name"), "must reference a priority level");
+        let path = SPEC.field("priorityLevelConfiguration.name");
+        match spec.at("priorityLevelConfiguration").text("name") {
+            "" => errors.required(&path, "must reference a priority level"),
+            level => errors.invalid_each(&path, level, names::dns1123_subdomain(level, false)),
         }
         rules(&mut errors, spec.list("rules"), &SPEC.field("rules"));
         errors.0
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+        condition_types(new)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -107,35 +117,144 @@ impl Strategy for FlowSchema {
     }
 }
 
+/// Every condition has a type of its own.
+fn condition_types(obj: &Object) -> Vec<Cause> {
+    let (mut errors, path) = (Errors::default(), Path::root("status.conditions"));
+    let list = obj.at("status").list("conditions");
+    for (i, condition) in list.iter().enumerate() {
+        let (kind, at) = (condition.text("type"), path.index(i));
+        if list[..i].iter().any(|other| other.text("type") == kind) {
+            errors.duplicate(&at.field("type"), kind);
+        }
+        if kind.is_empty() {
+            errors.required(&at.field("type"), "");
+        }
+    }
+    errors.0
+}
+
 fn rules(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
     for (i, rule) in list.iter().enumerate() {
         let path = path.index(i);
-        if rule.list("subjects").is_empty() {
-            errors.required(&path.field("subjects"), "subjects must contain at least one value");
-        }
         let subjects = path.field("subjects");
+        if rule.list("subjects").is_empty() {
+            errors.required(&subjects, "subjects must contain at least one value");
+        }
         for (j, subject) in rule.list("subjects").iter().enumerate() {
-            let kinds = ["Group", "ServiceAccount", "User"];
-            errors.supported(&subjects.index(j).field("kind"), subject.text("kind"), &kinds);
+            self::subject(errors, subject, &subjects.index(j));
         }
         if rule.list("resourceRules").is_empty() && rule.list("nonResourceRules").is_empty() {
             errors.required(&path, "at least one of resourceRules and nonResourceRules has to be non-empty");
         }
-        for kind in ["resourceRules", "nonResourceRules"] {
-            let list_path = path.field(kind);
-            for (j, item) in rule.list(kind).iter().enumerate() {
-                let at = list_path.index(j);
-                let fields: &[&str] = if kind == "resourceRules" {
-                    &["verbs", "apiGroups", "resources"]
-                } else {
-                    &["verbs", "nonResourceURLs"]
-                };
-                for field in fields.iter().filter(|f| item.list(f).is_empty()) {
-                    errors.required(&at.field(field), &format!("{field} must contain at least one value"));
-                }
+        for (j, item) in rule.list("resourceRules").iter().enumerate() {
+            resource_rule(errors, item, &path.field("resourceRules").index(j));
+        }
+        for (j, item) in rule.list("nonResourceRules").iter().enumerate() {
+            non_resource_rule(errors, item, &path.field("nonResourceRules").index(j));
+        }
+    }
+}
+
+/// Kinds of subjects, each with the one field that it has.
+const SUBJECTS: [(&str, &str); 3] = [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
+
+fn subject(errors: &mut Errors, subject: &Value, path: &Path<'_>) {
+    let kind = subject.text("kind");
+    let Some((_, own)) = SUBJECTS.iter().find(|(name, _)| *name == kind) else {
+        return errors.not_supported(&path.field("kind"), kind, &["Group", "ServiceAccount", "User"]);
+    };
+    let (of, own_path) = (subject.at(own), path.field(own));
+    if of.is_null() {
+        errors.required(&own_path, &format!("{own} is required when subject kind is '{kind}'"));
+    } else {
+        subject_names(errors, of, kind == "ServiceAccount", &own_path);
+    }
+    for (other, field) in SUBJECTS.iter().filter(|(name, field)| *name != kind && subject.has(field)) {
+        errors.forbidden(&path.field(field), &format!("{field} is forbidden when subject kind is not '{other}'"));
+    }
+}
+
+fn subject_names(errors: &mut Errors, of: &Value, service_account: bool, path: &Path<'_>) {
+    match of.text("name") {
+        "" => errors.required(&path.field("name"), ""),
+        "*" => {}
+        name if service_account => {
+            errors.invalid_each(&path.field("name"), name, names::dns1123_subdomain(name, false));
+        }
+        _ => {}
+    }
+    match of.text("namespace") {
+        _ if !service_account => {}
+        "" => errors.required(&path.field("namespace"), "must specify namespace for service account"),
+        namespace => errors.invalid_each(&path.field("namespace"), namespace, names::dns1123_label(namespace, false)),
+    }
+}
+
+const VERBS: [&str; 9] = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
+
+fn resource_rule(errors: &mut Errors, rule: &Value, path: &Path<'_>) {
+    verbs(errors, rule, path);
+    for (field, one, others) in [("apiGroups", "api group", "api groups"), ("resources", "resource", "resources")] {
+        if rule.list(field).is_empty() {
+            errors.required(&path.field(field), &format!("resource rules must supply at least one {one}"));
+        }
+        star_alone(errors, rule, field, others, path);
+    }
+    let (namespaces, at) = (rule.texts("namespaces"), path.field("namespaces"));
+    if namespaces.is_empty() && !rule.flag("clusterScope") {
+        errors.required(&at, "resource rules that are not cluster scoped must supply at least one namespace");
+    } else if !star_alone(errors, rule, "namespaces", "namespaces", path) {
+        for (i, namespace) in namespaces.into_iter().enumerate() {
+            for why in names::dns1123_label(namespace, false) {
+                let why = format!("each member of this list must be '*' or a DNS-1123 label; {why}");
+                errors.invalid(&at.index(i), namespace, &why);
             }
         }
     }
+}
+
+fn non_resource_rule(errors: &mut Errors, rule: &Value, path: &Path<'_>) {
+    verbs(errors, rule, path);
+    let (urls, at) = (rule.texts("nonResourceURLs"), path.field("nonResourceURLs"));
+    if urls.is_empty() {
+        errors.required(&at, "nonResourceURLs must contain at least one value");
+    } else if !star_alone(errors, rule, "nonResourceURLs", "non-resource URLs", path) {
+        urls.into_iter().enumerate().for_each(|(i, url)| url_path(errors, url, &at.index(i)));
+    }
+}
+
+fn verbs(errors: &mut Errors, rule: &Value, path: &Path<'_>) {
+    let (verbs, at) = (rule.texts("verbs"), path.field("verbs"));
+    if verbs.is_empty() {
+        errors.required(&at, "verbs must contain at least one value");
+    } else if !star_alone(errors, rule, "verbs", "verbs", path) && !verbs.iter().all(|verb| VERBS.contains(verb)) {
+        errors.not_supported(&at, rule.at("verbs").clone(), &VERBS);
+    }
+}
+
+/// Whether a list has the star, which must then be alone.
+fn star_alone(errors: &mut Errors, rule: &Value, field: &str, others: &str, path: &Path<'_>) -> bool {
+    let list = rule.texts(field);
+    let star = list.contains(&"*");
+    if star && list.len() > 1 {
+        let text = format!("if '*' is present, must not specify other {others}");
+        errors.invalid(&path.field(field), rule.at(field).clone(), &text);
+    }
+    star
+}
+
+/// An absolute path; `*` may only be its last part.
+fn url_path(errors: &mut Errors, url: &str, path: &Path<'_>) {
+    let text = match url {
+        "" => "must not be empty",
+        "/" => return,
+        url if !url.starts_with('/') => "must start with slash",
+        url if url.contains(' ') => "must not contain white-space",
+        url if url.contains("//") => "must not contain double slash",
+        url if url.strip_suffix("/*").unwrap_or(url).contains('*') => "wildcard can only do suffix matching",
+        _ => return,
+    };
+    errors.invalid(path, url, text);
 }
 
 impl Strategy for PriorityLevelConfiguration {
@@ -173,6 +292,9 @@ impl Strategy for PriorityLevelConfiguration {
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         let kind = spec.text("type");
+        if (api::meta::name(obj) == "exempt") != (kind == "Exempt") {
+            errors.invalid(&SPEC.field("type"), kind, "must be 'Exempt' if and only if `name` is 'exempt'");
+        }
         match kind {
             "Exempt" if spec.has("limited") => {
                 errors.forbidden(&SPEC.field("limited"), "must be nil if the type is not Limited");
@@ -184,10 +306,19 @@ impl Strategy for PriorityLevelConfiguration {
                 errors.required(&SPEC.field("limited"), "must not be empty when type is Limited");
             }
             "Limited" => limited(&mut errors, spec.at("limited"), &SPEC.field("limited")),
+            "Exempt" if spec.has("exempt") => {
+                let path = SPEC.field("exempt");
+                shares(&mut errors, spec.at("exempt"), &path);
+                lendable(&mut errors, spec.at("exempt"), &path);
+            }
             "Exempt" => {}
             other => errors.not_supported(&SPEC.field("type"), other, &["Exempt", "Limited"]),
         }
         errors.0
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+        condition_types(new)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -211,15 +342,29 @@ impl Strategy for PriorityLevelConfiguration {
     }
 }
 
-fn limited(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    if of.int("nominalConcurrencyShares").unwrap_or(0) < 0 {
-        let value = of.int("nominalConcurrencyShares").unwrap_or(0);
-        errors.invalid(&path.field("nominalConcurrencyShares"), value, "must be a non-negative integer");
+fn shares(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    if let Some(shares) = of.int("nominalConcurrencyShares").filter(|shares| *shares < 0) {
+        errors.invalid(&path.field("nominalConcurrencyShares"), shares, "must be a non-negative integer");
     }
+}
+
+fn lendable(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     if let Some(percent) = of.int("lendablePercent").filter(|p| !(0..=100).contains(p)) {
         errors.invalid(&path.field("lendablePercent"), percent, "must be between 0 and 100, inclusive");
     }
-    let (response, path) = (of.at("limitResponse"), path.field("limitResponse"));
+}
+
+fn limited(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    shares(errors, of, path);
+    limit_response(errors, of.at("limitResponse"), &path.field("limitResponse"));
+    lendable(errors, of, path);
+    if let Some(percent) = of.int("borrowingLimitPercent").filter(|p| *p < 0) {
+        let text = "if specified, must be a non-negative integer";
+        errors.invalid(&path.field("borrowingLimitPercent"), percent, text);
+    }
+}
+
+fn limit_response(errors: &mut Errors, response: &Value, path: &Path<'_>) {
     match response.text("type") {
         "Reject" if response.has("queuing") => {
             errors.forbidden(&path.field("queuing"), "must be nil if limited.limitResponse.type is not Limited");

@@ -44,10 +44,10 @@ fn update_metadata(strategy: &dyn Strategy, new: &Object, old: &Object) -> Vec<C
     let mut out = validate_object_meta(new, namespaced, &names::path_segment, false);
     out.extend(validate_object_meta_update(new, old, false));
     let checks = strategy.metadata_on_update();
-    if checks != MetadataChecks::Create {
+    if matches!(checks, MetadataChecks::Update | MetadataChecks::Both) {
         out.extend(validate_object_meta_update(new, old, strategy.is_built_in()));
     }
-    if checks != MetadataChecks::Update {
+    if matches!(checks, MetadataChecks::Create | MetadataChecks::Both) {
         let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
         out.extend(validate_object_meta(new, namespaced, &rule, true));
     }
@@ -112,7 +112,12 @@ pub fn validate_object_meta_update(new: &Object, old: &Object, kube: bool) -> Ve
     if generation < was.int("generation").unwrap_or(0) {
         errors.invalid(&path.field("generation"), generation, "must not be decremented");
     }
-    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    let grace = meta.at("deletionGracePeriodSeconds");
+    if grace != was.at("deletionGracePeriodSeconds") {
+        let text = "field is immutable; may only be changed via deletion";
+        errors.invalid(&path.field("deletionGracePeriodSeconds"), grace.clone(), text);
+    }
+    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp"] {
         errors.immutable(&path.field(field), meta.at(field), was.at(field));
     }
     labels(&mut errors, meta.at("labels"), &path.field("labels"));
@@ -143,6 +148,16 @@ pub fn annotations(errors: &mut Errors, annotations: &Value, path: &Path<'_>) {
     }
     if size > ANNOTATIONS_MAX {
         errors.too_long(path, ANNOTATIONS_MAX);
+    }
+}
+
+/// Errors of the metadata of a template of objects, which may only have labels and annotations.
+pub fn of_template(errors: &mut Errors, meta: &Value, path: &Path<'_>) {
+    annotations(errors, meta.at("annotations"), &path.field("annotations"));
+    labels(errors, meta.at("labels"), &path.field("labels"));
+    let given = meta.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    for (field, _) in given.filter(|(field, _)| !["annotations", "labels"].contains(&field.as_str())) {
+        errors.forbidden(&path.field(field), "cannot be set");
     }
 }
 
@@ -203,16 +218,20 @@ fn finalizers(errors: &mut Errors, meta: &Value, path: &Path<'_>) {
 
 fn kube_finalizers(errors: &mut Errors, meta: &Value, path: &Path<'_>) {
     for (i, name) in meta.texts("finalizers").into_iter().enumerate() {
-        kube_finalizer(errors, name, &path.index(i));
+        domain_of_finalizer(errors, name, &path.index(i));
+    }
+}
+
+fn domain_of_finalizer(errors: &mut Errors, name: &str, path: &Path<'_>) {
+    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        errors.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified");
     }
 }
 
 /// Errors of a finalizer of a built-in kind.
 pub fn kube_finalizer(errors: &mut Errors, name: &str, path: &Path<'_>) {
     errors.invalid_each(path, name, names::qualified_name(name));
-    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
-        errors.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified");
-    }
+    domain_of_finalizer(errors, name, path);
 }
 
 fn managed_fields(errors: &mut Errors, entries: &[Value], path: &Path<'_>) {

@@ -27,6 +27,33 @@ pub const SUBDOMAIN_MAX: usize = 253;
 
 /// A rule for names: texts of what is wrong.
 pub type NameRule = fn(&str, bool) -> Vec<String>;
+/// A rule for whole texts: texts of what is wrong.
+pub type TextRule = fn(&str) -> Vec<String>;
+
+/// A whole DNS-1123 subdomain.
+pub fn subdomain(name: &str) -> Vec<String> {
+    dns1123_subdomain(name, false)
+}
+
+/// The beginning of a DNS-1123 subdomain.
+pub fn subdomain_prefix(name: &str) -> Vec<String> {
+    dns1123_subdomain(name, true)
+}
+
+/// A whole DNS-1123 label.
+pub fn label(name: &str) -> Vec<String> {
+    dns1123_label(name, false)
+}
+
+/// A whole path segment.
+pub fn segment(name: &str) -> Vec<String> {
+    path_segment(name, false)
+}
+
+/// As [`dns1123_subdomain`], in the words of the kinds whose validation is declared with their types.
+pub fn long_name(name: &str, prefix: bool) -> Vec<String> {
+    dns1123_subdomain(name, prefix).into_iter().map(|why| why.replace("253 characters", "253 bytes")).collect()
+}
 
 /// DNS-1123 subdomain; a prefix may end with `-`.
 pub fn dns1123_subdomain(name: &str, prefix: bool) -> Vec<String> {

@@ -4,7 +4,7 @@ use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::core::pod::tolerations;
 use crate::core::quantities::{container_resource_name, requirements, round_up};
-use crate::field::{Errors, Fields, Path, field_mut};
+use crate::field::{Errors, Fields, Path, field_mut, repeated};
 use crate::{Ctx, MetadataChecks, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -58,9 +58,10 @@ impl Strategy for RuntimeClass {
         let (scheduling, path) = (obj.at("scheduling"), Path::root("scheduling"));
         metadata::labels(&mut errors, scheduling.at("nodeSelector"), &path.field("nodeSelector"));
         let list = scheduling.list("tolerations");
-        tolerations(&mut errors, list, &path.field("tolerations"));
+        tolerations(&mut errors, scheduling, &path.field("tolerations"));
+        let twice = repeated(list.iter());
         for (i, toleration) in list.iter().enumerate() {
-            if list[..i].contains(toleration) {
+            if twice[i] {
                 let schema = "io.k8s.api.core.v1.Toleration";
                 let printed = schema::internal_json(schema, toleration, schema::Layout::Compact);
                 errors.duplicate_printed(&path.field("tolerations").index(i), &printed);

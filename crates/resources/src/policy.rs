@@ -4,7 +4,7 @@ use crate::age;
 use crate::apps::{at_most_all, int_or_percent, print_selector};
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, go_struct, map_mut};
-use crate::{Ctx, Strategy, copy_field, metadata, names};
+use crate::{Ctx, StatusRules, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -29,9 +29,8 @@ impl Strategy for PodDisruptionBudget {
         map_mut(obj, "status").into_iter().for_each(zero);
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = Value::Object(serde_json::Map::new());
-        zero(&mut obj["status"]);
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| COUNTS.iter().map(|count| (*count, 0)).collect())
     }
 
     fn counts_generation(&self) -> bool {
@@ -70,10 +69,6 @@ impl Strategy for PodDisruptionBudget {
             errors.supported(&SPEC.field("unhealthyPodEvictionPolicy"), policy, &["AlwaysAllow", "IfHealthyBudget"]);
         }
         errors.0
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {

@@ -5,8 +5,10 @@ mod selector;
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, items_mut, map_mut, same, set_default};
-use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
+use crate::core::pod::affinity;
+use crate::field::{Errors, Fields, Path, items_mut, map_mut, repeated, same, set_default};
+use crate::rules::each;
+use crate::{Ctx, MetadataChecks, StatusRules, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -52,6 +54,10 @@ impl Strategy for DeviceClass {
         true
     }
 
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        names::long_name(name, prefix)
+    }
+
     fn metadata_on_update(&self) -> MetadataChecks {
         MetadataChecks::Both
     }
@@ -85,8 +91,8 @@ impl Strategy for ResourceClaim {
         map_mut(obj, "status");
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({});
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({}))
     }
 
     fn metadata_on_update(&self) -> MetadataChecks {
@@ -105,10 +111,6 @@ impl Strategy for ResourceClaim {
             errors.invalid_struct(&SPEC, CLAIM_SPEC, new.at("spec"), crate::field::IMMUTABLE);
         }
         errors.0
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -148,12 +150,13 @@ impl Strategy for ResourceClaimTemplate {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
+        metadata::of_template(&mut errors, obj.at("spec").at("metadata"), &SPEC.field("metadata"));
         claim_spec(&mut errors, obj.at("spec").at("spec"), &SPEC.field("spec"));
         errors.0
     }
 
-    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
         let spec = new.at("spec");
         if !same(spec, old.at("spec")) {
             errors.invalid_struct(&SPEC, TEMPLATE_SPEC, spec, crate::field::IMMUTABLE);
@@ -183,28 +186,28 @@ impl Strategy for ResourceSlice {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         device::driver_name(&mut errors, spec.text("driver"), &SPEC.field("driver"));
         let (pool, path) = (spec.at("pool"), SPEC.field("pool"));
-        match pool.text("name") {
-            "" => errors.required(&path.field("name"), ""),
-            name => {
-                for part in name.split('/') {
-                    errors.invalid_each(&path.field("name"), part, names::dns1123_subdomain(part, false));
-                }
-            }
-        }
+        device::pool_name(&mut errors, pool.text("name"), &path.field("name"));
         if pool.int("resourceSliceCount").unwrap_or(0) <= 0 {
             let count = pool.int("resourceSliceCount").unwrap_or(0);
             errors.invalid(&path.field("resourceSliceCount"), count, "must be greater than zero");
         }
-        errors.non_negative(&path.field("generation"), pool.int("generation").unwrap_or(0));
+        if let Some(generation) = pool.int("generation").filter(|generation| *generation < 0) {
+            errors.invalid(&path.field("generation"), generation, "must be greater than or equal to zero");
+        }
         placement(&mut errors, spec);
+        if spec.has("sharedCounters") && spec.has("devices") {
+            errors.invalid(&SPEC, "", "only one of `sharedCounters` or `devices` is allowed");
+        }
         let devices = SPEC.field("devices");
+        let twice = repeated(spec.list("devices").iter().map(|device| device.text("name")));
         for (i, device) in spec.list("devices").iter().enumerate() {
             let (item, name) = (devices.index(i), device.text("name"));
             device::device(&mut errors, device, spec.flag("perDeviceNodeSelection"), &item);
-            if spec.list("devices")[..i].iter().any(|d| d.text("name") == name) {
+            if twice[i] {
                 errors.duplicate(&item, name);
             }
         }
+        device::shared_counters(&mut errors, spec.list("sharedCounters"), &SPEC.field("sharedCounters"));
         errors.0
     }
 
@@ -242,25 +245,52 @@ impl Strategy for ResourceSlice {
 }
 
 fn placement(errors: &mut Errors, spec: &Value) {
-    let set = [
-        !spec.text("nodeName").is_empty(),
-        spec.has("nodeSelector"),
-        spec.flag("allNodes"),
-        spec.flag("perDeviceNodeSelection"),
-    ];
-    if spec.at("allNodes") == &Value::Bool(false) {
-        errors.invalid(&SPEC.field("allNodes"), false, "must be either unset or set to true");
+    let mut set = Vec::new();
+    match (spec.has("nodeName"), spec.text("nodeName")) {
+        (false, _) => {}
+        (true, "") => {
+            errors.invalid(&SPEC.field("nodeName"), "", "must be either unset or set to a non-empty string");
+        }
+        (true, node) => {
+            set.push("`nodeName`");
+            errors.invalid_each(&SPEC.field("nodeName"), node, names::dns1123_subdomain(node, false));
+        }
     }
-    let node = spec.text("nodeName");
-    if !node.is_empty() {
-        errors.invalid_each(&SPEC.field("nodeName"), node, names::dns1123_subdomain(node, false));
+    if spec.has("nodeSelector") {
+        set.push("`nodeSelector`");
+        let (selector, path) = (spec.at("nodeSelector"), SPEC.field("nodeSelector"));
+        affinity::node_selector(errors, selector, &path);
+        if selector.list("nodeSelectorTerms").len() != 1 {
+            let schema = "io.k8s.api.core.v1.NodeSelectorTerm";
+            let printed = internal_list(schema, selector.at("nodeSelectorTerms"));
+            let path = path.field("nodeSelectorTerms");
+            errors.invalid_printed(&path, &printed, "must have exactly one node selector term");
+        }
+    }
+    for (field, quoted) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {
+        match spec.at(field) {
+            Value::Bool(true) => set.push(quoted),
+            Value::Bool(false) => errors.invalid(&SPEC.field(field), false, "must be either unset or set to true"),
+            _ => {}
+        }
     }
     let text = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
-    match set.iter().filter(|s| **s).count() {
+    match set.len() {
         0 => errors.required(&SPEC, text),
         1 => {}
-        _ => errors.invalid(&SPEC, "{}", text),
+        _ => {
+            let text = format!("{text}, but multiple fields are set");
+            errors.invalid(&SPEC, format!("{{{}}}", set.join(", ")), &text);
+        }
     }
+}
+
+/// A list of structs as Go prints the JSON of their internal type.
+fn internal_list(schema: &str, list: &Value) -> String {
+    let Some(items) = list.as_array() else { return "null".into() };
+    let items: Vec<String> =
+        items.iter().map(|item| schema::internal_json(schema, item, schema::Layout::Compact)).collect();
+    format!("[{}]", items.join(","))
 }
 
 fn claim_defaults(spec: &mut Value) {
@@ -283,71 +313,90 @@ fn count_defaults(request: &mut Value) {
     }
 }
 
+const ONE_OF: &str = "exactly one of `exactly` or `firstAvailable` is required";
+
 fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let (devices, path) = (spec.at("devices"), path.field("devices"));
-    let requests = devices.list("requests");
-    let list = path.field("requests");
+    let (requests, list) = (devices.list("requests"), path.field("requests"));
     if requests.len() > 32 {
         errors.too_many(&list, requests.len(), 32);
     }
-    for (i, request) in requests.iter().enumerate() {
-        let (item, name) = (list.index(i), request.text("name"));
-        errors.invalid_each(&item.field("name"), name, names::dns1123_label(name, false));
-        let (exactly, first) = (request.at("exactly"), request.list("firstAvailable"));
-        match (exactly.is_null(), first.is_empty()) {
-            (true, true) => errors.required(&item, "exactly one of `exactly` or `firstAvailable` is required"),
-            (false, false) => {
-                let text = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
-                errors.invalid(&item, Value::Null, text);
-            }
-            (false, true) => device_request(errors, exactly, &item.field("exactly")),
-            (true, false) => {
-                let list = item.field("firstAvailable");
-                first.iter().enumerate().for_each(|(j, r)| device_request(errors, r, &list.index(j)));
-            }
-        }
+    requests.iter().enumerate().for_each(|(i, request)| claim_request(errors, request, &list.index(i)));
+    let twice = repeated(requests.iter().map(|request| request.text("name")));
+    for (i, request) in requests.iter().enumerate().filter(|(i, _)| twice[*i]) {
+        errors.duplicate(&list.index(i), request.text("name"));
     }
-    for (i, request) in requests.iter().enumerate() {
-        let name = request.text("name");
-        if requests[..i].iter().any(|r| r.text("name") == name) {
-            errors.duplicate(&list.index(i), name);
-        }
-    }
-    let configs = path.field("config");
-    for (i, config) in devices.list("config").iter().enumerate() {
-        let item = configs.index(i);
-        let names_path = item.field("requests");
-        for (j, name) in config.texts("requests").into_iter().enumerate() {
-            request_name(errors, name, requests, &names_path.index(j));
-        }
-        device::configuration(errors, config, &item);
-    }
-    let list = path.field("constraints");
-    for (i, constraint) in devices.list("constraints").iter().enumerate() {
-        let item = list.index(i);
-        let names_path = item.field("requests");
-        for (j, name) in constraint.texts("requests").into_iter().enumerate() {
-            request_name(errors, name, requests, &names_path.index(j));
-        }
-        match ["matchAttribute", "distinctAttribute"].into_iter().find(|field| constraint.has(field)) {
-            Some(field) => device::full_name(errors, constraint.text(field), &item.field(field)),
-            None => {
-                let text = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
-                errors.required(&item, text);
+    each(devices, "config", &path, |config, path| {
+        request_names(errors, config, requests, &path.field("requests"));
+        device::configuration(errors, config, path);
+    });
+    each(devices, "constraints", &path, |constraint, path| {
+        request_names(errors, constraint, requests, &path.field("requests"));
+        claim_constraint(errors, constraint, path);
+    });
+}
+
+/// A request is for some devices, or for the first that can be had of several.
+fn claim_request(errors: &mut Errors, request: &Value, path: &Path<'_>) {
+    let (name, first) = (request.text("name"), request.list("firstAvailable"));
+    errors.invalid_each(&path.field("name"), name, names::label(name));
+    match (request.has("exactly"), first.is_empty()) {
+        (false, true) => errors.required(path, ONE_OF),
+        (true, false) => errors.invalid(path, Value::Null, &format!("{ONE_OF}, but multiple fields are set")),
+        (true, true) => device_request(errors, request.at("exactly"), &path.field("exactly")),
+        (false, false) => {
+            let twice = repeated(first.iter().map(|sub| sub.text("name")));
+            let list = path.field("firstAvailable");
+            for (i, sub) in first.iter().enumerate() {
+                let (path, name) = (list.index(i), sub.text("name"));
+                errors.invalid_each(&path.field("name"), name, names::label(name));
+                device_request(errors, sub, &path);
+                if twice[i] {
+                    errors.duplicate(&path, name);
+                }
             }
         }
     }
 }
 
+fn claim_constraint(errors: &mut Errors, constraint: &Value, path: &Path<'_>) {
+    match ["matchAttribute", "distinctAttribute"].into_iter().find(|field| constraint.has(field)) {
+        Some(field) => device::full_name(errors, constraint.text(field), &path.field(field)),
+        None => {
+            let text =
+                "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
+            errors.required(path, text);
+        }
+    }
+}
+
+/// Errors of the requests that something of a claim is for.
+fn request_names(errors: &mut Errors, of: &Value, requests: &[Value], path: &Path<'_>) {
+    let names = of.texts("requests");
+    for (i, name) in names.iter().enumerate() {
+        request_name(errors, name, requests, &path.index(i));
+        if names[..i].contains(name) {
+            errors.duplicate(&path.index(i), *name);
+        }
+    }
+}
+
+const NO_REQUEST: &str =
+    "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+
 fn request_name(errors: &mut Errors, name: &str, requests: &[Value], path: &Path<'_>) {
+    if name.split('/').count() > 2 {
+        return errors.invalid(path, name, NO_REQUEST);
+    }
+    for part in name.split('/') {
+        errors.invalid_each(path, part, names::dns1123_label(part, false));
+    }
     let (main, sub) = name.split_once('/').unwrap_or((name, ""));
     let request = requests.iter().find(|r| r.text("name") == main);
     let known =
         request.is_some_and(|r| sub.is_empty() || r.list("firstAvailable").iter().any(|s| s.text("name") == sub));
     if !known {
-        let text =
-            "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
-        errors.invalid(path, name, text);
+        errors.invalid(path, name, NO_REQUEST);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The seam between the generic handlers and a kind.
 
 use crate::columns::NAME;
+use crate::field::Fields;
 use api::table::Column;
 use api::{Cause, Object, Status};
 use jiff::Timestamp;
@@ -29,6 +30,8 @@ impl Ctx<'_> {
 /// How upstream's strategy of a kind checks the metadata of an update, beside the checks of the generic code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetadataChecks {
+    /// Not at all.
+    None,
     /// As changed metadata.
     Update,
     /// As new metadata.
@@ -57,7 +60,7 @@ pub trait Strategy: Sync + Send {
     /// Clears what a user may not set on create (status) and sets the generation.
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
         if self.has_status() {
-            drop_status(obj);
+            self.status_rules().begin(obj);
         }
     }
 
@@ -117,9 +120,14 @@ pub trait Strategy: Sync + Send {
         true
     }
 
-    /// As [`Strategy::prepare_for_update`] for the `status` subresource: keeps everything but the status.
+    /// How the status of a new object begins, and what a write of the status leaves alone.
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::ALONE
+    }
+
+    /// As [`Strategy::prepare_for_update`] for the `status` subresource: keeps what it does not write.
     fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        keep_all_but_status(new, old);
+        self.status_rules().keep(new, old);
     }
 
     /// Every error of a changed status.
@@ -184,6 +192,47 @@ pub trait Strategy: Sync + Send {
     /// (`resize`, `ephemeralcontainers`, `approval`, `finalize`).
     fn subresource(&self, _name: &str) -> Option<&'static dyn Strategy> {
         None
+    }
+}
+
+/// How a kind's status begins and is written.
+#[derive(Clone, Copy)]
+pub struct StatusRules {
+    /// The status of a new object, where it has one from the start.
+    begins: Option<fn() -> Value>,
+    /// Fields of the metadata that a write of the status leaves alone; `None`: all of them.
+    keeps: Option<&'static [&'static str]>,
+}
+
+impl StatusRules {
+    /// New objects have no status; a write of the status changes nothing else.
+    pub const ALONE: Self = Self { begins: None, keeps: None };
+
+    /// New objects have this status; a write of the status may change the metadata too.
+    pub const fn begins(status: fn() -> Value) -> Self {
+        Self { begins: Some(status), keeps: Some(&[]) }
+    }
+
+    /// The same, but for these fields of the metadata.
+    pub const fn keeps(self, fields: &'static [&'static str]) -> Self {
+        Self { keeps: Some(fields), ..self }
+    }
+
+    /// Gives a new object the status it begins with.
+    pub fn begin(self, obj: &mut Object) {
+        match self.begins {
+            Some(status) => obj["status"] = status(),
+            None => drop_status(obj),
+        }
+    }
+
+    /// Keeps from `old` what a write of the status leaves alone.
+    pub fn keep(self, new: &mut Object, old: &Object) {
+        let Some(fields) = self.keeps else { return keep_all_but_status(new, old) };
+        copy_field(new, old, "spec");
+        for field in fields {
+            api::meta::set(new, field, old.at("metadata").at(field).clone());
+        }
     }
 }
 

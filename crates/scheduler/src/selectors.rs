@@ -1,54 +1,11 @@
 //! Node selectors, affinity terms and tolerations, ready to be matched.
 
 use crate::Handle;
-use api::k8s::core::v1::{Node, NodeSelector, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Taint, Toleration};
+use api::k8s::core::v1::{Pod, PodAffinityTerm, Taint, Toleration};
 use api::selector::{LabelSelector, Requirement};
 use std::collections::BTreeMap;
 
-fn requirements(list: Option<&Vec<api::k8s::core::v1::NodeSelectorRequirement>>) -> Option<Vec<Requirement>> {
-    let convert = |r: &api::k8s::core::v1::NodeSelectorRequirement| {
-        let (key, values) = (r.key.clone(), r.values.clone().unwrap_or_default());
-        let number = || values.first().and_then(|v| v.parse().ok());
-        Some(match r.operator.as_str() {
-            "In" => Requirement::In(key, values),
-            "NotIn" => Requirement::NotIn(key, values),
-            "Exists" => Requirement::Exists(key),
-            "DoesNotExist" => Requirement::NotExists(key),
-            "Gt" => Requirement::Greater(key, number()?),
-            "Lt" => Requirement::Less(key, number()?),
-            _ => return None,
-        })
-    };
-    list.into_iter().flatten().map(convert).collect()
-}
-
-/// Whether a node meets a term; an empty term matches nothing.
-pub(crate) fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let empty = |list: Option<&Vec<_>>| list.is_none_or(Vec::is_empty);
-    if empty(term.match_expressions.as_ref()) && empty(term.match_fields.as_ref()) {
-        return false;
-    }
-    let Some(labels) = requirements(term.match_expressions.as_ref()) else { return false };
-    let Some(fields) = requirements(term.match_fields.as_ref()) else { return false };
-    let name = node.metadata.name.as_deref();
-    LabelSelector(labels).matches_labels(node.metadata.labels.as_ref())
-        && LabelSelector(fields).matches(|field| name.filter(|_| field == "metadata.name"))
-}
-
-/// Whether a node meets any term.
-pub(crate) fn node_selector_matches(selector: &NodeSelector, node: &Node) -> bool {
-    selector.node_selector_terms.iter().any(|term| term_matches(term, node))
-}
-
-/// Whether a node meets the pod's `nodeSelector` and required node affinity.
-pub(crate) fn pod_accepts_node(spec: &PodSpec, node: &Node) -> bool {
-    let labels = node.metadata.labels.as_ref();
-    let has = |(key, value): (&String, &String)| labels.and_then(|l| l.get(key)) == Some(value);
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    spec.node_selector.iter().flatten().all(has)
-        && required.is_none_or(|selector| node_selector_matches(selector, node))
-}
+pub(crate) use api::node_selector::{node_selector_matches, pod_accepts_node, term_matches};
 
 /// Whether a toleration covers a taint.
 pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
@@ -134,20 +91,5 @@ mod tests {
         check(json!({"key": "k", "value": "v"}), true);
         check(json!({"key": "k", "value": "w"}), false);
         check(json!({"key": "x", "operator": "Exists"}), false);
-    }
-
-    #[test]
-    fn node_selectors_match_labels_and_name() {
-        let node: Node =
-            serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"cpu": "8"}}})).expect("node");
-        let check = |term, want| {
-            let selector: NodeSelector =
-                serde_json::from_value(json!({"nodeSelectorTerms": [term]})).expect("selector");
-            assert_eq!(node_selector_matches(&selector, &node), want, "{selector:?}");
-        };
-        check(json!({}), false);
-        check(json!({"matchExpressions": [{"key": "cpu", "operator": "Gt", "values": ["4"]}]}), true);
-        check(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}), true);
-        check(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}), false);
     }
 }

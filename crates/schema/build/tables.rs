@@ -143,7 +143,7 @@ fn scalar(expr: &str) -> &'static str {
 }
 
 fn flags(flags: &str) -> u8 {
-    "oznr".chars().enumerate().filter(|(_, c)| flags.contains(*c)).map(|(i, _)| 1 << i).sum()
+    "oznre".chars().enumerate().filter(|(_, c)| flags.contains(*c)).map(|(i, _)| 1 << i).sum()
 }
 
 pub fn types(schemas: &[Schema]) -> String {

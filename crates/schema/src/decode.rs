@@ -62,10 +62,18 @@ pub fn complete_unstored(schema: &str, obj: &mut Value) {
     complete_with(schema, obj, Empty::Kept);
 }
 
+/// Drops the empty lists and maps that decoding has kept because they are told from absent ones: what Go writes.
+pub fn drop_empty(schema: &str, obj: &mut Value) {
+    complete_with(schema, obj, Empty::Omitted);
+}
+
 /// What becomes of empty lists and maps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Empty {
+    /// Gone where Go omits them, else null.
     Null,
+    /// Gone where Go omits them.
+    Omitted,
     Kept,
 }
 
@@ -77,6 +85,9 @@ fn complete_with(schema: &str, obj: &mut Value, empty: Empty) {
 
 fn complete_struct(schema: Schema, map: &mut Map<String, Value>, empty: Empty) {
     for field in schema.flat_fields() {
+        if empty != Empty::Kept && field.tells_empty() && map.get(field.name()).is_some_and(holds_nothing) {
+            map.remove(field.name());
+        }
         match map.get_mut(field.name()) {
             Some(value) if empty == Empty::Null && is_empty_collection(schema, field, value) => *value = Value::Null,
             Some(value) => complete_value(field.ty(), value, empty),
@@ -92,11 +103,15 @@ fn complete_struct(schema: Schema, map: &mut Map<String, Value>, empty: Empty) {
 
 /// Lists of objects are never stored: their items stay.
 fn is_empty_collection(schema: Schema, field: Field, value: &Value) -> bool {
-    let empty = value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
-    empty
+    holds_nothing(value)
         && matches!(field.ty().kind(), Kind::List | Kind::Map)
         && !field.is_omitempty()
         && !(field.name() == "items" && schema.name().ends_with("List"))
+}
+
+/// An empty list or map.
+pub(crate) fn holds_nothing(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
 }
 
 /// `omitempty` never leaves out a struct that is not behind a pointer.
@@ -200,10 +215,12 @@ impl Slot {
 struct State {
     quantity: Canonical,
     error: Option<String>,
+    /// The error came from a type that decodes itself: Go stops there, whatever was found before.
+    stopped: bool,
     strict: Vec<String>,
     /// Path of strict errors, with indices and map keys.
     path: String,
-    /// Field names of type errors, without indices.
+    /// Field names of type errors, without indices, with those of embedded structs.
     fields: Vec<&'static str>,
     /// Struct of the field under way, empty at the top.
     within: &'static str,
@@ -214,7 +231,7 @@ struct State {
 impl State {
     fn new(quantity: Canonical) -> Self {
         let (path, fields) = (String::new(), Vec::new());
-        Self { quantity, error: None, strict: Vec::new(), path, fields, within: "", lenient: false }
+        Self { quantity, error: None, stopped: false, strict: Vec::new(), path, fields, within: "", lenient: false }
     }
 
     fn finish(self, value: Option<Value>) -> Result<Decoded, String> {
@@ -230,13 +247,33 @@ impl State {
         }
     }
 
+    /// The error of a type that decodes itself.
+    fn stop(&mut self, error: impl FnOnce() -> String) {
+        if !self.stopped {
+            self.error = Some(error());
+            self.stopped = true;
+        }
+    }
+
     /// Saves Go's `UnmarshalTypeError`.
     fn mismatch(&mut self, found: &str, wanted: &str) {
+        if self.error.is_none() {
+            self.error = Some(self.type_error(found, wanted));
+        }
+    }
+
+    /// Go's `UnmarshalTypeError` from a type that decodes itself.
+    fn stop_at(&mut self, found: &str, wanted: &str) {
+        let error = self.type_error(found, wanted);
+        self.stop(|| error);
+    }
+
+    fn type_error(&self, found: &str, wanted: &str) -> String {
         let (within, path) = (self.within, self.fields.join("."));
-        self.fail(|| match path.is_empty() {
+        match path.is_empty() {
             true => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
             false => format!("json: cannot unmarshal {found} into Go struct field {within}.{path} of type {wanted}"),
-        });
+        }
     }
 
     fn strict(&mut self, what: &str, field: &str) {
@@ -252,20 +289,19 @@ impl State {
 
     /// Goes one step down for the time of `inner`.
     fn at<T>(&mut self, step: Step<'_>, inner: impl FnOnce(&mut Self) -> T) -> T {
-        let (len, within) = (self.path.len(), self.within);
+        let (len, within, depth) = (self.path.len(), self.within, self.fields.len());
         match step {
             Step::Index(i) => self.path.push_str(&format!("[{i}]")),
             Step::Key(key) => self.push(key),
-            Step::Field(owner, name) => {
-                self.push(name);
-                self.fields.push(name);
-                self.within = owner;
+            Step::Field(owner, field) => {
+                self.push(field.name());
+                self.fields.extend(owner.embedded_path(field));
+                self.fields.push(field.name());
+                self.within = owner.kind_name();
             }
         }
         let result = inner(self);
-        if matches!(step, Step::Field(..)) {
-            self.fields.pop();
-        }
+        self.fields.truncate(depth);
         self.within = within;
         self.path.truncate(len);
         result
@@ -283,7 +319,7 @@ impl State {
 enum Step<'a> {
     Index(usize),
     Key(&'a str),
-    Field(&'static str, &'static str),
+    Field(Schema, Field),
 }
 
 /// Decodes one place; `None` is Go's zero value.

@@ -18,9 +18,10 @@ pub mod openapi;
 pub mod protobuf;
 mod resources;
 mod types;
+mod weight;
 mod wire;
 
-pub use decode::{Canonical, Decoded, complete, complete_unstored, decode, decode_slice};
+pub use decode::{Canonical, Decoded, complete, complete_unstored, decode, decode_slice, drop_empty};
 pub use duplicates::duplicate_fields;
 pub use golang::{Layout, dump, internal_json};
 pub use openapi::description;
@@ -29,3 +30,4 @@ pub use openapi::{openapi_v2, openapi_v2_hash, openapi_v2_protobuf, openapi_v2_t
 pub use protobuf::{Envelope, ListMessage, envelope, from_protobuf, message, to_protobuf, watch_event_protobuf};
 pub use resources::{ResourceFact, resource, resources, schema_name};
 pub use types::{Facts, Field, Kind, Schema, Type};
+pub use weight::Weight;

@@ -193,6 +193,18 @@ impl Schema {
         inlined.into_iter().find_map(|s| s.field(name))
     }
 
+    /// Names of the embedded structs that a JSON field is found through, outermost first.
+    pub(crate) fn embedded_path(self, field: Field) -> Vec<&'static str> {
+        if self.fields().any(|own| own == field) {
+            return Vec::new();
+        }
+        let embedded = self.fields().filter(|f| f.is_inline()).filter_map(|f| f.ty().schema());
+        for part in embedded.filter(|part| part.flat_fields().contains(&field)) {
+            return std::iter::once(part.kind_name()).chain(part.embedded_path(field)).collect();
+        }
+        Vec::new()
+    }
+
     /// Its JSON fields, those of embedded structs included.
     pub fn flat_fields(self) -> Vec<Field> {
         let mut out = Vec::new();
@@ -253,6 +265,11 @@ impl Field {
     /// Whether the schema requires it.
     pub fn is_required(self) -> bool {
         self.flag(3)
+    }
+
+    /// Whether an empty list or map is told from an absent one until the object is stored.
+    pub fn tells_empty(self) -> bool {
+        self.flag(4)
     }
 
     /// Default declared in the schema.

@@ -40,7 +40,8 @@ fn organizations(base64: &str) -> Result<Vec<String>, String> {
         .map_err(|_| "PEM block type must be CERTIFICATE REQUEST".to_owned())?;
     let (_, request) = X509CertificationRequest::from_der(&der).map_err(|e| e.to_string())?;
     let subject = &request.certification_request_info.subject;
-    Ok(subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect())
+    let groups = subject.iter_organization().map(|o| o.as_str().map(str::to_owned).map_err(|e| e.to_string()));
+    groups.collect()
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub struct Lives {
     pub ingress_classes: Arc<Live<Object>>,
     /// Runtime classes.
     pub runtime_classes: Arc<Live<Object>>,
+    /// Ranges of service addresses.
+    pub service_cidrs: Arc<Live<Object>>,
     /// Limit ranges.
     pub limit_ranges: Arc<Live<Object>>,
     /// Resource quotas.
@@ -59,6 +61,7 @@ impl Lives {
             storage_classes: of("storage.k8s.io", "storageclasses")?,
             ingress_classes: of("networking.k8s.io", "ingressclasses")?,
             runtime_classes: of("node.k8s.io", "runtimeclasses")?,
+            service_cidrs: of("networking.k8s.io", "servicecidrs")?,
             limit_ranges: of("", "limitranges")?,
             resource_quotas: of("", "resourcequotas")?,
             mutating_webhooks: hooks("mutatingwebhookconfigurations")?,
@@ -88,6 +91,7 @@ impl Lives {
         self.storage_classes.synced().await;
         self.ingress_classes.synced().await;
         self.runtime_classes.synced().await;
+        self.service_cidrs.synced().await;
         self.limit_ranges.synced().await;
         self.resource_quotas.synced().await;
         self.mutating_webhooks.synced().await;

@@ -160,7 +160,8 @@ impl Attributes<'_> {
 
     /// 403 `pods "x" is forbidden: why`.
     pub fn forbidden(&self, why: &str) -> Status {
-        Status::forbidden(&self.resource.group, &self.resource.resource, self.name, why)
+        let name = if self.operation == Operation::Delete && self.name.is_empty() { "Unknown" } else { self.name };
+        Status::forbidden(&self.resource.group, &self.resource.resource, name, why)
     }
 }
 

@@ -24,6 +24,10 @@ impl Plugin for Priority {
     }
 
     async fn validate(&self, server: &ApiServer, a: &Attributes<'_>, o: Option<&Object>) -> Result<(), Status> {
+        const SYSTEM: [&str; 2] = ["system-node-critical", "system-cluster-critical"];
+        if a.operation == Operation::Delete && a.is("scheduling.k8s.io", "priorityclasses") && SYSTEM.contains(&a.name) {
+            return Err(a.forbidden("this is a system priority class and cannot be deleted"));
+        }
         let global = |class: &Object| class.get("globalDefault").and_then(Value::as_bool) == Some(true);
         let Some(class) = o.filter(|c| a.is("scheduling.k8s.io", "priorityclasses") && global(c)) else {
             return Ok(());

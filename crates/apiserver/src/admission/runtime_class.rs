@@ -18,9 +18,6 @@ impl Plugin for RuntimeClass {
         }
         let name = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str).unwrap_or("").to_owned();
         if name.is_empty() {
-            if pod.pointer("/spec/overhead").is_some_and(|o| o.as_object().is_some_and(|m| !m.is_empty())) {
-                return Err(a.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"));
-            }
             return Ok(());
         }
         let Some(class) = find(server, &name).await? else {
@@ -28,6 +25,24 @@ impl Plugin for RuntimeClass {
         };
         set_overhead(a, pod, &class)?;
         set_scheduling(a, pod, &class)
+    }
+
+    /// An overhead that the client has set, even an empty one, must be the class's.
+    async fn validate(&self, server: &ApiServer, a: &Attributes<'_>, pod: Option<&Object>) -> Result<(), Status> {
+        let overhead = pod.and_then(|pod| pod.pointer("/spec/overhead")).filter(|overhead| !overhead.is_null());
+        let (Some(overhead), Operation::Create, true) = (overhead, a.operation, a.is("", "pods")) else {
+            return Ok(());
+        };
+        let name = pod.and_then(|pod| pod.pointer("/spec/runtimeClassName")).and_then(Value::as_str).unwrap_or("");
+        let class = if name.is_empty() { None } else { find(server, name).await? };
+        match class.as_deref().and_then(|class| class.pointer("/overhead/podFixed")) {
+            Some(fixed) if fixed == overhead => Ok(()),
+            Some(_) => Err(a.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")),
+            None => {
+                let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+                Err(a.forbidden(why))
+            }
+        }
     }
 }
 
@@ -47,7 +62,6 @@ fn set_overhead(a: &Attributes<'_>, pod: &mut Object, class: &Object) -> Result<
         (Some(fixed), Some(given)) if *fixed != given => {
             Err(a.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
         }
-        (None, Some(_)) => Err(a.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")),
         (Some(fixed), None) => {
             meta::field_mut(pod, "spec").insert("overhead".into(), fixed.clone());
             Ok(())

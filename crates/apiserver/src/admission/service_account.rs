@@ -12,6 +12,7 @@ use std::time::Duration;
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME: &str = "kube-api-access-";
 const MIRROR: &str = "kubernetes.io/config.mirror";
+const ENFORCE_MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 /// The account of a new namespace is made by a controller: wait for it this often.
 const ATTEMPTS: usize = 10;
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -47,6 +48,69 @@ impl Plugin for ServiceAccount {
         }
         Ok(())
     }
+
+    async fn validate(&self, server: &ApiServer, a: &Attributes<'_>, pod: Option<&Object>) -> Result<(), Status> {
+        let Some(pod) = pod.filter(|_| a.operation == Operation::Create && a.is("", "pods")) else { return Ok(()) };
+        let name = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("");
+        if name.is_empty() || meta::annotation(pod, MIRROR).is_some() {
+            return Ok(());
+        }
+        let account = find(server, a, name).await?;
+        let enforced = meta::annotation(&account, ENFORCE_MOUNTABLE);
+        match enforced.filter(|text| matches!(*text, "1" | "t" | "T" | "true" | "TRUE" | "True")) {
+            Some(_) => only_mountable(pod, &account).map_err(|why| a.forbidden(&why)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses secrets that the account does not list.
+fn only_mountable(pod: &Object, account: &Object) -> Result<(), String> {
+    let list = |at: &'static str, of: &'static str| {
+        pod.pointer(&format!("/{at}/{of}")).and_then(Value::as_array).into_iter().flatten()
+    };
+    let account_name = meta::name(account);
+    let lists = |field: &str, name: &str| {
+        let known = account.get(field).and_then(Value::as_array).into_iter().flatten();
+        known.filter_map(|secret| secret.get("name")?.as_str()).any(|known| known == name)
+    };
+    let check = |what: String, name: &str| match lists("secrets", name) {
+        true => Ok(()),
+        false => Err(format!(
+            "{what} secret.secretName={name:?} is not allowed because service account {account_name} does not \
+             reference that secret"
+        )),
+    };
+    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    for name in list("spec", "volumes").filter_map(|volume| text(volume, "/secret/secretName")) {
+        check("volume with".into(), &name)?;
+    }
+    for (kind, word) in [("initContainers", "init container"), ("containers", "container")] {
+        for container in list("spec", kind) {
+            let called = text(container, "/name").unwrap_or_default();
+            for env in container.get("env").and_then(Value::as_array).into_iter().flatten() {
+                if let Some(name) = text(env, "/valueFrom/secretKeyRef/name") {
+                    let variable = text(env, "/name").unwrap_or_default();
+                    check(format!("{word} {called} with envVar {variable} referencing"), &name)?;
+                }
+            }
+            for from in container.get("envFrom").and_then(Value::as_array).into_iter().flatten() {
+                if let Some(name) = text(from, "/secretRef/name") {
+                    check(format!("{word} {called} with envFrom referencing"), &name)?;
+                }
+            }
+        }
+    }
+    for (at, secret) in list("spec", "imagePullSecrets").enumerate() {
+        let name = text(secret, "/name").unwrap_or_default();
+        if !lists("imagePullSecrets", &name) {
+            return Err(format!(
+                "imagePullSecrets[{at}].name={name:?} is not allowed because service account {account_name} does not \
+                 reference that imagePullSecret"
+            ));
+        }
+    }
+    Ok(())
 }
 
 async fn find(server: &ApiServer, a: &Attributes<'_>, name: &str) -> Result<Arc<Object>, Status> {

@@ -1,18 +1,26 @@
 //! Allocators: cluster IPs and node ports, handed out once each.
 //!
 //! What is in use is held in memory and read from the services at start, so a crash between an allocation and
-//! its write leaves nothing behind. An [`Allocation`] that is not kept is given back when it is dropped.
+//! its write leaves nothing behind. An [`Allocation`] that is not kept is given back when it is dropped. Each address
+//! of a service is recorded in an IPAddress object before the service is written; [`repair`] mends what a crash left.
+//! Addresses come from the configured range and from those of every ServiceCIDR of its family that is not refused.
 
+mod addresses;
 mod cidr;
 mod pool;
+mod records;
 mod services;
+
+pub use records::repair;
 
 use crate::registry::Resource;
 use crate::server::{ApiServer, Config, Error};
 use crate::store::ListOptions;
+use addresses::Addresses;
 use api::{Object, Status};
 use cidr::Cidr;
 use parking_lot::Mutex;
+use serde_json::Value;
 use pool::Pool;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -26,7 +34,7 @@ pub struct Allocators {
 }
 
 struct Pools {
-    addresses: Pool<u64>,
+    addresses: Addresses,
     ports: Pool<u64>,
 }
 
@@ -40,7 +48,7 @@ pub struct Allocation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Item {
-    Address(u64),
+    Address(IpAddr),
     Port(u64),
 }
 
@@ -54,14 +62,49 @@ impl Allocation {
         Self { pools: Some(pools.clone()), taken: Vec::new(), released: Vec::new() }
     }
 
+    /// Records the addresses that a service is about to be written with.
+    pub async fn record(&self, server: &ApiServer, service: &Object) -> Result<(), Status> {
+        for (i, address) in addresses_of(&self.taken).enumerate() {
+            if !records::put(server, service, address).await? {
+                for earlier in addresses_of(&self.taken).take(i) {
+                    records::remove(server, service, earlier).await;
+                }
+                return Err(services::taken(service, address));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a service got addresses by it.
+    pub fn has_addresses(&self) -> bool {
+        addresses_of(&self.taken).next().is_some()
+    }
+
+    /// The write failed: its records go.
+    pub async fn unrecord(&self, server: &ApiServer, service: &Object) {
+        for address in addresses_of(&self.taken) {
+            records::remove(server, service, address).await;
+        }
+    }
+
     /// The write succeeded: what was taken stays taken.
-    pub fn keep(mut self) {
+    pub async fn keep(mut self, server: &ApiServer, service: &Object) {
         self.taken.clear();
+        for address in addresses_of(&self.released) {
+            records::remove(server, service, address).await;
+        }
         if let Some(pools) = &self.pools {
             let mut pools = pools.lock();
             self.released.drain(..).for_each(|item| pools.release(item));
         }
     }
+}
+
+fn addresses_of(items: &[Item]) -> impl Iterator<Item = IpAddr> {
+    items.iter().filter_map(|item| match item {
+        Item::Address(address) => Some(*address),
+        Item::Port(_) => None,
+    })
 }
 
 impl Drop for Allocation {
@@ -76,7 +119,7 @@ impl Drop for Allocation {
 impl Pools {
     fn release(&mut self, item: Item) {
         match item {
-            Item::Address(offset) => self.addresses.release(offset),
+            Item::Address(address) => self.addresses.release(address),
             Item::Port(port) => self.ports.release(port),
         }
     }
@@ -86,8 +129,7 @@ impl Allocators {
     /// Empty allocators of the configured ranges.
     pub fn new(config: &Config) -> Result<Self, String> {
         let cidr = Cidr::parse(&config.service_cidr)?;
-        // Neither the network's nor the broadcast address, and the first is for `kubernetes`.
-        let addresses = Pool::new(1, cidr.size().saturating_sub(2));
+        let addresses = Addresses::new(cidr.clone());
         let ports = Pool::new(u64::from(*config.node_ports.start()), u64::from(*config.node_ports.end()));
         let pools = Arc::new(Mutex::new(Pools { addresses, ports }));
         Ok(Self { pools, cidr, node_ports: config.node_ports.clone() })
@@ -105,9 +147,9 @@ impl Allocators {
         for stored in list.items {
             let service = stored.object()?;
             let mut pools = self.pools.lock();
-            for item in services::used(self, &service) {
+            for item in services::used(&service) {
                 match item {
-                    Item::Address(offset) => drop(pools.addresses.take(offset)),
+                    Item::Address(address) => pools.addresses.occupy(address),
                     Item::Port(port) => drop(pools.ports.take(port)),
                 }
             }
@@ -126,6 +168,7 @@ pub async fn on_create(
     if !is_services(resource) {
         return Ok(Allocation::none());
     }
+    follow_ranges(server);
     services::create(server.allocators(), object, dry_run)
 }
 
@@ -140,16 +183,36 @@ pub async fn on_update(
     if !is_services(resource) {
         return Ok(Allocation::none());
     }
+    follow_ranges(server);
     services::update(server.allocators(), new, old, dry_run)
 }
 
 /// Gives back what an object that is gone used.
-pub fn on_delete(server: &ApiServer, resource: &Resource, object: &Object) {
+pub async fn on_delete(server: &ApiServer, resource: &Resource, object: &Object) {
     if is_services(resource) {
-        let allocators = server.allocators();
-        let mut pools = allocators.pools.lock();
-        services::used(allocators, object).into_iter().for_each(|item| pools.release(item));
+        let used = services::used(object);
+        for address in addresses_of(&used) {
+            records::remove(server, object, address).await;
+        }
+        let mut pools = server.allocators().pools.lock();
+        used.into_iter().for_each(|item| pools.release(item));
     }
+}
+
+/// Addresses come from every range of the configured family that is neither going nor refused.
+fn follow_ranges(server: &ApiServer) {
+    let allocators = server.allocators();
+    let ranges = server.lives().service_cidrs.values();
+    let usable = ranges.iter().filter(|range| !api::meta::is_deleting(range) && !is_refused(range));
+    let texts = usable.filter_map(|range| range.pointer("/spec/cidrs")?.as_array()).flatten();
+    let cidrs = texts.filter_map(|text| Cidr::parse(text.as_str()?).ok());
+    let same_family = cidrs.filter(|cidr| cidr.family() == allocators.cidr.family());
+    allocators.pools.lock().addresses.also(same_family);
+}
+
+fn is_refused(range: &Object) -> bool {
+    let conditions = range.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "False")
 }
 
 fn is_services(resource: &Resource) -> bool {

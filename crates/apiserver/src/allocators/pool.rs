@@ -43,23 +43,9 @@ impl Pool<u64> {
         }
     }
 
-    /// Takes any number: a random one above the static band, or else any that is free.
+    /// Takes any number.
     pub fn take_any(&mut self) -> Result<u64, Refused> {
-        let size = self.last - self.first + 1;
-        if self.taken.len() as u64 >= size {
-            return Err(Refused::Full);
-        }
-        let band = if size <= STATIC_MIN { 0 } else { (size / STATIC_STEP).clamp(STATIC_MIN, STATIC_MAX).min(size / 2) };
-        let from = self.first + band;
-        let mut random = rand::rng();
-        for _ in 0..TRIES {
-            let number = random.random_range(from..=self.last);
-            if self.taken.insert(number) {
-                return Ok(number);
-            }
-        }
-        let found = (from..=self.last).chain(self.first..from).find(|n| !self.taken.contains(n));
-        let number = found.ok_or(Refused::Full)?;
+        let number = pick(self.first, self.last, |number| !self.taken.contains(&number)).ok_or(Refused::Full)?;
         self.taken.insert(number);
         Ok(number)
     }
@@ -68,6 +54,16 @@ impl Pool<u64> {
     pub fn release(&mut self, number: u64) {
         self.taken.remove(&number);
     }
+}
+
+/// A free number: a random one above the static band, or else any.
+pub fn pick(first: u64, last: u64, is_free: impl Fn(u64) -> bool) -> Option<u64> {
+    let size = last - first + 1;
+    let band = if size <= STATIC_MIN { 0 } else { (size / STATIC_STEP).clamp(STATIC_MIN, STATIC_MAX).min(size / 2) };
+    let from = first + band;
+    let mut random = rand::rng();
+    let drawn = (0..TRIES).map(|_| random.random_range(from..=last)).find(|number| is_free(*number));
+    drawn.or_else(|| (from..=last).chain(first..from).find(|number| is_free(*number)))
 }
 
 #[cfg(test)]

@@ -9,9 +9,24 @@ use std::net::IpAddr;
 const PORT_TAKEN: &str = "provided port is already allocated";
 
 /// Everything a service uses.
-pub fn used(allocators: &Allocators, service: &Object) -> Vec<Item> {
-    let addresses = cluster_ips(service).into_iter().filter_map(|ip| offset(allocators, &ip)).map(Item::Address);
-    addresses.chain(node_ports(service).into_iter().map(Item::Port)).collect()
+pub fn used(service: &Object) -> Vec<Item> {
+    addresses(service).map(Item::Address).chain(node_ports(service).into_iter().map(Item::Port)).collect()
+}
+
+/// The cluster IPs of a service; none of one that is headless.
+pub fn addresses(service: &Object) -> impl Iterator<Item = IpAddr> {
+    cluster_ips(service).into_iter().filter_map(|ip| ip.parse().ok())
+}
+
+/// The error of a service whose address another has.
+pub fn taken(service: &Object, address: IpAddr) -> Status {
+    let cause = taken_cause(&address.to_string());
+    Status::invalid("", "Service", meta::name(service), &[cause])
+}
+
+fn taken_cause(address: &str) -> Cause {
+    let why = format!("failed to allocate IP {address}: provided IP is already allocated");
+    Cause::invalid("spec.clusterIPs", &json!([address]), &why)
 }
 
 /// Gives a new service what it asks for.
@@ -22,8 +37,8 @@ pub fn create(allocators: &Allocators, service: &mut Object, dry_run: bool) -> R
 /// Gives a changed service what it asks for in addition.
 pub fn update(allocators: &Allocators, new: &mut Object, old: &Object, dry_run: bool) -> Result<Allocation, Status> {
     let mut allocation = allocate(allocators, new, old, dry_run)?;
-    let kept = used(allocators, new);
-    allocation.released = used(allocators, old).into_iter().filter(|item| !kept.contains(item)).collect();
+    let kept = used(new);
+    allocation.released = used(old).into_iter().filter(|item| !kept.contains(item)).collect();
     Ok(allocation)
 }
 
@@ -98,10 +113,6 @@ fn node_ports(service: &Object) -> Vec<u64> {
     ports.chain([health]).flatten().filter_map(Value::as_u64).filter(|p| *p > 0).collect()
 }
 
-fn offset(allocators: &Allocators, ip: &str) -> Option<u64> {
-    allocators.cidr.offset(ip.parse::<IpAddr>().ok()?)
-}
-
 /// Sets the families of a service that names none, and checks those that are named.
 fn families(allocators: &Allocators, service: &mut Object, old: &Object) -> Vec<Cause> {
     let external = text(service, "type") == "ExternalName";
@@ -172,16 +183,16 @@ fn address(
         let mut pools = allocators.pools.lock();
         match wanted {
             "" => pools.addresses.take_any(),
-            ip => match offset(allocators, ip) {
-                Some(offset) => pools.addresses.take(offset).map(|()| offset),
-                None => Err(Refused::OutOfRange),
+            ip => match ip.parse() {
+                Ok(address) => pools.addresses.take(address).map(|()| address),
+                Err(_) => Err(Refused::OutOfRange),
             },
         }
     };
     match taken {
-        Ok(offset) => {
-            allocation.taken.push(Item::Address(offset));
-            let ip = allocators.cidr.address(offset).to_string();
+        Ok(address) => {
+            allocation.taken.push(Item::Address(address));
+            let ip = address.to_string();
             let spec = meta::field_mut(service, "spec");
             spec.insert("clusterIP".into(), ip.clone().into());
             spec.insert("clusterIPs".into(), json!([ip]));
@@ -214,7 +225,7 @@ fn sync_first(service: &mut Object, old: &Object) {
 fn address_cause(allocators: &Allocators, wanted: &str, refused: Refused, dry_run: bool) -> Cause {
     let cidr = &allocators.cidr;
     let why = match refused {
-        Refused::Taken => format!("failed to allocate IP {wanted}: provided IP is already allocated"),
+        Refused::Taken => return taken_cause(wanted),
         Refused::OutOfRange if dry_run => format!(
             "failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. \
              The range of valid IPs is {cidr}"

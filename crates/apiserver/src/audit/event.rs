@@ -121,7 +121,7 @@ impl Event {
             source_ips: record.source_ips.clone(),
             user_agent: user_agent(request.user_agent()),
             object_ref: object_ref(request, request_object.as_ref()),
-            response_status: (!received && state.code > 0).then(|| ResponseStatus::of(&state)),
+            response_status: (!received && state.code > 0).then(|| ResponseStatus::of(&state, stage)),
             response_object: shown(Level::RequestResponse, &state.answer),
             request_object,
             request_received_timestamp: micro(request.now),
@@ -147,7 +147,7 @@ impl User {
 }
 
 impl ResponseStatus {
-    fn of(state: &State) -> Self {
+    fn of(state: &State, stage: Stage) -> Self {
         let none = Self {
             metadata: json!({}),
             status: "",
@@ -158,7 +158,8 @@ impl ResponseStatus {
         };
         match &state.failure {
             Some(failure) => Self {
-                status: "Failure",
+                // Of a sender that nobody vouches for, only what it tried is told.
+                status: if stage == Stage::ResponseStarted { "" } else { "Failure" },
                 message: failure.message.clone(),
                 reason: failure.reason.clone(),
                 details: failure.details.clone(),

@@ -6,7 +6,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// The user of a certificate that TLS has verified; `None` when it names none.
 pub fn user(der: &[u8]) -> Option<UserInfo> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+    let name = certificate.subject().iter_common_name().last()?.as_str().ok()?.to_owned();
     let organizations = certificate.subject().iter_organization().filter_map(|o| o.as_str().ok());
     let mut groups: Vec<String> = organizations.map(str::to_owned).collect();
     groups.push(AUTHENTICATED.into());

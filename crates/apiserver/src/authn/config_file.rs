@@ -58,7 +58,7 @@ mod tests {
         std::fs::write(&path, "1").expect("write");
         let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
         let token = CancellationToken::new();
-        follow(path.clone(), token.clone(), move || drop(send.send(())));
+        follow(path.clone(), token.clone(), move || send.send(()).unwrap_or(()));
         // The watch begins some time after the call; a write that it misses is followed by one that it sees.
         for at in 0..100 {
             std::fs::write(dir.path().join("b"), format!("{at}x")).expect("write");

@@ -41,7 +41,7 @@ impl Peer {
         let own = chain.first()?;
         let shown = Self { shown: true, ..Self::default() };
         let Ok((_, parsed)) = X509Certificate::from_der(own) else { return Some(shown) };
-        let name = parsed.subject().iter_common_name().next().and_then(|n| n.as_str().ok()).unwrap_or("");
+        let name = parsed.subject().iter_common_name().last().and_then(|n| n.as_str().ok()).unwrap_or("");
         let authn = server.authn();
         let user = authn.clients.verify(chain).then(|| certificate::user(own)).flatten();
         Some(Self {

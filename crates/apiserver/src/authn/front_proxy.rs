@@ -59,12 +59,12 @@ impl FrontProxy {
     /// The user that headers assert; `None` when they name none.
     pub fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
         let first = |names: &[String]| {
-            let values = names.iter().filter_map(|n| headers.get(n.as_str())?.to_str().ok());
-            values.map(str::trim).find(|v| !v.is_empty()).map(str::to_owned)
+            let values = names.iter().filter_map(|n| headers.get(n.as_str())).map(text);
+            values.map(|v| v.trim().to_owned()).find(|v| !v.is_empty())
         };
         let name = first(&self.username_headers)?;
         let groups = self.group_headers.iter().flat_map(|n| headers.get_all(n.as_str()));
-        let groups = groups.filter_map(|v| v.to_str().ok()).filter(|g| !g.is_empty()).map(str::to_owned);
+        let groups = groups.map(text).filter(|g| !g.is_empty());
         let mut user = UserInfo {
             name,
             uid: first(&self.uid_headers).unwrap_or_default(),
@@ -80,11 +80,10 @@ impl FrontProxy {
     fn extra(&self, headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
         let mut extra = BTreeMap::<String, Vec<String>>::new();
         for (name, value) in headers {
-            let Ok(value) = value.to_str() else { continue };
             for prefix in &self.extra_prefixes {
                 let Some(key) = strip_prefix(name.as_str(), prefix) else { continue };
                 let key = percent_decode_str(&key.to_lowercase()).decode_utf8_lossy().into_owned();
-                extra.entry(key).or_default().push(value.to_owned());
+                extra.entry(key).or_default().push(text(value));
             }
         }
         extra
@@ -99,6 +98,11 @@ impl FrontProxy {
         let extra: Vec<_> = headers.keys().filter(|n| asserts(n)).cloned().collect();
         extra.into_iter().for_each(|name| drop(headers.remove(name)));
     }
+}
+
+/// A header's value, which is bytes: names of users are not all ASCII.
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 fn strip_prefix<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
@@ -132,9 +136,9 @@ mod tests {
 
     #[test]
     fn users_survive_the_way() {
-        let mut user = UserInfo::new("a", &["b", "c"]);
+        let mut user = UserInfo::new("jos\u{e9}", &["\u{c0ac}\u{acf5}", "c"]);
         user.uid = "u".into();
-        user.extra.insert("example.org/Key%".to_lowercase(), vec!["1".into(), "2".into()]);
+        user.extra.insert("example.org/Key%".to_lowercase(), vec!["1".into(), "\u{e9}".into()]);
         let mut headers = HeaderMap::new();
         headers.insert("x-remote-user", HeaderValue::from_static("forged"));
         headers.insert("x-remote-extra-forged", HeaderValue::from_static("forged"));

@@ -9,7 +9,7 @@ use crate::authz::{Attributes, authorize, forbidden};
 use crate::handlers::Request;
 use crate::server::ApiServer;
 use api::Status;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,13 +66,15 @@ pub async fn impersonate(server: &ApiServer, user: Arc<UserInfo>, request: &Requ
 }
 
 fn read(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-    let groups = headers.get_all(GROUP).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
+    // Headers are bytes. What cannot be read must not be left out: the request would be its sender's own.
+    let read = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let text = |name: &str| headers.get(name).map(read).unwrap_or_default();
+    let groups = headers.get_all(GROUP).iter().map(read).collect();
     let mut extra = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in headers {
-        let (Some(key), Ok(value)) = (name.as_str().strip_prefix(EXTRA), value.to_str()) else { continue };
+        let Some(key) = name.as_str().strip_prefix(EXTRA) else { continue };
         let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-        extra.entry(key).or_default().push(value.to_owned());
+        extra.entry(key).or_default().push(read(value));
     }
     let wanted = UserInfo { name: text(USER), uid: text(UID), groups, extra };
     match () {
@@ -295,6 +297,18 @@ mod tests {
         let user = complete(read(&headers).expect("read").expect("user"));
         assert_eq!(user.groups, ["system:authenticated"]);
         assert_eq!(user.extra.get("scopes/a"), Some(&vec!["x".to_owned()]));
+    }
+
+    #[test]
+    fn names_that_are_not_ascii_are_impersonated_too() {
+        let bytes = |bytes: &[u8]| HeaderValue::from_bytes(bytes).expect("value");
+        let mut headers = HeaderMap::from_iter([(http::HeaderName::from_static(USER), bytes("jos\u{e9}".as_bytes()))]);
+        headers.append(GROUP, bytes("\u{c0ac}\u{acf5}".as_bytes()));
+        let user = read(&headers).expect("read").expect("user");
+        assert_eq!((user.name.as_str(), user.groups.as_slice()), ("jos\u{e9}", &["\u{c0ac}\u{acf5}".to_owned()][..]));
+        // Neither is what is no UTF-8 passed over: that would make it the sender's own request.
+        headers.insert(USER, bytes(b"jos\xe9"));
+        assert_eq!(read(&headers).expect("read").expect("user").name, "jos\u{fffd}");
     }
 
     #[test]

@@ -180,6 +180,24 @@ pub async fn authenticate(
     }
 }
 
+/// What a sender has tried, for the audit log.
+pub fn attempted(connection: &Connection, request: &Request) -> String {
+    let header = request.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("").trim();
+    let scheme = header.split_once(' ').map_or("", |(scheme, _)| scheme);
+    let shown = matches!(connection, Connection::Tls(peer) if peer.shown);
+    let ways = [
+        ("basic", scheme.eq_ignore_ascii_case("basic")),
+        ("bearer", scheme.eq_ignore_ascii_case("bearer")),
+        ("access_token", !request.query.get("access_token").trim().is_empty()),
+        ("x509", shown),
+    ];
+    let tried: Vec<_> = ways.iter().filter(|(_, tried)| *tried).map(|(name, _)| *name).collect();
+    match tried.is_empty() {
+        true => "Authentication failed, no credentials provided".into(),
+        false => format!("Authentication failed, attempted: {}", tried.join(", ")),
+    }
+}
+
 /// Finds the user of a bearer token and those of `audiences` (empty: the server's own) it is for.
 pub async fn authenticate_token(
     server: &ApiServer,
@@ -188,11 +206,13 @@ pub async fn authenticate_token(
     audiences: &[String],
 ) -> Result<(UserInfo, Vec<String>), Refusal> {
     let authn = server.authn();
-    if let Some(user) = authn.tokens.user(token) {
-        return Ok((user, own_audiences(server, audiences)));
+    // Tokens that name no audience are for this server, and for nobody else who asks.
+    let own = own_audiences(server, audiences);
+    if let Some(user) = authn.tokens.user(token).filter(|_| !own.is_empty()) {
+        return Ok((user, own));
     }
-    if let Some(user) = bootstrap_token::authenticate(server, token).await {
-        return Ok((user, audiences.to_vec()));
+    if let Some(user) = bootstrap_token::authenticate(server, token).await.filter(|_| !own.is_empty()) {
+        return Ok((user, own));
     }
     let mut refusals = match service_account::authenticate(server, request, token, audiences).await {
         Ok(found) => return Ok(found),
@@ -200,8 +220,7 @@ pub async fn authenticate_token(
     };
     match oidc::authenticate(server, &authn.configured().jwt, token).await {
         Some(Ok(user)) => {
-            let audiences = own_audiences(server, audiences);
-            return if audiences.is_empty() { Err(refused(refusals)) } else { Ok((user, audiences)) };
+            return if own.is_empty() { Err(refused(refusals)) } else { Ok((user, own)) };
         }
         Some(Err(why)) => refusals.push(why),
         None => {}
@@ -232,7 +251,8 @@ fn refused(mut refusals: Vec<Refusal>) -> Refusal {
 /// The bearer token: of `Authorization`, or of a WebSocket's subprotocols, where browsers can put it.
 fn bearer(headers: &HeaderMap) -> Option<String> {
     const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
-    if let Some(value) = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()) {
+    // A credential that cannot be read is a wrong one, and none that is missing.
+    if let Some(value) = headers.get(AUTHORIZATION).map(|v| String::from_utf8_lossy(v.as_bytes())) {
         let (scheme, token) = value.trim().split_once(' ')?;
         let token = token.trim();
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
@@ -246,18 +266,19 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
+    use http::{HeaderName, HeaderValue};
 
     #[test]
     fn bearer_tokens_are_found() {
         let check = |name: HeaderName, value: &str, want: Option<&str>| {
-            let headers = HeaderMap::from_iter([(name, value.parse().expect("value"))]);
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_bytes(value.as_bytes()).expect("value"))]);
             assert_eq!(bearer(&headers).as_deref(), want, "{value}");
         };
         check(AUTHORIZATION, "Bearer a.b", Some("a.b"));
         check(AUTHORIZATION, "bearer  a ", Some("a"));
         check(AUTHORIZATION, "Basic a", None);
         check(AUTHORIZATION, "Bearer ", None);
+        check(AUTHORIZATION, "Bearer \u{e9}", Some("\u{e9}"));
         check(SEC_WEBSOCKET_PROTOCOL, "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj", Some("abc"));
         check(SEC_WEBSOCKET_PROTOCOL, "base64url.bearer.authorization.k8s.io.!", None);
     }

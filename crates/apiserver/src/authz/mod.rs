@@ -102,7 +102,7 @@ impl<'a> Attributes<'a> {
         Self {
             user,
             verb: &info.verb,
-            is_resource: info.is_resource && !info.resource.is_empty(),
+            is_resource: info.is_resource,
             group: &info.group,
             version: &info.version,
             namespace: &info.namespace,

@@ -127,7 +127,8 @@ pub fn parse_volume(stored: &Stored) -> Option<VolumeRefs> {
 
 fn collect_secrets(spec: &Value, default_namespace: &str, out: &mut HashSet<(String, String)>) {
     let Value::Object(map) = spec else { return };
-    for (key, item) in map {
+    // What drivers are told may have any names, those of fields too.
+    for (key, item) in map.iter().filter(|(key, _)| !matches!(key.as_str(), "volumeAttributes" | "options")) {
         let text = |field: &str| item.get(field).and_then(Value::as_str);
         if key.ends_with("SecretRef") || key == "secretRef" {
             let namespace = text("namespace").unwrap_or(default_namespace);
@@ -166,7 +167,8 @@ impl Node {
             return Decision::default();
         }
         let answer = match attributes.user.node_name() {
-            None | Some("") => no(format!("unknown node for user {:?}", attributes.user.name)),
+            None => return Decision::default(),
+            Some("") => no(format!("unknown node for user {:?}", attributes.user.name)),
             Some(node) => self.check(node, attributes, selects_node),
         };
         match answer {
@@ -352,5 +354,15 @@ mod tests {
         assert_eq!(sorted(&refs.secrets), ["key", "proj", "pull", "vol"]);
         assert_eq!(sorted(&refs.config_maps), ["env", "root"]);
         assert_eq!(sorted(&refs.claims), ["data", "p-e"]);
+    }
+
+    #[test]
+    fn what_drivers_are_told_refers_to_nothing() {
+        let mut found = HashSet::new();
+        let spec = serde_json::json!({"csi": {"nodeStageSecretRef": {"namespace": "a", "name": "staged"},
+            "volumeAttributes": {"secretName": "stolen", "secretNamespace": "kube-system"}},
+            "flexVolume": {"options": {"secretName": "stolen"}}});
+        collect_secrets(&spec, "b", &mut found);
+        assert_eq!(found, HashSet::from([("a".to_owned(), "staged".to_owned())]));
     }
 }

@@ -63,6 +63,13 @@ impl Rule {
         self.pieces().iter().all(|piece| owned.iter().any(|rule| rule.covers(piece)))
     }
 
+    /// How many [`Rule::pieces`] there are.
+    pub fn piece_count(&self) -> usize {
+        let named = self.resource_names.len().max(1);
+        let resources = self.api_groups.len().saturating_mul(self.resources.len()).saturating_mul(named);
+        self.verbs.len().saturating_mul(resources.saturating_add(self.non_resource_urls.len()))
+    }
+
     /// The rule as rules of one verb and one resource (or path) each.
     pub fn pieces(&self) -> Vec<Rule> {
         let mut out = Vec::new();
@@ -86,7 +93,8 @@ impl Rule {
         out
     }
 
-    fn covers(&self, piece: &Rule) -> bool {
+    /// Whether this rule alone allows everything that another does; the other may be a piece or whole.
+    pub fn covers(&self, piece: &Rule) -> bool {
         let all = |own: &[String], wanted: &[String]| has(own, "*") || wanted.iter().all(|w| own.contains(w));
         let resource = |wanted: &String| {
             let subresource = wanted.split_once('/').map(|(_, s)| format!("*/{s}"));

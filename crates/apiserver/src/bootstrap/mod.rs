@@ -21,7 +21,8 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
     }
     rbac::run(server).await?;
     system::run(server).await?;
-    kubernetes_service::run(server).await
+    kubernetes_service::run(server).await?;
+    crate::allocators::repair(server).await
 }
 
 /// Creates an object unless one of its name exists; gives the one that is there then.

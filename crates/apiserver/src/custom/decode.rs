@@ -5,7 +5,7 @@ use crate::handlers::Request;
 use crate::media::{self, Format};
 use crate::registry::Resource;
 use crate::registry::decode::{self, Expected, canonical_quantity, validate_fields};
-use api::{Object, Status};
+use api::{Cause, Object, Status};
 use serde_json::Value;
 
 /// Reads and decodes the body of a create or update of a resource.
@@ -23,19 +23,28 @@ async fn custom_body(request: &Request, resource: &Resource, custom: &Definition
     let failed =
         |why: &str| Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"));
     let (mut object, twice) = match format {
-        Format::Json => (parse(&bytes).map_err(|why| failed(&why))?, None),
+        Format::Json => {
+            decode::peek(&bytes).map_err(|why| decode::unrecognized(kind, &why, &bytes))?;
+            (parse(&bytes).map_err(|why| failed(&why))?, None)
+        }
         Format::Yaml => decode::yaml(&bytes, kind)?,
         Format::Protobuf => return Err(media::unsupported()),
     };
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("");
     if text("kind").is_empty() {
-        return Err(failed(&format!("Object 'Kind' is missing in '{object}'")));
+        let shown = String::from_utf8_lossy(&bytes);
+        return Err(decode::unrecognized(kind, &format!("Object 'Kind' is missing in '{shown}'"), &bytes));
     }
     let (found, want) = (text("apiVersion").to_owned(), resource.api_version());
     if found != want {
         return Err(Status::bad_request(format!(
             "the API version in the data ({found}) does not match the expected API version ({want})"
         )));
+    }
+    if text("kind") != kind {
+        let (other, name) = (text("kind"), api::meta::name(&object));
+        let cause = Cause::invalid("kind", &other.into(), &format!("must be {kind}"));
+        return Err(Status::invalid(&resource.group, other, name, &[cause]));
     }
     let mut strict = if format == Format::Json { schema::duplicate_fields(&bytes) } else { Vec::from_iter(twice) };
     strict.extend(custom.clean(&mut object).map_err(|why| failed(&why))?);

@@ -118,15 +118,18 @@ impl Definition {
     /// Decodes metadata, of embedded resources too, and drops unknown fields; gives the strict errors.
     pub fn clean(&self, object: &mut Object) -> Result<Vec<String>, String> {
         let Value::Object(_) = object else { return Err("json: cannot unmarshal into an object".into()) };
-        let mut strict: Vec<String> =
-            self.schema.prune(object).iter().map(|path| format!("unknown field {path:?}")).collect();
+        let pruned = self.schema.prune(object);
+        let mut strict = Vec::new();
         decode_metadata(object, "", &mut strict)?;
+        strict.extend(pruned.iter().map(|path| format!("unknown field {path:?}")));
         let mut failed = None;
         self.schema.embedded(object, &mut |path, value| {
+            let metadata = value.get("metadata").cloned().unwrap_or_default();
             if let Err(why) = decode_metadata(value, path, &mut strict) {
-                failed.get_or_insert(why);
+                failed.get_or_insert(api::Cause::invalid(format!("{path}.metadata"), &metadata, &why));
             }
         });
+        let failed = failed.map(|cause| format!("{}: {}", cause.field, cause.message));
         failed.map_or(Ok(strict), Err)
     }
 }
@@ -345,7 +348,7 @@ mod tests {
         check(json!({"metadata": {"name": "a"}, "spec": {"n": 1}}), Ok(vec![]));
         check(
             json!({"metadata": {"zz": 1}, "spec": {"x": 1}}),
-            Ok(vec!["unknown field \"spec.x\"", "unknown field \"metadata.zz\""]),
+            Ok(vec!["unknown field \"metadata.zz\"", "unknown field \"spec.x\""]),
         );
         check(
             json!({"metadata": {"name": true}}),

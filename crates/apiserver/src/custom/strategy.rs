@@ -234,12 +234,26 @@ fn wrong(value: &Value, wanted: &str) -> String {
         Value::Null => ("<nil>".to_owned(), "<nil>"),
         Value::Bool(b) => (b.to_string(), "bool"),
         Value::Number(n) if n.is_i64() => (n.to_string(), "int64"),
-        Value::Number(n) => (n.to_string(), "float64"),
+        Value::Number(n) => (go_float(n), "float64"),
         Value::String(s) => (s.clone(), "string"),
         Value::Array(_) => (value.to_string(), "[]interface {}"),
         Value::Object(_) => (value.to_string(), "map[string]interface {}"),
     };
     format!("{text} is of the type {kind}, expected {wanted}")
+}
+
+/// A float as Go prints it: without a fraction of zero, with an exponent from 1e+21 on.
+fn go_float(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(float) if float.abs() >= 1e21 || (float != 0.0 && float.abs() < 1e-4) => {
+            let text = format!("{float:e}");
+            let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+            let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |below| ('-', below));
+            format!("{digits}e{sign}{exponent:0>2}")
+        }
+        Some(float) => float.to_string(),
+        None => number.to_string(),
+    }
 }
 
 #[cfg(test)]

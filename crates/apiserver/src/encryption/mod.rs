@@ -68,15 +68,16 @@ pub struct Rule {
 }
 
 impl Encryption {
-    /// Encryption by rules, the first that names a resource; `own` opens what the server's own key has sealed.
-    pub fn new(rules: Vec<Rule>, own: Provider) -> Self {
+    /// Encryption by rules, the first that names a resource; `own` opens what the server's own key has sealed, and goes
+    /// on to seal secrets where no rule names them.
+    pub fn new(mut rules: Vec<Rule>, own: Provider) -> Self {
+        rules.push(Rule { resources: vec!["secrets".into()], providers: vec![own.clone(), Provider::Identity] });
         Self { rules, fallback: vec![own, Provider::Identity] }
     }
 
     /// Secrets sealed by the server's own key.
     pub fn own(own: Provider) -> Self {
-        let rule = Rule { resources: vec!["secrets".into()], providers: vec![own.clone(), Provider::Identity] };
-        Self::new(vec![rule], own)
+        Self::new(Vec::new(), own)
     }
 
     /// The providers of a resource; `None` where nothing is sealed.
@@ -170,6 +171,20 @@ mod tests {
         *bad.last_mut().expect("byte") ^= 1;
         assert_eq!(old.open(place, &bad.into()), Err(Error::Damaged));
         assert_eq!(old.open(place, &Bytes::from_static(plain)).as_deref(), Ok(&plain[..]), "what was never sealed");
+    }
+
+    #[test]
+    fn secrets_stay_sealed_where_a_file_does_not_name_them() {
+        let own = Provider::Local(vec![key("1", 1)]);
+        let sealed = Encryption::own(own.clone()).cipher("", "secrets").expect("cipher");
+        let sealed = sealed.seal("/a", b"{}").expect("sealed");
+        let rule = |resource: &str, provider| Rule { resources: vec![resource.into()], providers: vec![provider] };
+        let file = Encryption::new(vec![rule("configmaps", Provider::Secretbox(vec![key("b", 2)]))], own.clone());
+        let cipher = file.cipher("", "secrets").expect("cipher");
+        assert!(cipher.open("/a", &sealed).is_ok() && cipher.is_current(&sealed));
+        assert!(file.cipher("", "pods").is_none());
+        let plain = Encryption::new(vec![rule("secrets", Provider::Identity)], own).cipher("", "secrets");
+        assert!(plain.is_some_and(|cipher| cipher.open("/a", &sealed).is_ok() && !cipher.is_current(&sealed)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Stored objects and changed keys: what nobody can open is found at the start, what an old key sealed is written anew.
 
-use super::{Cipher, Encryption, Error};
+use super::{Cipher, Encryption, Error, MARK};
 use crate::registry::Registry;
 use crate::store::ObjectStore;
 use kv::{Compare, KeyValue, Kv, Op, Range, Txn};
@@ -35,6 +35,19 @@ pub async fn check(kv: &dyn Kv, registry: &Registry, encryption: &Encryption) ->
                 "{bad} of {total} stored {} cannot be decrypted ({key}: {error}); restore the keys they were encrypted \
                  with: encryption.keys in the data directory, or the file of --encryption-provider-config",
                 cipher.resource
+            )));
+        }
+    }
+    for row in registry.all().iter().filter(|row| row.convert.is_none()) {
+        if encryption.cipher(&row.group, &row.resource).is_some() {
+            continue;
+        }
+        let values = values(kv, &row.store).await.map_err(|e| Error::Config(e.to_string()))?;
+        if let Some(sealed) = values.iter().find(|value| value.value.starts_with(MARK)) {
+            return Err(Error::Config(format!(
+                "{} is encrypted, but no rule of --encryption-provider-config names {}; name it, with the keys it was \
+                 encrypted with",
+                sealed.key, row.resource
             )));
         }
     }

@@ -20,6 +20,7 @@ const GZIP_FROM: usize = 128 * 1024;
 /// The answer with one stored object.
 pub fn object(request: &Request, resource: &Resource, stored: &Stored, code: u16) -> Result<Response<Body>, Status> {
     let media = request.media()?;
+    crate::media::check_shape(&request.headers, media, false, &resource.kind, &resource.group)?;
     match (media.format, media.shape, media.pretty) {
         (Format::Json, Shape::Object, false) => Ok(bytes(request, code, Format::Json, resource.whole(stored)?)),
         (Format::Protobuf, Shape::Object, _) => {
@@ -30,9 +31,12 @@ pub fn object(request: &Request, resource: &Resource, stored: &Stored, code: u16
         (_, Shape::Object, _) => value(request, code, media, &resource.whole_object(stored)?),
         (_, Shape::Table, _) => {
             let table = table::table(request, resource, &[resource.whole_object(stored)?], table::Meta::of(stored))?;
-            value(request, code, media, &table)
+            value(request, code, media, &table::in_version(table, request))
         }
-        (_, Shape::Partial, _) => value(request, code, media, &table::partial(&resource.whole_object(stored)?)),
+        (_, Shape::Partial, _) => {
+            let partial = table::partial(&resource.whole_object(stored)?);
+            value(request, code, media, &table::in_version(partial, request))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod review;
 mod review_checks;
 pub mod table;
 pub mod update;
+mod warnings;
 pub mod watch;
 
 use crate::audit::Record;
@@ -33,6 +34,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use resources::Ctx;
 use std::sync::Arc;
+use warnings::Warnings;
 
 /// A request on its way through a handler.
 pub struct Request {
@@ -50,7 +52,7 @@ pub struct Request {
     pub now: Timestamp,
     body: Mutex<Option<Body>>,
     upgrade: Mutex<Option<OnUpgrade>>,
-    warnings: Mutex<Vec<String>>,
+    warnings: Mutex<Warnings>,
     /// What audit events say of it.
     pub audit: Record,
 }
@@ -109,11 +111,7 @@ impl Request {
 
     /// Adds a `Warning` header to the answer.
     pub fn warn(&self, text: impl Into<String>) {
-        let text = text.into();
-        let mut warnings = self.warnings.lock();
-        if !warnings.contains(&text) {
-            warnings.push(text);
-        }
+        self.warnings.lock().add(text.into());
     }
 
     /// Adds warnings.
@@ -130,7 +128,7 @@ impl Request {
 
     /// The warnings so far.
     pub fn take_warnings(&self) -> Vec<String> {
-        std::mem::take(&mut self.warnings.lock())
+        std::mem::take(&mut *self.warnings.lock()).into_texts()
     }
 
     /// The form of the answer.
@@ -207,7 +205,9 @@ fn method_fits(request: &Request) -> bool {
     let RequestInfo { verb, name, .. } = &request.info;
     let named = matches!(verb.as_str(), "get" | "update" | "patch" | "delete");
     let known = matches!(request.method, Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
-    known && (!named || !name.is_empty()) && !(verb == "create" && !name.is_empty())
+    // `watch` may be a part of the path, of any method.
+    let watches = verb != "watch" || matches!(request.method, Method::GET | Method::HEAD);
+    known && watches && (!named || !name.is_empty()) && !(verb == "create" && !name.is_empty())
 }
 
 fn check_scope(resource: &Resource, request: &Request) -> Result<(), Status> {

@@ -22,7 +22,7 @@ pub fn write_options(request: &Request, kind: &str, subresource: &str) -> Result
     causes.extend(manager_causes(query.get("fieldManager")));
     let validation = query.get("fieldValidation");
     if !matches!(validation, "" | "Ignore" | "Warn" | "Strict") {
-        causes.push(Cause::not_supported("fieldValidation", &json!(validation), &["Ignore", "Strict", "Warn"]));
+        causes.push(Cause::not_supported("fieldValidation", &json!(validation), &["", "Ignore", "Strict", "Warn"]));
     }
     if !causes.is_empty() {
         return Err(invalid_options(kind, &causes));
@@ -66,8 +66,7 @@ fn manager_causes(manager: &str) -> Vec<Cause> {
 /// The selection of a list, watch or deletecollection.
 pub fn selection(request: &Request, resource: &Resource) -> Result<Selection, Status> {
     let labels = request.query.get("labelSelector");
-    let labels = LabelSelector::parse(labels)
-        .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
+    let labels = LabelSelector::parse(labels).map_err(Status::bad_request)?;
     check_labels(&labels).map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
     let mut fields = FieldSelector::parse(request.query.get("fieldSelector")).map_err(Status::bad_request)?;
     for requirement in &mut fields.0 {
@@ -99,7 +98,15 @@ fn check_labels(selector: &LabelSelector) -> Result<(), String> {
         if let Some(why) = names::label_key(key).first() {
             return Err(format!("<nil>: Invalid value: {key:?}: {why}"));
         }
-        let (Requirement::In(_, values) | Requirement::NotIn(_, values)) = requirement else { continue };
+        let number;
+        let values = match requirement {
+            Requirement::In(_, values) | Requirement::NotIn(_, values) => values,
+            Requirement::Greater(_, than) | Requirement::Less(_, than) => {
+                number = [than.to_string()];
+                number.as_slice()
+            }
+            Requirement::Exists(_) | Requirement::NotExists(_) => continue,
+        };
         for (at, value) in values.iter().enumerate() {
             if let Some(why) = names::label_value(value).first() {
                 return Err(format!("values[{at}][{key}]: Invalid value: {value:?}: {why}"));
@@ -153,13 +160,13 @@ pub fn list_causes(request: &Request, watch: bool) -> Vec<Cause> {
             }
             _ => {}
         }
+        if !query.get("continue").is_empty() {
+            causes.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
+        }
         if !matching.is_empty() && matching != "NotOlderThan" {
             causes.push(Cause::not_supported("resourceVersionMatch", &json!(matching), &["NotOlderThan"]));
         }
         return causes;
-    }
-    if initial.is_some() {
-        causes.push(Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
     }
     if !matching.is_empty() {
         if version.is_empty() {
@@ -179,6 +186,9 @@ pub fn list_causes(request: &Request, watch: bool) -> Vec<Cause> {
             }
         }
     }
+    if initial.is_some() {
+        causes.push(Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    }
     causes
 }
 
@@ -188,11 +198,13 @@ fn freshness(request: &Request, paged: bool) -> Result<Freshness, Status> {
     if text.is_empty() {
         return Ok(Freshness::Latest);
     }
-    let version = resource_version(text)?;
+    let version = resource_version(text).map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
     let token = !query.get("continue").is_empty();
+    if token && version != 0 {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    }
     Ok(match (query.get("resourceVersionMatch"), version) {
         (_, 0) => Freshness::Any,
-        _ if token => Freshness::Latest,
         ("Exact", version) => Freshness::Exact(version),
         // Without a match, a page at a version is that version exactly, as etcd reads it.
         ("", version) if paged => Freshness::Exact(version),
@@ -201,14 +213,12 @@ fn freshness(request: &Request, paged: bool) -> Result<Freshness, Status> {
 }
 
 /// A resource version, as lists and watches take it.
-pub fn resource_version(text: &str) -> Result<u64, Status> {
+pub fn resource_version(text: &str) -> Result<u64, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse().map_err(|_| {
-        let why = format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
-        Status::bad_request(format!("invalid resource version: resourceVersion: {why}"))
-    })
+    let why = || format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+    text.parse().map_err(|_| why())
 }
 
 /// The options of a delete: the body when there is one, or else the parameters.

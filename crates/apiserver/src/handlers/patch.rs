@@ -3,7 +3,9 @@
 use super::{Request, answer, namespace, options, update::check_name};
 use crate::body::Body;
 use crate::registry::create::WriteOptions;
-use crate::registry::decode::{canonical_quantity, invalid_options, parse_yaml_body, validate_fields};
+use crate::registry::decode::{
+    canonical_quantity, invalid_options, no_kind, parse_yaml_body, unknown_conversion, validate_fields,
+};
 use crate::registry::update::{Change, Changed, update};
 use crate::registry::{Resource, meta as system};
 use crate::server::ApiServer;
@@ -46,6 +48,19 @@ impl PatchType {
             }
         }
     }
+
+    /// What strict decoding says of the text of a patch.
+    fn strict(self, bytes: &[u8], body: &Value) -> Vec<String> {
+        let twice = schema::duplicate_fields(bytes);
+        if self != Self::Json {
+            return twice;
+        }
+        let known = |key: &String| ["op", "from", "path", "value"].iter().any(|k| key.eq_ignore_ascii_case(k));
+        let operations = body.as_array().into_iter().flatten().enumerate();
+        let fields = operations.flat_map(|(i, o)| o.as_object().into_iter().flat_map(move |o| o.keys().map(move |k| (i, k))));
+        let unknown = fields.filter(|(_, key)| !known(key)).map(|(i, key)| format!("unknown field \"[{i}].{key}\""));
+        twice.into_iter().chain(unknown).map(|found| format!("json patch {found}")).collect()
+    }
 }
 
 /// A patch, read.
@@ -56,6 +71,8 @@ pub struct Patch {
     pub body: Value,
     /// Takes fields from other managers (apply).
     pub force: bool,
+    /// What strict decoding found in its text.
+    pub found: Vec<String>,
 }
 
 /// Patches the object, by a subresource or itself.
@@ -66,7 +83,7 @@ pub async fn handle(
     subresource: &str,
 ) -> Result<Response<Body>, Status> {
     request.media()?;
-    if resource.custom.is_some() && PatchType::of(request)? == PatchType::Strategic {
+    if resource.custom.is_some() && PatchType::of(request).map_or(true, |kind| kind == PatchType::Strategic) {
         return Err(Status::new(415, "UnsupportedMediaType", CUSTOM_PATCHES));
     }
     let (patch, options) = read(request, subresource).await?;
@@ -107,22 +124,40 @@ pub async fn read(request: &Request, subresource: &str) -> Result<(Patch, WriteO
     }
     let bytes = request.read_body().await?;
     if kind != PatchType::Apply {
-        return Ok((Patch { kind, body: parse(&bytes)?, force: force.unwrap_or(false) }, options));
+        let body = parse(kind, &bytes)?;
+        let found = kind.strict(&bytes, &body);
+        return Ok((Patch { kind, body, force: force.unwrap_or(false), found }, options));
     }
     let (body, twice) = parse_yaml_body(&bytes)
         .map_err(|why| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")))?;
-    let found = twice.map_or_else(|| schema::duplicate_fields(&bytes), |twice| vec![twice]);
-    validate_fields(request, found, &|list| Status::bad_request(format!("error strict decoding YAML: {list}")))?;
-    Ok((Patch { kind, body, force: force.unwrap_or(false) }, options))
+    const TWICE: &str = "yaml: unmarshal errors:\n  ";
+    let found = twice.map_or_else(|| schema::duplicate_fields(&bytes), |twice| vec![twice.replace(TWICE, "")]);
+    let failed = |list: &str| {
+        Status::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {TWICE}{list}"))
+    };
+    validate_fields(request, found, &failed)?;
+    Ok((Patch { kind, body, force: force.unwrap_or(false), found: Vec::new() }, options))
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, Status> {
+fn parse(kind: PatchType, bytes: &[u8]) -> Result<Value, Status> {
+    match (kind, serde_json::from_slice::<Value>(bytes)) {
+        (PatchType::Merge, Ok(Value::Null)) => return Err(Status::bad_request("Invalid JSON Patch")),
+        (PatchType::Strategic, Ok(found)) if !found.is_object() && !found.is_null() => {
+            let text = failure(&merge::merge_patch(&json!({}), &found).err().unwrap_or(merge::Error::Internal(String::new())));
+            return Err(Status::bad_request(text.message.trim_start_matches("error decoding patch: ")));
+        }
+        (_, Ok(value)) => return Ok(value),
+        (_, Err(_)) => {}
+    }
     serde_json::from_slice(bytes).map_err(|_| {
         // The decoder of `schema` words syntax errors as Go does.
         let why = schema::decode_slice("io.k8s.apimachinery.pkg.apis.meta.v1.Status", bytes, canonical_quantity);
         let why = why.err().unwrap_or_default();
         let why = why.strip_prefix("syntax: ").unwrap_or(&why);
-        Status::bad_request(format!("error decoding patch: {why}"))
+        Status::bad_request(match kind {
+            PatchType::Strategic => why.to_owned(),
+            _ => format!("error decoding patch: {why}"),
+        })
     })
 }
 
@@ -136,7 +171,7 @@ fn check_applied(request: &Request, resource: &Resource, body: &Value) -> Result
     }
     let name = meta::name(body);
     if !name.is_empty() {
-        check_name(&mut body.clone(), &request.info.name)?;
+        check_name(body, &request.info.name)?;
     }
     if body.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
@@ -157,7 +192,8 @@ pub fn apply(
         resource.set_type(&mut zero);
         zero
     };
-    let base = &old.cloned().unwrap_or_else(zero);
+    let new = old.is_none().then(zero);
+    let base = old.or(new.as_ref()).unwrap_or(&Value::Null);
     let patched = match patch.kind {
         PatchType::Json => merge::json_patch(base, &patch.body),
         PatchType::Merge => merge::merge_patch(base, &patch.body),
@@ -170,9 +206,19 @@ pub fn apply(
         PatchType::Strategic => go_map(&patch.body),
         _ => object_text(base, &patch.body, patch.kind),
     };
-    let strict = resource.decode(&mut object).map_err(|why| invalid_patch(&shown(), &why))?;
-    validate_fields(request, strict, &|list| invalid_patch(&shown(), &format!("strict decoding error: {list}")))?;
-    check_kept(resource, &mut object, request)?;
+    if patch.kind == PatchType::Strategic {
+        // Merged into the type of the object itself, whatever the patch says of its kind.
+        resource.set_type(&mut object);
+    } else {
+        check_type(resource, &object, request, &shown)?;
+    }
+    let strict = resource.decode(&mut object).map_err(|why| match patch.kind {
+        PatchType::Strategic => invalid_patch(&shown(), &as_converted(&why)),
+        _ => invalid_patch(&shown(), &why),
+    })?;
+    let found = patch.found.iter().cloned().chain(strict).collect();
+    validate_fields(request, found, &|list| invalid_patch(&shown(), &format!("strict decoding error: {list}")))?;
+    check_name(&object, &request.info.name)?;
     resource.strategy.default(&mut object);
     Ok(Changed { object, tracked: false })
 }
@@ -195,23 +241,65 @@ fn applied(
         schema: resource.schema,
     };
     let mut object = merge::apply(&apply, resource.facts()).map_err(|e| failure(&e))?.object;
-    resource.decode(&mut object).map_err(Status::bad_request)?;
-    if meta::name(&object).is_empty() {
-        meta::set(&mut object, "name", request.info.name.as_str());
-    }
+    resource.decode(&mut object).map_err(|why| {
+        let whole = format!("{}/{}", meta::namespace(&patch.body), meta::name(&patch.body));
+        let gvk = resource.gvk();
+        let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
+        let what = format!("{group}/{version}, Kind={kind}");
+        let why = format!("unable to convert unstructured object to {what}: error decoding from json: {why}");
+        Status::new(500, "", format!("failed to convert new object ({whole}; {what}) to proper version: {why}"))
+    })?;
+    check_name(&object, &request.info.name)?;
     resource.strategy.default(&mut object);
     Ok(Changed { object, tracked: true })
 }
 
-/// A patch may not make another kind, name or namespace of an object.
-fn check_kept(resource: &Resource, object: &mut Object, request: &Request) -> Result<(), Status> {
+/// A patch may not make another kind of an object.
+fn check_type(resource: &Resource, object: &Object, request: &Request, shown: &dyn Fn() -> String) -> Result<(), Status> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("");
-    let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
-    if version != resource.api_version() || kind != resource.kind {
-        let why = format!("unable to decode patched object as {}/{}", resource.api_version(), resource.kind);
-        return Err(Status::bad_request(why));
+    let (found, kind) = (text("apiVersion"), text("kind"));
+    let (same_version, same_kind) = (found == resource.api_version(), kind == resource.kind);
+    if same_version && same_kind {
+        return Ok(());
     }
-    check_name(object, &request.info.name)
+    let version = api::GroupVersion::parse(found).unwrap_or_else(|| api::GroupVersion::new("", ""));
+    if resource.custom.is_some() {
+        let mut causes = Vec::new();
+        if !same_kind {
+            causes.push(Cause::invalid("kind", &json!(kind), &format!("must be {}", resource.kind)));
+        }
+        if !same_version {
+            causes.push(Cause::invalid("apiVersion", &json!(found), &format!("must be {}", resource.api_version())));
+        }
+        return Err(Status::invalid(&version.group, kind, &request.info.name, &causes));
+    }
+    let known = schema::schema_name(&version.group, &version.version, kind).is_some();
+    Err(invalid_patch(&shown(), &match known {
+        true => unknown_conversion(&version.version, kind, &resource.gvk()),
+        false => no_kind(&version.group, &version.version, kind, &resource.gvk()),
+    }))
+}
+
+/// What Go's converter of maps to structs says where its JSON decoder says `why`.
+fn as_converted(why: &str) -> String {
+    let Some((found, wanted)) = why
+        .strip_prefix("json: cannot unmarshal ")
+        .and_then(|rest| Some((rest.split(' ').next()?, rest.rsplit_once(" of type ")?.1)))
+    else {
+        return why.to_owned();
+    };
+    let found = match found {
+        "array" => "slice",
+        "object" => "map",
+        "number" => "int64",
+        other => other,
+    };
+    match wanted {
+        list if list.starts_with("[]") => format!("cannot restore slice from {found}"),
+        map if map.starts_with("map[") => format!("cannot restore map from {found}"),
+        object if object.contains('.') => format!("cannot restore struct from: {found}"),
+        scalar => format!("cannot convert {found} to {scalar}"),
+    }
 }
 
 /// How HTTP answers when a patch cannot be applied.

@@ -245,6 +245,9 @@ fn rules(server: &ApiServer, request: &Request, review: &mut Object) -> Result<(
     if server.authorizers().has_webhook() {
         errors.push("webhook authorizer does not support user rule resolution".into());
     }
+    // The answer is a new review: nothing of the question is in it.
+    review["metadata"] = json!({});
+    review["spec"] = json!({});
     let mut status = json!({"resourceRules": resource, "nonResourceRules": other, "incomplete": !errors.is_empty()});
     if !errors.is_empty() {
         status["evaluationError"] = errors.join(", ").into();

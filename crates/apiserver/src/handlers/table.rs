@@ -32,9 +32,8 @@ impl Meta {
 pub fn table(request: &Request, resource: &Resource, objects: &[Object], meta: Meta) -> Result<Value, Status> {
     let include = request.query.get("includeObject");
     if !matches!(include, "" | "None" | "Metadata" | "Object") {
-        let why = "must be 'Metadata', 'Object', 'None', or empty";
-        let cause = api::Cause::invalid("includeObject", &json!(include), why);
-        return Err(crate::registry::decode::invalid_options("TableOptions", &[cause]));
+        let why = format!("includeObject: Invalid value: {include:?}: must be 'Metadata', 'Object', 'None', or empty");
+        return Err(Status::bad_request(format!("Unable to convert to Table as requested: {why}")));
     }
     if let Some(custom) = &resource.custom {
         let (mut columns, cells) = crate::custom::table(resource, custom, objects, request.now);
@@ -75,6 +74,23 @@ fn shown(object: &Object, include: &str) -> Value {
         "Object" => object.clone(),
         _ => partial(object),
     }
+}
+
+/// A table, partial object or list of them in the version of `meta.k8s.io` that the client asks for.
+pub fn in_version(mut shown: Value, request: &Request) -> Value {
+    let version = crate::media::meta_version(&request.headers);
+    if version != "meta.k8s.io/v1" {
+        shown["apiVersion"] = version.into();
+        for row in shown.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
+            if row.pointer("/object/kind").and_then(Value::as_str) == Some("PartialObjectMetadata") {
+                row["object"]["apiVersion"] = version.into();
+            }
+        }
+        for item in shown.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+            item["apiVersion"] = version.into();
+        }
+    }
+    shown
 }
 
 /// An object as `PartialObjectMetadata`.

@@ -25,7 +25,7 @@ pub async fn handle_subresource(
     request.media()?;
     let options = options::write_options(request, "UpdateOptions", subresource)?;
     let mut object = body(request, resource).await?;
-    check_name(&mut object, &request.info.name)?;
+    check_name(&object, &request.info.name)?;
     resource.strategy.default(&mut object);
     let change = Change {
         namespace: namespace(resource, request),
@@ -39,13 +39,12 @@ pub async fn handle_subresource(
     answer::object(request, resource, &outcome.stored, if outcome.created { 201 } else { 200 })
 }
 
-/// The body's name must be that of the path; absent, it is taken from there.
-pub fn check_name(object: &mut Object, name: &str) -> Result<(), Status> {
+/// The body's name must be that of the path.
+pub fn check_name(object: &Object, name: &str) -> Result<(), Status> {
     match meta::name(object) {
-        "" => {
-            meta::set(object, "name", name);
-            Ok(())
-        }
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
         found if found == name => Ok(()),
         found => Err(Status::bad_request(format!(
             "the name of the object ({found}) does not match the name on the URL ({name})"

@@ -63,7 +63,7 @@ async fn watch_options(server: &ApiServer, request: &Request, resource: &Resourc
     if !causes.is_empty() {
         return Err(invalid_options("ListOptions", &causes));
     }
-    let version = options::resource_version(query.get("resourceVersion"))?;
+    let version = options::resource_version(query.get("resourceVersion")).map_err(|why| Status::new(500, "", why))?;
     let initial = query.optional_flag("sendInitialEvents");
     let start = match (initial, version) {
         (Some(true), version) => WatchStart::InitialEvents(version),

@@ -143,7 +143,9 @@ impl Labels {
             return Self { verb, subresource: path.to_owned(), ..Self::default() };
         }
         let dry_run = if request.query.has("dryRun") { "All" } else { "" };
-        if server.registry().get(&info.group, &info.version, &info.resource).is_none() {
+        let resource = server.registry().get(&info.group, &info.version, &info.resource);
+        let known = resource.filter(|r| info.subresource.is_empty() || r.subresource(&info.subresource).is_some());
+        if known.is_none() {
             return Self { verb, dry_run, ..Self::default() };
         }
         let scope = match () {

@@ -38,6 +38,7 @@ pub async fn create(
     refuse_terminating(resource, &object)?;
     resource.strategy.default(&mut object);
     schema::complete_unstored(resource.schema, &mut object);
+    system::wipe(&mut object);
     request.warn_all(system::dedup_owners(&mut object, false).into_iter().collect());
     track_new(request, resource, &mut object, options);
     create_tracked(server, request, resource, namespace, object, options).await
@@ -69,16 +70,17 @@ pub async fn create_tracked(
     authz::escalation::check(server, request, resource, namespace, &object, None).await?;
     request.warn_all(system::dedup_owners(&mut object, true).into_iter().collect());
     let base = meta::string(&object, "generateName").to_owned();
-    let generated = meta::name(&object).is_empty() && !base.is_empty();
+    if !meta::name(&object).is_empty() || base.is_empty() {
+        let name = meta::name(&object).to_owned();
+        return write(server, &Attributes { name: &name, ..attributes }, object).await;
+    }
     for attempt in 1.. {
         let mut object = object.clone();
-        if generated {
-            meta::set(&mut object, "name", system::generate_name(&base));
-        }
+        meta::set(&mut object, "name", system::generate_name(&base));
         let name = meta::name(&object).to_owned();
         match write(server, &Attributes { name: &name, ..attributes }, object).await {
-            Err(status) if generated && status.reason == "AlreadyExists" && attempt < GENERATE_ATTEMPTS => {}
-            Err(status) if generated && status.reason == "AlreadyExists" => return Err(exhausted(status)),
+            Err(status) if status.reason == "AlreadyExists" && attempt < GENERATE_ATTEMPTS => {}
+            Err(status) if status.reason == "AlreadyExists" => return Err(exhausted(status)),
             result => return result,
         }
     }
@@ -105,6 +107,7 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     let allocation = allocators::on_create(server, resource, &mut object, attributes.dry_run).await?;
     // From here on, strategies see the stored form.
     object = resource.to_stored(object);
+    resources::drop_disabled(resource.schema, &mut object, None);
     resource.strategy.prepare_for_create(&ctx, &mut object);
     let causes = resources::validate_create(&*resource.strategy, &ctx, &object, resource.namespaced);
     if !causes.is_empty() {
@@ -120,17 +123,51 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     resource.strategy.prepare_to_store(&mut object);
     resource.complete(&mut object);
     system::drop_empty(&mut object);
-    let stored = match resource.store.create(object, attributes.dry_run).await {
-        Ok(stored) => stored,
+    match record_and_store(server, resource, allocation, object, attributes.dry_run).await {
+        Ok(stored) => Ok(stored),
         Err(error) => {
             undo.run(server, attributes).await;
-            return Err(error);
+            Err(told_of_deletion(resource, attributes, error).await)
         }
-    };
-    if !attributes.dry_run {
-        allocation.keep();
     }
-    Ok(stored)
+}
+
+async fn record_and_store(
+    server: &ApiServer,
+    resource: &Resource,
+    allocation: allocators::Allocation,
+    object: Object,
+    dry_run: bool,
+) -> Result<Stored, Status> {
+    if dry_run || !allocation.has_addresses() {
+        let stored = resource.store.create(object, dry_run).await?;
+        if !dry_run {
+            allocation.keep(server, &Value::Null).await;
+        }
+        return Ok(stored);
+    }
+    allocation.record(server, &object).await?;
+    match resource.store.create(object.clone(), false).await {
+        Ok(stored) => {
+            allocation.keep(server, &object).await;
+            Ok(stored)
+        }
+        Err(error) => {
+            allocation.unrecord(server, &object).await;
+            Err(error)
+        }
+    }
+}
+
+/// Says so where the object that stands in the way is about to go.
+async fn told_of_deletion(resource: &Resource, attributes: &Attributes<'_>, mut error: Status) -> Status {
+    if error.reason == "AlreadyExists"
+        && let Ok(Some(present)) = resource.store.get(attributes.namespace, attributes.name).await
+        && present.object().is_ok_and(|object| meta::is_deleting(&object))
+    {
+        error.message = format!("object is being deleted: {}", error.message);
+    }
+    error
 }
 
 /// A new object has no version yet; a version that is no number is dropped, as upstream drops it.
@@ -164,6 +201,7 @@ pub fn invalid(resource: &Resource, object: &Object, causes: &[api::Cause]) -> S
 fn track_new(request: &Request, resource: &Resource, object: &mut Object, options: &WriteOptions) {
     // What the strategy will drop belongs to nobody.
     let mut shown = object.clone();
+    schema::drop_empty(resource.schema, &mut shown);
     let zero = system::zero(resource.schema);
     for path in resource.facts().reset_fields(resource.schema, "") {
         resources::copy_field(&mut shown, &zero, path[0]);
@@ -177,7 +215,10 @@ fn track_new(request: &Request, resource: &Resource, object: &mut Object, option
         subresource: &options.subresource,
         schema: resource.schema,
     };
+    if resource.custom.is_none() && !super::facts::has_keys(resource.schema, &shown) {
+        return meta::set(object, "managedFields", Value::Null);
+    }
     merge::update_managed_fields(&write, &mut shown, resource.facts());
-    let managed = shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
+    let managed = shown.pointer_mut("/metadata/managedFields").map(Value::take).unwrap_or(Value::Null);
     meta::set(object, "managedFields", managed);
 }

@@ -52,15 +52,15 @@ pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, 
     };
     let decoded = match format {
         Format::Json => {
-            let header = peek(&bytes);
+            let header = peek(&bytes).map_err(|why| unrecognized(kind, &why, &bytes))?;
             check_kind(&header, expected).map_err(|why| other(&header, &why))?;
             schema::decode_slice(expected.schema, &bytes, canonical_quantity)
         }
         Format::Yaml => {
             let (value, twice) = yaml(&bytes, kind)?;
-            let header = header_of(&value);
-            check_kind(&header, expected).map_err(|why| other(&header, &why))?;
             let json = serde_json::to_vec(&value).map_err(Status::internal)?;
+            let header = peek(&json).map_err(|why| unrecognized(kind, &why, &bytes))?;
+            check_kind(&header, expected).map_err(|why| other(&header, &why))?;
             let decoded = schema::decode_slice(expected.schema, &json, canonical_quantity);
             decoded.map(|mut decoded| {
                 decoded.strict.splice(0..0, twice);
@@ -71,6 +71,7 @@ pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, 
             let envelope = schema::Envelope::open(&bytes).map_err(|why| unrecognized(kind, &why, &bytes))?;
             let header = (envelope.api_version.clone(), envelope.kind.clone());
             check_kind(&header, expected).map_err(|why| other(&header, &why))?;
+            envelope.json().map_or(Ok(()), crate::body::check_weight)?;
             protobuf(expected.schema, &envelope)
         }
     };
@@ -90,7 +91,7 @@ fn protobuf(schema: &str, envelope: &schema::Envelope<'_>) -> Result<schema::Dec
 }
 
 /// 400 for a body whose kind cannot even be found out; it ends with the body's first bytes.
-fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
+pub fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
     const SHOWN: usize = 30;
     let start = &body[..body.len().min(SHOWN)];
     let mut shown = match start {
@@ -121,21 +122,58 @@ pub fn validate_fields(
     Ok(())
 }
 
-/// `apiVersion` and `kind` of a JSON document, without building it.
-fn peek(json: &[u8]) -> (String, String) {
+/// `apiVersion` and `kind` of a JSON document, without building it; or why they cannot be found.
+pub fn peek(json: &[u8]) -> Result<(String, String), String> {
     #[derive(Default, serde::Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     struct Header {
-        api_version: String,
-        kind: String,
+        api_version: Option<String>,
+        kind: Option<String>,
     }
-    let header: Header = serde_json::from_slice(json).unwrap_or_default();
-    (header.api_version, header.kind)
+    // A list would be read as the struct's fields in their order.
+    let is_list = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let (api_version, kind) = match serde_json::from_slice::<Option<Header>>(json) {
+        Ok(header) if !is_list => {
+            let Header { api_version, kind } = header.unwrap_or_default();
+            (api_version.unwrap_or_default(), kind.unwrap_or_default())
+        }
+        _ => no_header(json).map_err(|why| format!("couldn't get version/kind; json parse error: {why}"))?,
+    };
+    if api_version.matches('/').count() > 1 {
+        return Err(format!("unexpected GroupVersion string: {api_version}"));
+    }
+    Ok((api_version, kind))
 }
 
-fn header_of(value: &Value) -> (String, String) {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-    (text("apiVersion"), text("kind"))
+/// What Go says where it cannot read the kind of a document; a kind that is given twice can be read.
+fn no_header(json: &[u8]) -> Result<(String, String), String> {
+    const HEADER: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let go = |value: &Value| match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Object(_) => "object",
+        Value::Number(_) | Value::Null => "number",
+    };
+    let Ok(document) = serde_json::from_slice::<Value>(json) else {
+        // The decoder of `schema` words syntax errors as Go does.
+        let why = schema::decode_slice("io.k8s.apimachinery.pkg.apis.meta.v1.Status", json, canonical_quantity);
+        let why = why.err().unwrap_or_default();
+        return Err(why.strip_prefix("syntax: ").unwrap_or(&why).to_owned());
+    };
+    let field = ["apiVersion", "kind"].into_iter().find_map(|field| {
+        document.get(field).filter(|value| !value.is_string() && !value.is_null()).map(|value| (field, value))
+    });
+    match field {
+        Some((field, value)) => {
+            Err(format!("json: cannot unmarshal {} into Go struct field .{field} of type string", go(value)))
+        }
+        None if document.is_object() => {
+            let text = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+            Ok((text("apiVersion"), text("kind")))
+        }
+        None => Err(format!("json: cannot unmarshal {} into Go value of type {HEADER}", go(&document))),
+    }
 }
 
 /// An absent `apiVersion` or `kind` is taken to be what the path says.
@@ -146,28 +184,48 @@ fn check_kind((api_version, kind): &(String, String), expected: &Expected<'_>) -
     if version_ok && kind_ok {
         return Ok(());
     }
-    let found = api::GroupVersion::parse(api_version);
+    let found = api::GroupVersion::parse(api_version).filter(|_| !api_version.is_empty());
     let (group, version) = found.map_or((want.group.clone(), want.version.clone()), |g| (g.group, g.version));
     let kind = if kind.is_empty() { &want.kind } else { kind };
-    if schema::schema_name(&group, &version, kind).is_some() {
-        let found = Gvk::new(&group, &version, kind).api_version();
-        return Err(format!(
-            "the API version in the data ({found}) does not match the expected API version ({})",
-            want.api_version()
-        ));
+    // Lists of anything are known to the core group alone.
+    let listed = kind == "List" && group.is_empty() && version == "v1";
+    if schema::schema_name(&group, &version, kind).is_some() || listed {
+        return Err(if internal_package(&group) == internal_package(&want.group) && *kind == want.kind {
+            let found = Gvk::new(&group, &version, kind).api_version();
+            format!(
+                "the API version in the data ({found}) does not match the expected API version ({})",
+                want.api_version()
+            )
+        } else {
+            unknown_conversion(&version, kind, want)
+        });
     }
-    let version = api::GroupVersion::new(&group, &version);
+    Err(no_kind(&group, &version, kind, want))
+}
+
+/// What Go's scheme says of an object of one kind that is to become one of another.
+pub fn unknown_conversion(version: &str, kind: &str, want: &Gvk) -> String {
+    format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", internal_package(&want.group), want.kind)
+}
+
+/// The Go package of a group's internal types.
+pub fn internal_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or(group),
+    }
+}
+
+/// What a scheme says of a kind that it does not know.
+pub fn no_kind(group: &str, version: &str, kind: &str, want: &Gvk) -> String {
+    let version = api::GroupVersion::new(group, version);
     let scheme = if want.group == "apiextensions.k8s.io" { EXTENSIONS_SCHEME } else { SCHEME };
-    Err(format!("no kind {kind:?} is registered for version \"{version}\" in scheme {scheme:?}"))
+    format!("no kind {kind:?} is registered for version \"{version}\" in scheme {scheme:?}")
 }
 
 /// Parses YAML into a JSON value.
 pub fn yaml(bytes: &[u8], kind: &str) -> Result<(Value, Option<String>), Status> {
-    parse_yaml_body(bytes).map_err(|why| {
-        let quoted: String = bytes.iter().take(256).map(|b| format!("{b:02x}")).collect();
-        let why = format!("{why} ({quoted})");
-        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}"))
-    })
+    parse_yaml_body(bytes).map_err(|why| unrecognized(kind, &why, bytes))
 }
 
 /// Parses YAML; errors are worded as Go's parser does, `yaml: line 1: did not find expected node content`.
@@ -192,8 +250,36 @@ fn yaml_with(bytes: &[u8], duplicates: DuplicateKeyPolicy) -> Result<Value, Stri
         return Ok(json!({}));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| "yaml: control characters are not allowed".to_owned())?;
-    let options = serde_saphyr::options! { duplicate_keys: duplicates };
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| go_yaml_error(&e.to_string()))
+    // Keys are nodes, too; aliases repeat what they stand for.
+    let nodes = 2 * schema::Weight::MOST.values;
+    let budget = serde_saphyr::budget! {
+        max_nodes: nodes,
+        max_events: 2 * nodes,
+        max_total_scalar_bytes: 2 * crate::body::LIMIT,
+        max_recorded_anchor_bytes: 2 * crate::body::LIMIT,
+    };
+    let options = serde_saphyr::options! { duplicate_keys: duplicates, budget: budget };
+    let text = first_document(text);
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| go_yaml_error(text, &e.to_string()))
+}
+
+/// The text before the second document; the rest is not looked at.
+fn first_document(text: &str) -> &str {
+    let marks = text.match_indices("\n---").map(|(at, _)| at);
+    let mut seen = text.lines().next().is_none_or(|line| line.is_empty() || line.starts_with(['#', '%']));
+    for at in marks {
+        let after = text[at + 4..].chars().next();
+        if !after.is_none_or(char::is_whitespace) {
+            continue;
+        }
+        // Comments and directives may stand before the first mark.
+        let nothing = text[..at].lines().all(|line| line.trim().is_empty() || line.starts_with(['#', '%']));
+        if !(seen && nothing) {
+            return &text[..=at];
+        }
+        seen = false;
+    }
+    text
 }
 
 /// `line 9: key "foo" already set in map`, if that is what the parser complains of.
@@ -204,7 +290,7 @@ fn key_given_twice(why: &str) -> Option<String> {
 }
 
 /// From `error: line 2 column 3: why` and a picture of the place.
-fn go_yaml_error(text: &str) -> String {
+fn go_yaml_error(document: &str, text: &str) -> String {
     let first = text.lines().next().unwrap_or("");
     let first = first.strip_prefix("error: ").unwrap_or(first);
     let parsed = first.strip_prefix("line ").and_then(|rest| {
@@ -213,7 +299,19 @@ fn go_yaml_error(text: &str) -> String {
     });
     match parsed {
         Some((line, why)) if why.starts_with("unclosed") => {
-            format!("yaml: line {line}: did not find expected node content")
+            let expected = match document.trim_end().chars().last() {
+                Some('[' | '{' | ',' | ':') => "node content",
+                _ if why.contains('{') => "',' or '}'",
+                _ => "',' or ']'",
+            };
+            format!("yaml: line {line}: did not find expected {expected}")
+        }
+        Some((line, why)) if why.starts_with("tabs disallowed") => {
+            format!("yaml: line {line}: found character that cannot start any token")
+        }
+        // Go's scanner names no line where the first is at fault.
+        Some((line, why)) if line == "1" && why.starts_with("mapping values are not allowed") => {
+            format!("yaml: {why}")
         }
         Some((line, why)) => format!("yaml: line {line}: {why}"),
         None => format!("yaml: {first}"),
@@ -256,6 +354,22 @@ mod tests {
         let want = r#"no kind "Wrong" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#;
         assert_eq!(check("v1", "Wrong"), Err(want.into()));
         assert!(check("apps/v1", "Deployment").is_err());
+    }
+
+    #[test]
+    fn headers_are_peeked_at() {
+        let check = |json: &str, want: Result<(&str, &str), &str>| match (peek(json.as_bytes()), want) {
+            (Ok((version, kind)), Ok(want)) => assert_eq!((version.as_str(), kind.as_str()), want, "{json}"),
+            (Err(why), Err(want)) => assert!(why.contains(want), "{json}: {why}"),
+            (got, want) => panic!("{json}: {got:?}, not {want:?}"),
+        };
+        check(r#"{"apiVersion": "v1", "kind": "Pod"}"#, Ok(("v1", "Pod")));
+        check(r#"{"apiVersion": "v1", "apiVersion": "v1", "kind": "Pod"}"#, Ok(("v1", "Pod")));
+        check("null", Ok(("", "")));
+        check("[]", Err("cannot unmarshal array into Go value of type struct"));
+        check(r#"["v1", "Pod"]"#, Err("cannot unmarshal array into Go value of type struct"));
+        check(r#"{"kind": 1}"#, Err("cannot unmarshal number into Go struct field .kind of type string"));
+        check(r#"{"apiVersion": "a/b/c"}"#, Err("unexpected GroupVersion string: a/b/c"));
     }
 
     #[test]

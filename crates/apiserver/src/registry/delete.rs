@@ -75,13 +75,15 @@ pub async fn delete(
     let old = resource.whole_object(&current)?;
     check(resource, &old, options)?;
     let shown = options.shown();
+    // Admission is told of many deletions without a name.
+    let asked = if request.info.verb == "deletecollection" { "" } else { name };
     let attributes = Attributes {
         request,
         resource,
         operation: Operation::Delete,
         subresource: "",
         namespace,
-        name,
+        name: asked,
         old: Some(&old),
         dry_run: options.dry_run,
         options: Some(&shown),
@@ -109,7 +111,7 @@ pub async fn delete(
         }
     }
     if updated.deleted && !options.dry_run {
-        allocators::on_delete(server, resource, &old);
+        allocators::on_delete(server, resource, &old).await;
     }
     Ok(Deleted { stored: updated.stored, gone: updated.deleted })
 }
@@ -154,7 +156,7 @@ fn change(resource: &Resource, mut object: Object, options: &DeleteOptions, now:
         grace => grace,
     };
     let finalizers = finalizers(resource, &object, options);
-    let pending = !finalizers.is_empty() || holds_content(resource, &mut object);
+    let pending = holds_content(resource, &mut object) | !finalizers.is_empty();
     meta::set(&mut object, "finalizers", finalizers);
     match (grace, pending) {
         (Grace::Started(seconds), pending) if seconds > 0 || pending || !options.dry_run => {

@@ -85,10 +85,54 @@ fn shape(ty: Type) -> Shape {
     }
 }
 
+/// Whether every item of a list that is merged by keys has one of its keys. Upstream cannot tell the owners of an
+/// object where it has not, and leaves its managedFields as they were.
+pub fn has_keys(schema: &str, object: &Value) -> bool {
+    Schema::find(schema).is_none_or(|schema| struct_has_keys(schema, object))
+}
+
+fn struct_has_keys(schema: Schema, object: &Value) -> bool {
+    let Some(map) = object.as_object() else { return true };
+    map.iter().all(|(name, value)| match schema.field(name) {
+        Some(field) => field_has_keys(field, value),
+        None => true,
+    })
+}
+
+fn field_has_keys(field: Field, value: &Value) -> bool {
+    let Some(inner) = field.ty().innermost_schema() else { return true };
+    let keys = field.facts().list_map_keys;
+    let has_key = |item: &Value| {
+        let of = |key: &&str| item.get(*key).is_some_and(|v| !v.is_null()) || inner.field(key).is_some_and(|f| f.default().is_some());
+        keys.is_empty() || keys.iter().any(|key| of(key))
+    };
+    match (field.ty().kind(), value) {
+        (Kind::List, Value::Array(items)) => {
+            let keyed = field.facts().list_type == "map";
+            items.iter().all(|item| (!keyed || has_key(item)) && struct_has_keys(inner, item))
+        }
+        (Kind::Map, Value::Object(map)) => map.values().all(|item| struct_has_keys(inner, item)),
+        (Kind::Struct, value) => struct_has_keys(inner, value),
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use merge::Facts;
+
+    #[test]
+    fn items_without_keys_are_found() {
+        let check = |object: Value, want: bool| {
+            assert_eq!(has_keys("io.k8s.api.core.v1.ServiceAccount", &object), want, "{object}");
+        };
+        check(serde_json::json!({"secrets": [{"name": "a"}]}), true);
+        check(serde_json::json!({"secrets": [{}]}), false);
+        check(serde_json::json!({"metadata": {"ownerReferences": [{"name": "a"}]}}), false);
+        let ports = serde_json::json!({"spec": {"ports": [{"protocol": "TCP"}]}});
+        assert!(has_keys("io.k8s.api.core.v1.Service", &ports));
+    }
 
     #[test]
     fn facts_are_translated() {

@@ -4,6 +4,7 @@ use api::{Object, meta};
 use jiff::Timestamp;
 use rand::RngExt;
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// The letters of generated names: no vowels, no 0, 1 and 3, so that no words come out.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -27,9 +28,16 @@ pub fn time(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// What a client cannot give to a new object, dropped before anybody comes to own it.
+pub fn wipe(object: &mut Object) {
+    for field in ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        meta::set(object, field, Value::Null);
+    }
+}
+
 /// What a new object gets, whatever the client sent.
 pub fn fill_new(object: &mut Object, now: Timestamp) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
         meta::set(object, field, Value::Null);
     }
     meta::set(object, "creationTimestamp", time(now));
@@ -41,19 +49,18 @@ pub fn keep_system_fields(new: &mut Object, old: &Object) {
     if meta::uid(new).is_empty() {
         meta::set(new, "uid", meta::uid(old));
     }
-    for field in ["creationTimestamp", "deletionTimestamp", "generation"] {
-        let value = old.pointer("/metadata").and_then(|m| m.get(field)).cloned().unwrap_or(Value::Null);
-        meta::set(new, field, value);
+    let of_old = |field: &str| old.pointer("/metadata").and_then(|m| m.get(field)).cloned();
+    for field in ["creationTimestamp", "generation"] {
+        meta::set(new, field, of_old(field).unwrap_or(Value::Null));
     }
     meta::set(new, "selfLink", Value::Null);
-    let grace = old.pointer("/metadata/deletionGracePeriodSeconds").cloned();
-    match grace {
-        Some(grace) if new.pointer("/metadata/deletionGracePeriodSeconds").is_none() => {
-            meta::set(new, "deletionGracePeriodSeconds", grace);
-        }
-        // Only a deletion sets it.
-        None => meta::set(new, "deletionGracePeriodSeconds", Value::Null),
-        Some(_) => {}
+    // Only a deletion sets these: validation refuses what an update adds.
+    if let Some(since) = of_old("deletionTimestamp") {
+        meta::set(new, "deletionTimestamp", since);
+    }
+    if let (Some(grace), None) = (of_old("deletionGracePeriodSeconds"), new.pointer("/metadata/deletionGracePeriodSeconds"))
+    {
+        meta::set(new, "deletionGracePeriodSeconds", grace);
     }
 }
 
@@ -79,19 +86,16 @@ pub fn zero(schema: &str) -> Object {
 /// Removes owner references that are given twice, and says so.
 pub fn dedup_owners(object: &mut Object, after_mutation: bool) -> Option<String> {
     let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut)?;
-    let mut seen: Vec<Value> = Vec::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
     let mut twice: Vec<String> = Vec::new();
     owners.retain(|owner| {
-        let uid = owner.get("uid").cloned().unwrap_or_default();
-        if !seen.contains(&uid) {
-            seen.push(uid);
-            return true;
-        }
-        let uid = uid.as_str().unwrap_or("").to_owned();
-        if !twice.contains(&uid) {
+        let uid = owner.get("uid").and_then(Value::as_str).unwrap_or("").to_owned();
+        let count = seen.entry(uid.clone()).or_default();
+        *count += 1;
+        if *count == 2 {
             twice.push(uid);
         }
-        false
+        *count == 1
     });
     let when = if after_mutation { " after mutating admission happens" } else { "" };
     (!twice.is_empty()).then(|| {
@@ -127,7 +131,7 @@ mod tests {
 
     #[test]
     fn updates_keep_what_is_the_servers() {
-        let old = json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2}});
+        let old = json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2, "deletionTimestamp": "d"}});
         let mut new = json!({"metadata": {"creationTimestamp": "x", "generation": 9, "deletionTimestamp": "y"}});
         keep_system_fields(&mut new, &old);
         assert_eq!(new, old);

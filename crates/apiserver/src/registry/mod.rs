@@ -11,6 +11,7 @@ pub mod facts;
 pub mod meta;
 pub mod update;
 
+use crate::store::members::Members;
 use crate::store::{Dispatcher, ObjectStore, StoreSpec, Stored};
 use api::{Gvk, Object, Status};
 use bytes::Bytes;
@@ -178,72 +179,22 @@ impl Resource {
 fn append_without_type(json: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.push(b'{');
-    for member in json_members(json) {
-        let (key, text) = member;
-        if key != b"apiVersion" && key != b"kind" {
-            if out.len() > start + 1 {
-                out.push(b',');
-            }
-            out.extend_from_slice(text);
-            // Keys are sorted: nothing to leave out comes after `kind`.
-            if key > b"kind".as_slice() {
-                let rest = text.as_ptr() as usize + text.len() - json.as_ptr() as usize;
-                out.extend_from_slice(&json[rest..]);
-                return;
-            }
+    for member in Members::new(json, 1) {
+        let key = &json[member.key.0..member.key.1];
+        if key == b"apiVersion" || key == b"kind" {
+            continue;
         }
+        if out.len() > start + 1 {
+            out.push(b',');
+        }
+        let quote = member.key.0 - 1;
+        // Keys are sorted: nothing to leave out comes after `kind`.
+        if key > b"kind".as_slice() {
+            return out.extend_from_slice(&json[quote..]);
+        }
+        out.extend_from_slice(&json[quote..member.value.1]);
     }
     out.push(b'}');
-}
-
-/// The members of a JSON object without white space: key, and the text of key and value.
-fn json_members(json: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut at = 1;
-    std::iter::from_fn(move || {
-        let from = at + usize::from(json.get(at) == Some(&b','));
-        let key_end = string_end(json, from)?;
-        at = value_end(json, key_end + 1)?;
-        Some((&json[from + 1..key_end - 1], &json[from..at]))
-    })
-}
-
-/// The end of the string that begins at `from`.
-fn string_end(json: &[u8], from: usize) -> Option<usize> {
-    let mut at = from + 1;
-    if json.get(from) != Some(&b'"') {
-        return None;
-    }
-    loop {
-        match json.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-}
-
-/// The end of the value that begins at `from`.
-fn value_end(json: &[u8], from: usize) -> Option<usize> {
-    let (mut at, mut depth) = (from, 0usize);
-    loop {
-        match json.get(at)? {
-            b'"' => at = string_end(json, at)?,
-            b'{' | b'[' => {
-                depth += 1;
-                at += 1;
-            }
-            b'}' | b']' if depth == 0 => return Some(at),
-            b'}' | b']' => {
-                depth -= 1;
-                at += 1;
-            }
-            b',' if depth == 0 => return Some(at),
-            _ => at += 1,
-        }
-        if depth == 0 && matches!(json.get(at), Some(b',' | b'}')) {
-            return Some(at);
-        }
-    }
 }
 
 type Key = (String, String, String);

@@ -65,7 +65,7 @@ pub async fn update(
         let old = resource.whole_object(&current)?;
         let wanted = make(Some(&old))?;
         let sent = meta::resource_version(&wanted.object).to_owned();
-        check_versions(resource, change, &wanted.object, &old)?;
+        check_versions(resource, &options.subresource, change, &wanted.object, &old)?;
         let attributes = Attributes {
             request,
             resource,
@@ -106,7 +106,11 @@ async fn create_instead(
     }
     let Changed { mut object, tracked } = make(None)?;
     if !meta::uid(&object).is_empty() {
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta::uid(&object));
+        let uid = meta::uid(&object);
+        let why = match change.upsert {
+            true => format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found"),
+            false => format!("Precondition failed: UID in precondition: {uid}, UID in object meta: "),
+        };
         return Err(Status::conflict(&resource.group, &resource.resource, change.name, &why));
     }
     if !matches!(meta::resource_version(&object), "" | "0") && !change.upsert {
@@ -131,10 +135,17 @@ async fn create_instead(
     Ok(Outcome { stored, created: true, deleted: false })
 }
 
-fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &Object) -> Result<(), Status> {
+fn check_versions(
+    resource: &Resource,
+    subresource: &str,
+    change: &Change<'_>,
+    new: &Object,
+    old: &Object,
+) -> Result<(), Status> {
     let conflict = |why: &str| Status::conflict(&resource.group, &resource.resource, change.name, why);
     let (uid, old_uid) = (meta::uid(new), meta::uid(old));
-    if !uid.is_empty() && uid != old_uid {
+    // That of a patched object is judged with the rest of its metadata.
+    if !uid.is_empty() && uid != old_uid && !(change.unconditional && subresource != "scale") {
         // Worded as etcd's storage does.
         let namespace = change.namespace;
         let prefix = match (resource.group.as_str(), resource.resource.as_str()) {
@@ -162,9 +173,9 @@ fn check_versions(resource: &Resource, change: &Change<'_>, new: &Object, old: &
             Ok(())
         }
         sent if sent == meta::resource_version(old) => Ok(()),
-        sent if sent.parse::<u64>().is_err() => Err(Status::bad_request(format!(
-            "resourceVersion: Invalid value: {sent:?}: strconv.ParseUint: parsing {sent:?}: invalid syntax"
-        ))),
+        sent if sent.parse::<u64>().is_err() => {
+            Err(Status::new(500, "", format!("strconv.ParseUint: parsing {sent:?}: invalid syntax")))
+        }
         _ => Err(conflict(MODIFIED)),
     }
 }
@@ -220,6 +231,7 @@ async fn write(
     let old = stored_old.as_ref().unwrap_or(old);
     let causes = match &way {
         Way::Main(strategy) => {
+            resources::drop_disabled(resource.schema, &mut new, Some(old));
             strategy.prepare_for_update(&ctx, &mut new, old);
             if strategy.counts_generation() && strategy.generation_changes(&new, old) {
                 meta::set(&mut new, "generation", meta::generation(old) + 1);
@@ -241,17 +253,26 @@ async fn write(
     let undo = admission::Undo::of(server, attributes, &new);
     resource.complete(&mut new);
     system::drop_empty(&mut new);
+    if !options.dry_run
+        && let Err(error) = allocation.record(server, &new).await
+    {
+        undo.run(server, attributes).await;
+        return Err(error);
+    }
     let updated = match store(resource, current, change, new, options.dry_run).await {
         Ok(updated) => updated,
         Err(error) => {
+            if !options.dry_run {
+                allocation.unrecord(server, old).await;
+            }
             undo.run(server, attributes).await;
             return Err(error);
         }
     };
     if !options.dry_run {
-        allocation.keep();
+        allocation.keep(server, old).await;
         if updated.deleted {
-            allocators::on_delete(server, resource, old);
+            allocators::on_delete(server, resource, old).await;
         }
     }
     Ok(Outcome { stored: updated.stored, created: false, deleted: updated.deleted })
@@ -267,20 +288,14 @@ async fn store(
     let gone = is_finished(resource, &new);
     let seen = current.meta.resource_version;
     let conflict = || Status::conflict(&resource.group, &resource.resource, change.name, MODIFIED);
-    resource
-        .store
-        .guaranteed_update(
-            change.namespace,
-            change.name,
-            &change.preconditions,
-            move |now: &Stored, _| match now.meta.resource_version == seen {
-                true if gone => Ok(Update::Delete(new.clone())),
-                true => Ok(Update::Write(new.clone())),
-                false => Err(conflict()),
-            },
-            dry_run,
-        )
-        .await
+    // It is written as what it was seen as, or not at all: there is no second time.
+    let mut new = Some(new);
+    let write = move |now: &Stored| match new.take().filter(|_| now.meta.resource_version == seen) {
+        Some(new) if gone => Ok(Update::Delete(new)),
+        Some(new) => Ok(Update::Write(new)),
+        None => Err(conflict()),
+    };
+    resource.store.guaranteed_write(change.namespace, change.name, &change.preconditions, write, dry_run).await
 }
 
 /// An object that is being deleted goes when nothing holds it any more: no finalizer, no grace period left
@@ -295,6 +310,7 @@ fn is_finished(resource: &Resource, object: &Object) -> bool {
 /// Records who owns the fields that this write changes.
 fn track(request: &Request, resource: &Resource, way: &Way<'_>, new: &mut Object, old: &Object, options: &WriteOptions) {
     let mut shown = new.clone();
+    schema::drop_empty(resource.schema, &mut shown);
     match way {
         Way::Main(_) => {
             for path in resource.facts().reset_fields(resource.schema, "") {
@@ -316,8 +332,12 @@ fn track(request: &Request, resource: &Resource, way: &Way<'_>, new: &mut Object
         subresource: &options.subresource,
         schema: resource.schema,
     };
+    if resource.custom.is_none() && !super::facts::has_keys(resource.schema, &shown) {
+        let kept = old.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
+        return meta::set(new, "managedFields", kept);
+    }
     merge::update_managed_fields(&write, &mut shown, resource.facts());
-    let mut managed = shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
+    let mut managed = shown.pointer_mut("/metadata/managedFields").map(Value::take).unwrap_or(Value::Null);
     if options.subresource == "scale" {
         // As upstream's handler of scales: its entries have no time.
         for entry in managed.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {

@@ -2,11 +2,15 @@
 
 use api::Status;
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::{NO_PAD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 const VERSION: &str = "meta.k8s.io/v1";
+/// As Go decodes: bits after the last byte do not matter.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 #[derive(Serialize, Deserialize)]
 struct Token {
@@ -42,11 +46,11 @@ impl Continuation {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| match e {
+        let bytes = LENIENT.decode(text).map_err(|e| match e {
             base64::DecodeError::InvalidByte(at, _) => format!(": illegal base64 data at input byte {at}"),
             _ => format!(": illegal base64 data at input byte {}", text.len()),
         })?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|e| format!(": {e}"))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|e| format!(": {}", unreadable(&bytes, &e)))?;
         if token.version != VERSION {
             return Err(format!(": server does not recognize this encoded version {}", token.version));
         }
@@ -62,6 +66,23 @@ impl Continuation {
             return Err(format!(": {}", token.start));
         }
         Ok(Self { start: start.to_owned(), revision })
+    }
+}
+
+/// What Go says of text that is no token.
+fn unreadable(bytes: &[u8], error: &serde_json::Error) -> String {
+    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(first) if !b"{[\"tfn-0123456789".contains(first) => {
+            let shown = match first {
+                b'\'' => "'\\''".to_owned(),
+                b if b.is_ascii_graphic() || (*b >= 0xa1 && *b != 0xad) => format!("'{}'", char::from(*b)),
+                b if *b < 0x80 => format!("'\\x{b:02x}'"),
+                b => format!("'\\u{:04x}'", *b),
+            };
+            format!("invalid character {shown} looking for beginning of value")
+        }
+        _ if error.is_eof() => "unexpected end of JSON input".to_owned(),
+        _ => error.to_string(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Objects as bytes: canonical JSON, its resource version, and what is parsed of it.
 
+use super::members::Members;
 use super::{Meta, StoreSpec, Stored};
 use crate::encryption::Cipher;
 use api::{Object, Status, meta};
@@ -7,6 +8,19 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kv::KeyValue;
 use serde_json::Value;
 use std::sync::Arc;
+
+/// The reader of JSON takes 127 levels. What it cannot read again could be neither changed nor deleted; managedFields,
+/// which may be deeper than what a client has sent, are counted too, and lists put some levels around an object.
+const MAX_DEPTH: usize = 120;
+
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    match (value, levels.checked_sub(1)) {
+        (Value::Object(_) | Value::Array(_), None) => true,
+        (Value::Object(map), Some(left)) => map.values().any(|value| is_deeper(value, left)),
+        (Value::Array(list), Some(left)) => list.iter().any(|value| is_deeper(value, left)),
+        _ => false,
+    }
+}
 
 /// An object ready to be written: canonical JSON without a resource version.
 pub(super) struct Encoded {
@@ -22,6 +36,9 @@ impl Encoded {
             map.insert("kind".into(), spec.kind.as_str().into());
         }
         meta::set(&mut object, "resourceVersion", Value::Null);
+        if is_deeper(&object, MAX_DEPTH) {
+            return Err(Status::bad_request(format!("the object is nested deeper than {MAX_DEPTH} levels")));
+        }
         let json = serde_json::to_vec(&object).map_err(Status::internal)?;
         Ok(Self { json: json.into(), meta: parse_meta(spec, &object) })
     }
@@ -66,7 +83,7 @@ pub(super) fn restamped(stored: &Stored, revision: u64) -> Stored {
 }
 
 impl Stored {
-    pub(super) fn of(json: Bytes, meta: Meta) -> Self {
+    pub(crate) fn of(json: Bytes, meta: Meta) -> Self {
         Self { json, meta: Arc::new(meta), frames: None, message: Arc::default() }
     }
 
@@ -123,13 +140,13 @@ struct Place {
 
 impl Place {
     fn find(json: &[u8]) -> Option<Self> {
-        let top = Members { json, at: 1 }.find(|m| &json[m.key.0..m.key.1] == b"metadata")?;
+        let top = Members::new(json, 1).find(|m| &json[m.key.0..m.key.1] == b"metadata")?;
         if json.get(top.value.0) != Some(&b'{') {
             return None;
         }
         let (start, end) = (top.value.0 + 1, top.value.1 - 1);
         let mut last = None;
-        for member in (Members { json, at: start }) {
+        for member in Members::new(json, start) {
             let key = &json[member.key.0..member.key.1];
             let quote = member.key.0 - 1;
             if key > &b"resourceVersion"[..] {
@@ -147,75 +164,6 @@ impl Place {
             last = Some(member.value.1);
         }
         Some(Self { from: end, to: end, comma_before: last.is_some(), comma_after: false })
-    }
-}
-
-/// A member of a JSON object without white space: ranges of the key (without quotes) and the value.
-struct Member {
-    key: (usize, usize),
-    value: (usize, usize),
-}
-
-/// Walks over the members of an object, beginning after its brace.
-struct Members<'a> {
-    json: &'a [u8],
-    at: usize,
-}
-
-impl Iterator for Members<'_> {
-    type Item = Member;
-
-    fn next(&mut self) -> Option<Member> {
-        if self.json.get(self.at) == Some(&b',') {
-            self.at += 1;
-        }
-        if self.json.get(self.at) != Some(&b'"') {
-            return None;
-        }
-        let key_end = string_end(self.json, self.at)?;
-        let key = (self.at + 1, key_end - 1);
-        let value = (key_end + 1, value_end(self.json, key_end + 1)?);
-        self.at = value.1;
-        Some(Member { key, value })
-    }
-}
-
-/// The index after a string that starts at `at`.
-fn string_end(json: &[u8], at: usize) -> Option<usize> {
-    let mut at = at + 1;
-    loop {
-        match json.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-}
-
-/// The index after a value that starts at `at`.
-fn value_end(json: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0usize;
-    loop {
-        match json.get(at)? {
-            b'"' => at = string_end(json, at)?,
-            b'{' | b'[' => {
-                depth += 1;
-                at += 1;
-            }
-            b'}' | b']' if depth == 0 => return Some(at),
-            b'}' | b']' => {
-                depth -= 1;
-                at += 1;
-            }
-            b',' if depth == 0 => return Some(at),
-            _ => {
-                at += 1;
-                continue;
-            }
-        }
-        if depth == 0 {
-            return Some(at);
-        }
     }
 }
 
@@ -249,5 +197,13 @@ mod tests {
         for text in ["", "1", "{}", "[]", "{\"metadata\":1}", "{\"metadata\":{\"a\"", "{\"metadata\":\"\\"] {
             assert_eq!(with_resource_version(&Bytes::from(text), 7), text);
         }
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let nested = |levels: usize| (0..levels).fold(Value::from(1), |inner, _| Value::from(vec![inner]));
+        assert!(!is_deeper(&nested(MAX_DEPTH), MAX_DEPTH));
+        assert!(is_deeper(&nested(MAX_DEPTH + 1), MAX_DEPTH));
+        assert!(serde_json::from_str::<Value>(&nested(MAX_DEPTH + 2).to_string()).is_ok());
     }
 }

@@ -17,6 +17,7 @@ mod dispatcher;
 mod encode;
 mod event;
 mod frames;
+pub mod members;
 mod message;
 mod objects;
 mod read;

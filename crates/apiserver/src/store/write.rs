@@ -38,6 +38,22 @@ impl ObjectStore {
     where
         F: FnMut(&Stored, Object) -> Result<Update, Status> + Send,
     {
+        let change = |stored: &Stored| change(stored, stored.object()?);
+        self.guaranteed_write(namespace, name, preconditions, change, dry_run).await
+    }
+
+    /// As [`ObjectStore::guaranteed_update`], for who has parsed the object already.
+    pub async fn guaranteed_write<F>(
+        &self,
+        namespace: &str,
+        name: &str,
+        preconditions: &Preconditions,
+        mut change: F,
+        dry_run: bool,
+    ) -> Result<Updated, Status>
+    where
+        F: FnMut(&Stored) -> Result<Update, Status> + Send,
+    {
         let key: Arc<str> = self.key(namespace, name).into();
         let (group, resource) = &self.codec.spec.group_resource;
         self.wait(Freshness::Latest).await?;
@@ -46,7 +62,7 @@ impl ObjectStore {
             let stored = present.ok_or_else(|| Status::not_found(group, resource, name))?;
             self.check(&key, name, preconditions, &stored)?;
             let shown = self.show_one(stored.clone()).await?;
-            let update = match change(&shown, shown.object()?)? {
+            let update = match change(&shown)? {
                 Update::Write(object) => Update::Write(self.unshow(object).await?),
                 Update::Delete(object) => Update::Delete(self.unshow(object).await?),
                 Update::Keep => Update::Keep,
@@ -81,11 +97,8 @@ impl ObjectStore {
         if dry_run {
             return Ok(Ok(Updated { stored: next, changed: true, deleted }));
         }
-        let change = match (deleted, same) {
-            (false, _) => Change::Put(&encoded),
-            (true, true) => Change::Delete,
-            (true, false) => Change::PutAndDelete(&encoded),
-        };
+        // Watchers see the deletion of what was stored last, whatever this write made of it.
+        let change = if deleted { Change::Delete } else { Change::Put(&encoded) };
         match self.commit(key, present, change).await? {
             TxnOutcome::Committed(revision) => {
                 Ok(Ok(Updated { stored: encoded.stored(revision), changed: true, deleted }))
@@ -100,7 +113,6 @@ impl ObjectStore {
     async fn commit(&self, key: &Arc<str>, present: u64, change: Change<'_>) -> Result<TxnOutcome, Status> {
         let (encoded, delete) = match change {
             Change::Put(encoded) => (Some(encoded), false),
-            Change::PutAndDelete(encoded) => (Some(encoded), true),
             Change::Delete => (None, true),
         };
         let mut ops = Vec::with_capacity(2);
@@ -154,7 +166,5 @@ impl ObjectStore {
 /// What is done to a key.
 enum Change<'a> {
     Put(&'a Encoded),
-    /// Watchers see the deletion of the new state.
-    PutAndDelete(&'a Encoded),
     Delete,
 }

@@ -22,7 +22,10 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     let namespace = &request.info.namespace;
     crate::registry::decode::check_namespace(pods, &mut binding, namespace)?;
     let name = if request.info.name.is_empty() { meta::name(&binding).to_owned() } else { request.info.name.clone() };
-    if !meta::name(&binding).is_empty() && meta::name(&binding) != name {
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
+    if meta::name(&binding) != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     let target = check(&binding)?;

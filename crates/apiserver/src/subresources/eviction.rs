@@ -23,9 +23,10 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     let gvk = Gvk::new("policy", "v1", "Eviction");
     let mut eviction = body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?;
     let (namespace, name) = (&request.info.namespace, &request.info.name);
-    if !meta::name(&eviction).is_empty() && meta::name(&eviction) != name {
+    if meta::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    same_dry_run(request, &eviction)?;
     let attributes = Attributes {
         request,
         resource: pods,
@@ -54,6 +55,18 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     delete(server, request, pods, namespace, name, &options).await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     answer::plain(request, 201, &done)
+}
+
+/// Where both the request and the options in its body say what is dry, they must agree.
+fn same_dry_run(request: &Request, eviction: &Object) -> Result<(), Status> {
+    let asked = request.query.all("dryRun");
+    let options = eviction.pointer("/deleteOptions/dryRun").and_then(Value::as_array);
+    let given: Vec<&str> = options.into_iter().flatten().filter_map(Value::as_str).collect();
+    if asked.is_empty() || given.is_empty() || asked == given {
+        return Ok(());
+    }
+    let (asked, given) = (asked.join(" "), given.join(" "));
+    Err(Status::new(500, "", format!("Non-matching dry-run options in request and content: [{asked}] and [{given}]")))
 }
 
 /// Notes in the pod's status why it ends, for whoever judges its failure (KEP-3329).

@@ -2,6 +2,8 @@
 
 pub mod binding;
 mod eviction;
+mod links;
+mod pages;
 mod pod_connect;
 mod pod_log;
 mod proxy;

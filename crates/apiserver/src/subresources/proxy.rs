@@ -1,17 +1,20 @@
 //! `pods/proxy`, `services/proxy`, `nodes/proxy`: HTTP requests sent on into the cluster.
 
+use super::links::Source;
 use super::upstream::{Scheme, Target, forward, query};
 use crate::admission::{self, Attributes, Operation};
-use crate::body::Body;
+use crate::body::{Body, empty};
 use crate::handlers::Request;
 use crate::registry::Resource;
 use crate::server::ApiServer;
 use crate::store::{ListOptions, Selection};
 use api::selector::{LabelSelector, Requirement};
 use api::{Object, Status};
-use http::Response;
-use rand::seq::IndexedRandom;
+use http::header::{HOST, LOCATION, UPGRADE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use rand::seq::SliceRandom;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// Sends the request on.
 pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
@@ -36,15 +39,40 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         "pods" => pod(request, resource).await?,
         _ => service(server, request, resource).await?,
     };
-    forward(server, request, &target).await
+    let (prefix, rest) = split_path(request);
+    if rest.is_empty()
+        && [Method::GET, Method::HEAD].contains(&request.method)
+        && !request.headers.contains_key(UPGRADE)
+    {
+        return redirect(&format!("{prefix}{}", path(request)));
+    }
+    let asked = request.headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or("").to_owned();
+    let source = Source { prefix: prefix.to_owned(), host: target.authority(), asked };
+    let target = Target { prefix: Some(prefix.to_owned()), ..target };
+    let answer = forward(server, request, &target).await?;
+    source.answer(answer).await.map_err(|e| Status::internal(e.to_string()))
+}
+
+/// Relative links of a root page lead nowhere unless its path ends in a slash.
+fn redirect(to: &str) -> Result<Response<Body>, Status> {
+    let location = HeaderValue::from_str(to).map_err(|e| Status::bad_request(e.to_string()))?;
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+/// The path up to `proxy`, and what follows it.
+fn split_path(request: &Request) -> (&str, &str) {
+    // `/api/v1/[namespaces/NAMESPACE/]RESOURCE/NAME/proxy`, as sent: a name may say "proxy" too.
+    let above = if request.info.namespace.is_empty() { 5 } else { 7 };
+    let path = &request.info.path;
+    path.split_at(path.match_indices('/').nth(above).map_or(path.len(), |(at, _)| at))
 }
 
 /// The path below `proxy`, with the query.
 fn path(request: &Request) -> String {
-    // `/api/v1/[namespaces/NAMESPACE/]RESOURCE/NAME/proxy`, as sent: a name may say "proxy" too.
-    let above = if request.info.namespace.is_empty() { 5 } else { 7 };
-    let path = &request.info.path;
-    let rest = path.match_indices('/').nth(above).map_or("/", |(at, _)| &path[at..]);
+    let rest = Some(split_path(request).1).filter(|rest| !rest.is_empty()).unwrap_or("/");
     let pairs: Vec<_> = request.query.pairs().iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     if pairs.is_empty() { rest.to_owned() } else { format!("{rest}?{}", query(&pairs)) }
 }
@@ -60,16 +88,21 @@ fn split(name: &str) -> Result<(&str, &str, &str), Status> {
     }
 }
 
-fn scheme(text: &str) -> Result<Scheme, Status> {
-    match text {
-        "" | "http" => Ok(Scheme::Http),
-        _ => Err(Status::bad_request("proxying with https is not supported")),
-    }
+fn scheme(text: &str) -> Scheme {
+    if text == "https" { Scheme::Https } else { Scheme::Http }
 }
 
 async fn node(server: &ApiServer, request: &Request) -> Result<Target, Status> {
     let (_, name, _) = split(&request.info.name)?;
-    Target::kubelet(server, name, path(request)).await
+    let target = Target::kubelet(server, name, path(request)).await?;
+    // Who writes the status of a node must not send the server to itself.
+    let resolved = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
+    let resolved = resolved.map_err(|e| Status::bad_request(format!("lookup {}: {e}", target.host)));
+    let global = resolved.map(|mut addresses| addresses.all(|address| is_global(address.ip())))?;
+    match global {
+        true => Ok(target),
+        false => Err(Status::bad_request("address not allowed")),
+    }
 }
 
 async fn pod(request: &Request, pods: &Resource) -> Result<Target, Status> {
@@ -77,11 +110,11 @@ async fn pod(request: &Request, pods: &Resource) -> Result<Target, Status> {
     let stored = pods.store.get(&request.info.namespace, name).await?.ok_or_else(|| pods.not_found(name))?;
     let pod = stored.object()?;
     let ip = pod.pointer("/status/podIP").and_then(Value::as_str).unwrap_or("");
-    if ip.is_empty() {
+    if !ip.parse().is_ok_and(is_global) {
         return Err(Status::bad_request("address not allowed"));
     }
     let port = pod_port(&pod, port).ok_or_else(|| Status::bad_request(format!("pod {name} has no port {port:?}")))?;
-    Ok(Target { host: ip.into(), port, scheme: scheme(text)?, path: path(request) })
+    Ok(Target { host: ip.into(), port, scheme: scheme(text), path: path(request), prefix: None })
 }
 
 fn pod_port(pod: &Object, wanted: &str) -> Option<u16> {
@@ -105,14 +138,40 @@ async fn service(server: &ApiServer, request: &Request, services: &Resource) -> 
     let port_name = service_port(&service, port).ok_or_else(unavailable)?;
     let slices = server.store("discovery.k8s.io", "endpointslices").ok_or_else(Status::no_such_path)?;
     let label = Requirement::In("kubernetes.io/service-name".into(), vec![name.into()]);
-    let selection = Selection { namespace: namespace.clone(), labels: LabelSelector(vec![label]), ..Selection::default() };
+    let selection =
+        Selection { namespace: namespace.clone(), labels: LabelSelector(vec![label]), ..Selection::default() };
     let list = slices.list(ListOptions { selection, ..ListOptions::default() }).await?;
-    let mut addresses = Vec::new();
+    let pods = server.store("", "pods").ok_or_else(Status::no_such_path)?;
+    let mut candidates = Vec::new();
     for stored in list.items {
-        addresses.extend(ready(&stored.object()?, &port_name));
+        candidates.extend(ready(&stored.object()?, &port_name));
     }
-    let (host, port) = addresses.choose(&mut rand::rng()).cloned().ok_or_else(unavailable)?;
-    Ok(Target { host, port, scheme: scheme(text)?, path: path(request) })
+    candidates.shuffle(&mut rand::rng());
+    for Endpoint { address, port, pod } in candidates {
+        let Some(stored) = pods.get(namespace, &pod).await? else { continue };
+        if addresses(&stored.object()?).any(|ip| ip == address) {
+            return Ok(Target { host: address, port, scheme: scheme(text), path: path(request), prefix: None });
+        }
+    }
+    Err(unavailable())
+}
+
+/// Whether an address may be that of a pod: whoever writes statuses is not to reach this host's own services.
+fn is_global(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            !(ip.is_unspecified() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
+        }
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_global(ip.into()),
+            None => !(ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast()),
+        },
+    }
+}
+
+fn addresses(pod: &Object) -> impl Iterator<Item = &str> {
+    let ips = pod.pointer("/status/podIPs").and_then(Value::as_array);
+    ips.into_iter().flatten().filter_map(|entry| entry["ip"].as_str())
 }
 
 /// The name of the service's port that is asked for by name or number; without a name, the only one's.
@@ -125,7 +184,15 @@ fn service_port(service: &Object, wanted: &str) -> Option<String> {
     }
 }
 
-fn ready(slice: &Object, port_name: &str) -> Vec<(String, u16)> {
+/// An endpoint that a pod is said to be.
+struct Endpoint {
+    address: String,
+    port: u16,
+    pod: String,
+}
+
+/// The ready endpoints of a slice. Only pods are proxied to: a slice may name any address.
+fn ready(slice: &Object, port_name: &str) -> Vec<Endpoint> {
     let ports = slice.get("ports").and_then(Value::as_array);
     let port = ports.into_iter().flatten().find(|p| p["name"].as_str().unwrap_or("") == port_name);
     let Some(port) = port.and_then(|p| p["port"].as_u64()).and_then(|p| u16::try_from(p).ok()) else {
@@ -133,6 +200,46 @@ fn ready(slice: &Object, port_name: &str) -> Vec<(String, u16)> {
     };
     let endpoints = slice.get("endpoints").and_then(Value::as_array);
     let ready = endpoints.into_iter().flatten().filter(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false)));
-    let first = ready.filter_map(|e| e["addresses"][0].as_str());
-    first.map(|address| (address.to_owned(), port)).collect()
+    let endpoint = |e: &Value| {
+        let pod = Some(&e["targetRef"]).filter(|target| target["kind"] == "Pod")?["name"].as_str()?;
+        Some(Endpoint { address: e["addresses"][0].as_str()?.to_owned(), port, pod: pod.to_owned() })
+    };
+    ready.filter_map(endpoint).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pods_are_proxied_to() {
+        let slice = json!({"ports": [{"name": "a", "port": 80}], "endpoints": [
+            {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "p"}},
+            {"addresses": ["10.0.0.2"], "targetRef": {"kind": "Node", "name": "n"}},
+            {"addresses": ["10.0.0.3"]},
+            {"addresses": ["10.0.0.4"], "conditions": {"ready": false}, "targetRef": {"kind": "Pod", "name": "q"}}]});
+        let slice: Object = serde_json::from_value(slice).expect("an object");
+        let names: Vec<_> = ready(&slice, "a").into_iter().map(|e| (e.pod, e.address, e.port)).collect();
+        assert_eq!(names, [("p".to_owned(), "10.0.0.1".to_owned(), 80)]);
+        assert!(ready(&slice, "b").is_empty());
+    }
+
+    #[test]
+    fn local_addresses_are_nobodys() {
+        let check = |ip: &str, expect: bool| assert_eq!(is_global(ip.parse().expect(ip)), expect, "{ip}");
+        ["10.0.0.1", "192.0.2.1", "fd00::1"].iter().for_each(|ip| check(ip, true));
+        let local = [
+            "127.0.0.1",
+            "0.0.0.0",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+        ];
+        local.iter().for_each(|ip| check(ip, false));
+        check("::ffff:127.0.0.1", false);
+    }
 }

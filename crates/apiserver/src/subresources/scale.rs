@@ -3,9 +3,9 @@
 use crate::body::Body;
 use crate::handlers::patch::{self, PatchType};
 use crate::handlers::{Request, answer, namespace, options};
+use crate::registry::create::WriteOptions;
 use crate::registry::decode::{Expected, body, canonical_quantity};
 use crate::registry::update::{Change, Changed, update};
-use crate::registry::create::WriteOptions;
 use crate::registry::{Resource, facts::BuiltIn, meta as system};
 use crate::server::ApiServer;
 use crate::store::Preconditions;
@@ -39,20 +39,38 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         put = Some(body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?);
         options
     };
-    let change =
-        Change { namespace, name, upsert: false, unconditional: patch.is_some() || resource.custom.is_some(), preconditions: Preconditions::default() };
+    let change = Change {
+        namespace,
+        name,
+        upsert: false,
+        unconditional: patch.is_some() || resource.custom.is_some(),
+        preconditions: Preconditions::default(),
+    };
     let mut make = |old: Option<&Object>| {
         let old = old.ok_or_else(|| resource.not_found(name))?;
         let mut tracked = false;
         let wanted = match (&patch, &put) {
             (Some(patch), _) if patch.kind == PatchType::Apply => {
                 tracked = true;
+                if resource.custom.is_some() {
+                    return Err(unconvertible());
+                }
                 applied(request, &show(resource, old)?, old, patch, &options)?
             }
             (Some(patch), _) => patched(&show(resource, old)?, patch)?,
+            (None, Some(scale)) if meta::name(scale).is_empty() => {
+                return Err(Status::bad_request(format!(
+                    "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                )));
+            }
             (None, Some(scale)) => scale.clone(),
             (None, None) => return Err(Status::internal("a scale without a body")),
         };
+        let mut wanted = wanted;
+        if !tracked && resource.custom.is_none() {
+            tracked = true;
+            track(request, &show(resource, old)?, old, &mut wanted, &options);
+        }
         check(resource, &wanted, name)?;
         let mut object = old.clone();
         meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
@@ -68,6 +86,13 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
     };
     let outcome = update(server, request, resource, &change, &options, &mut make).await?;
     answer::plain(request, 200, &show(resource, &resource.whole_object(&outcome.stored)?)?)
+}
+
+/// Upstream cannot apply to the scales of custom resources, and says so like this.
+fn unconvertible() -> Status {
+    let why = "request to convert CR to an invalid group/version: autoscaling/v1";
+    let live = "failed to convert live object (/; autoscaling/v1, Kind=Scale) to proper version";
+    Status::new(500, "", format!("failed to create manager for existing fields: {live}: {why}"))
 }
 
 /// The Scale of an object.
@@ -100,7 +125,7 @@ fn patched(scale: &Value, patch: &patch::Patch) -> Result<Value, Status> {
     Ok(value)
 }
 
-/// An apply is made on the scale, with the managers that the object's replicas have.
+/// An apply is made on the scale of a built-in kind, with the managers that the object's replicas have.
 fn applied(
     request: &Request,
     scale: &Value,
@@ -123,6 +148,22 @@ fn applied(
     let mut value = merge::apply(&apply, &BuiltIn).map_err(|e| patch::failure(&e))?.object;
     schema::decode(SCHEMA, &mut value, canonical_quantity).map_err(Status::bad_request)?;
     Ok(value)
+}
+
+/// A write changes the managers that the object's replicas have, as the scale has them.
+fn track(request: &Request, scale: &Value, object: &Object, wanted: &mut Value, options: &WriteOptions) {
+    let mut live = scale.clone();
+    merge::managers_to_scale(object, &REPLICAS, &mut live);
+    // Absent is how a scale shows none.
+    if wanted.pointer("/spec/replicas") == Some(&json!(0))
+        && let Some(spec) = wanted.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.remove("replicas");
+    }
+    let time = system::time(request.now);
+    let write =
+        merge::Write { old: &live, manager: &options.manager, time: &time, subresource: "scale", schema: SCHEMA };
+    merge::update_managed_fields(&write, wanted, &BuiltIn);
 }
 
 fn check(resource: &Resource, scale: &Value, name: &str) -> Result<(), Status> {

@@ -99,7 +99,8 @@ fn default(_server: &ApiServer, token_request: &mut Object) {
 fn check_name(token_request: &Object, request: &Request) -> Result<(), Status> {
     let name = meta::name(token_request);
     if !name.is_empty() && name != request.info.name {
-        return Err(Status::bad_request("name in URL does not match name in TokenRequest object"));
+        let cause = Cause::invalid("metadata.name", &json!(name), "must match the service account name if specified");
+        return Err(Status::invalid("authentication.k8s.io", "TokenRequest", &request.info.name, &[cause]));
     }
     let namespace = meta::namespace(token_request);
     if !namespace.is_empty() && namespace != request.info.namespace {

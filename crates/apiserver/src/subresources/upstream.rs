@@ -1,9 +1,14 @@
 //! Requests that are sent on: to a kubelet over TLS, or to a pod. Upgraded connections are tunnelled byte for byte.
+//!
+//! Kubelets are verified. Pods are not: nobody vouches for their certificates, and which address a pod has is known.
 
+use super::links::join;
 use crate::body::{Body, empty};
 use crate::handlers::Request;
 use crate::onward;
 use crate::server::ApiServer;
+use crate::webhook;
+use crate::webhook::connector::refusal;
 use api::Status;
 use http::header::{HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -28,6 +33,8 @@ pub struct Target {
     pub scheme: Scheme,
     /// Path and query.
     pub path: String,
+    /// The path of this server that stands for the root of the target, where the target is to know.
+    pub prefix: Option<String>,
 }
 
 /// How a connection is made.
@@ -35,11 +42,27 @@ pub struct Target {
 pub enum Scheme {
     /// Plain.
     Http,
+    /// TLS to whoever answers.
+    Https,
     /// To a kubelet, with the server's client certificate.
     Kubelet,
 }
 
 impl Target {
+    /// Address and port as one word.
+    pub fn authority(&self) -> String {
+        let (host, port) = (&self.host, self.port);
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// Why it does not answer, as the caller is told.
+    fn unreachable(&self, why: &str) -> Status {
+        match self.prefix {
+            Some(_) => Status::new(503, "ServiceUnavailable", format!("error trying to reach service: {why}")),
+            None => Status::internal(format!("error dialing backend: {why}")),
+        }
+    }
+
     /// A path of the kubelet of a node.
     pub async fn kubelet(server: &ApiServer, node: &str, path: String) -> Result<Self, Status> {
         let store = server.store("", "nodes").ok_or_else(Status::no_such_path)?;
@@ -48,36 +71,37 @@ impl Target {
         let addresses = object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
         let of = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
         let host = ["InternalIP", "InternalDNS", "Hostname", "ExternalIP"].into_iter().find_map(of);
-        let host = host.ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: {}", addresses.len())))?;
+        let host = host.ok_or_else(|| {
+            Status::internal(format!("no preferred addresses found; known addresses: {}", addresses.len()))
+        })?;
         let port = object.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
         let port = port.and_then(|p| u16::try_from(p).ok()).unwrap_or(10250);
-        Ok(Self { host: host.to_owned(), port, scheme: Scheme::Kubelet, path })
+        Ok(Self { host: host.to_owned(), port, scheme: Scheme::Kubelet, path, prefix: None })
     }
 }
 
 /// Sends a request on and answers with what comes back.
 pub async fn forward(server: &ApiServer, request: &Request, target: &Target) -> Result<Response<Body>, Status> {
-    let failed = |why: String| {
-        let (host, port) = (&target.host, target.port);
-        Status::new(500, "InternalError", format!("Internal error occurred: error dialing backend: dial tcp {host}:{port}: {why}"))
-    };
     let dial = async {
-        let tcp = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(|e| failed(e.to_string()))?;
+        let tcp = TcpStream::connect((target.host.as_str(), target.port)).await;
+        let tcp =
+            tcp.map_err(|e| target.unreachable(&format!("dial tcp {}: connect: {}", target.authority(), refusal(&e))))?;
         let _ = tcp.set_nodelay(true);
-        match target.scheme {
-            Scheme::Http => exchange(request, target, tcp).await,
-            Scheme::Kubelet => {
-                let name = ServerName::try_from(target.host.clone()).map_err(|e| failed(e.to_string()))?;
-                let connector = TlsConnector::from(server.kubelet_tls().clone());
-                let tls = connector.connect(name, tcp).await.map_err(|e| failed(e.to_string()))?;
-                exchange(request, target, tls).await
+        let config = match target.scheme {
+            Scheme::Http => return exchange(request, target, tcp).await,
+            Scheme::Https => {
+                webhook::tls::client("", None, true).map_err(|e| target.unreachable(&e.to_string()))?.into()
             }
-        }
+            Scheme::Kubelet => server.kubelet_tls().clone(),
+        };
+        let name = ServerName::try_from(target.host.clone()).map_err(|e| target.unreachable(&e.to_string()))?;
+        let tls = TlsConnector::from(config).connect(name, tcp).await;
+        exchange(request, target, tls.map_err(|e| target.unreachable(&webhook::tls::text(&e, &target.host)))?).await
     };
     // Only the answer's head is waited for within the time; its body may take as long as it wants.
     match tokio::time::timeout(DIAL + Duration::from_secs(20), dial).await {
         Ok(result) => result,
-        Err(_) => Err(failed("i/o timeout".into())),
+        Err(_) => Err(target.unreachable(&format!("dial tcp {}: i/o timeout", target.authority()))),
     }
 }
 
@@ -113,9 +137,13 @@ where
 fn headers(from: &HeaderMap, target: &Target, upgrades: bool) -> HeaderMap {
     // The other side is to see this server.
     let mut headers = onward::headers(from, upgrades);
-    let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
-    if let Ok(host) = HeaderValue::from_str(&format!("{host}:{}", target.port)) {
+    if let Ok(host) = HeaderValue::try_from(target.authority()) {
         headers.insert(HOST, host);
+    }
+    let path = target.path.split('?').next().unwrap_or("");
+    let forwarded = target.prefix.as_ref().and_then(|prefix| HeaderValue::try_from(join(prefix, path)).ok());
+    if let Some(uri) = forwarded {
+        headers.insert("x-forwarded-uri", uri);
     }
     headers
 }

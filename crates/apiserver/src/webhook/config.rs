@@ -79,7 +79,10 @@ impl ClientConfig {
     pub fn uri(&self) -> String {
         match &self.address {
             Address::Url(url) => url.clone(),
-            Address::Service { namespace, name, port, path } => format!("https://{name}.{namespace}.svc:{port}{path}"),
+            Address::Service { namespace, name, port, path } => {
+                let path = if path.is_empty() { "/" } else { path };
+                format!("https://{name}.{namespace}.svc:{port}{path}")
+            }
         }
     }
 }

@@ -87,18 +87,21 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, Connect> {
     let addresses = tokio::net::lookup_host((host, port)).await;
     let mut addresses = addresses.map_err(|_| Connect(format!("dial tcp: lookup {host}: no such host")))?;
     let shown = addresses.next().map_or(shown, |a| a.to_string());
-    let tcp = TcpStream::connect((host, port)).await.map_err(|e| {
-        let why = match e.kind() {
-            io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-            io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
-            io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
-            io::ErrorKind::TimedOut => "connection timed out".to_owned(),
-            _ => e.to_string(),
-        };
-        Connect(format!("dial tcp {shown}: connect: {why}"))
-    })?;
+    let tcp = TcpStream::connect((host, port)).await;
+    let tcp = tcp.map_err(|e| Connect(format!("dial tcp {shown}: connect: {}", refusal(&e))))?;
     let _ = tcp.set_nodelay(true);
     Ok(tcp)
+}
+
+/// Why a connection was not made, in Go's words.
+pub fn refusal(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
+        io::ErrorKind::TimedOut => "connection timed out".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// A connection.

@@ -93,6 +93,8 @@ struct Sync {
     set: Arc<DaemonSet>,
     spec: DaemonSetSpec,
     hash: String,
+    /// How often that hash had to be another.
+    collisions: Option<i32>,
     /// Pods by the node they are on, or are meant for; oldest first.
     by_node: HashMap<String, Vec<Arc<Pod>>>,
     nodes: Vec<Arc<Node>>,
@@ -141,11 +143,12 @@ impl Reconcile for DaemonSets {
             return Ok(Requeue::Done);
         }
         let spec = set.spec.clone().unwrap_or_default();
-        let (revision, old) = self.revision(&set, &spec, &selector).await?;
-        let hash = revision.metadata.labels.as_ref().and_then(|l| l.get(HASH).cloned()).unwrap_or_default();
+        let revisions = self.revisions(&set, &spec, &selector).await?;
+        let collisions = revisions.collisions;
+        let hash = revisions.current.metadata.labels.as_ref().and_then(|l| l.get(HASH).cloned()).unwrap_or_default();
         let claimant = Claimant { owner: set.as_ref(), selector: &selector, finalizers: &[] };
         let pods = claim(&self.ctx, &claimant, &self.pods).await?;
-        let sync = Sync { by_node: nodes::group(&pods), nodes: self.nodes.list(), set, spec, hash };
+        let sync = Sync { by_node: nodes::group(&pods), nodes: self.nodes.list(), set, spec, hash, collisions };
         let mut failed = false;
         if self.expectations.satisfied(key) {
             let mut plan = self.plan(&sync);
@@ -156,19 +159,19 @@ impl Reconcile for DaemonSets {
             }
             self.execute(key, &sync, plan).await?;
         }
-        self.clean_up(&sync, &old).await?;
+        self.clean_up(&sync, &revisions.others).await?;
         let wait = self.update_status(&sync).await?;
         Ok(if failed { Requeue::Again } else { wait })
     }
 }
 
 impl DaemonSets {
-    async fn revision(
+    async fn revisions(
         &self,
         set: &Arc<DaemonSet>,
         spec: &DaemonSetSpec,
         selector: &LabelSelector,
-    ) -> Result<(ControllerRevision, Vec<Arc<ControllerRevision>>), Error> {
+    ) -> Result<history::Revisions, Error> {
         let known = history::list(&self.ctx, set.as_ref(), selector, &self.revisions).await?;
         let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|s| s.collision_count);

@@ -6,7 +6,7 @@ use api::k8s::apps::v1::DaemonSetSpec;
 use api::k8s::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
 };
-use api::selector::{LabelSelector, Requirement};
+use api::node_selector::pod_accepts_node;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -99,37 +99,7 @@ fn accepts(spec: &PodSpec, node: &Node) -> bool {
     if spec.node_name.as_deref().is_some_and(|n| !n.is_empty() && Some(n) != name) {
         return false;
     }
-    let labels = node.metadata.labels.as_ref();
-    let has = |(k, v): (&String, &String)| labels.and_then(|l| l.get(k)) == Some(v);
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    let term = |t: &NodeSelectorTerm| {
-        let (Some(l), Some(f)) = (requirements(t.match_expressions.as_ref()), requirements(t.match_fields.as_ref()))
-        else {
-            return false;
-        };
-        !(l.is_empty() && f.is_empty())
-            && LabelSelector(l).matches_labels(labels)
-            && LabelSelector(f).matches(|key| name.filter(|_| key == "metadata.name"))
-    };
-    spec.node_selector.iter().flatten().all(has) && required.is_none_or(|s| s.node_selector_terms.iter().any(term))
-}
-
-fn requirements(list: Option<&Vec<NodeSelectorRequirement>>) -> Option<Vec<Requirement>> {
-    let convert = |r: &NodeSelectorRequirement| {
-        let (key, values) = (r.key.clone(), r.values.clone().unwrap_or_default());
-        let number = || values.first().and_then(|v| v.parse().ok());
-        Some(match r.operator.as_str() {
-            "In" => Requirement::In(key, values),
-            "NotIn" => Requirement::NotIn(key, values),
-            "Exists" => Requirement::Exists(key),
-            "DoesNotExist" => Requirement::NotExists(key),
-            "Gt" => Requirement::Greater(key, number()?),
-            "Lt" => Requirement::Less(key, number()?),
-            _ => return None,
-        })
-    };
-    list.into_iter().flatten().map(convert).collect()
+    pod_accepts_node(spec, node)
 }
 
 /// Whether two states of a node are the same for daemon pods.

@@ -38,7 +38,7 @@ fn calculate(sync: &Sync) -> DaemonSetStatus {
         number_available: some(available),
         number_unavailable: some(desired - available),
         observed_generation: sync.set.metadata.generation,
-        collision_count: old.collision_count,
+        collision_count: sync.collisions,
         conditions: old.conditions,
     }
 }

@@ -69,6 +69,8 @@ struct Sync {
     /// The revision pods had before the present update, and the newest.
     current: ControllerRevision,
     update: ControllerRevision,
+    /// How often the hash of the newest had to be another.
+    collisions: i32,
 }
 
 fn revision_hash(_: &PodTemplateSpec, data: &Value, collisions: Option<i32>) -> String {
@@ -112,34 +114,36 @@ impl Reconcile for StatefulSets {
         let mut pods = claim(&self.ctx, &claimant, &self.pods).await?;
         pods.retain(|p| pods_of::ordinal(&set, p).is_some());
         let spec = set.spec.clone().unwrap_or_default();
-        let (current, update, old) = self.revisions(&set, &spec, &selector).await?;
-        let sync = Sync { set, spec, pods, current, update };
+        let (before, revisions) = self.revisions(&set, &spec, &selector).await?;
+        let (update, collisions) = (revisions.current, revisions.collisions.unwrap_or(0));
+        let current = before.unwrap_or_else(|| update.clone());
+        let sync = Sync { set, spec, pods, current, update, collisions };
         let done = match sync.set.metadata.deletion_timestamp {
             Some(_) => Ok(()),
             None => self.execute(&sync).await,
         };
         let wait = self.update_status(&sync).await?;
         done?;
-        self.clean_up(&sync, &old).await?;
+        self.clean_up(&sync, &revisions.others).await?;
         Ok(wait)
     }
 }
 
 impl StatefulSets {
+    /// The revision pods had before the present update, where it is known, and all.
     async fn revisions(
         &self,
         set: &Arc<StatefulSet>,
         spec: &StatefulSetSpec,
         selector: &LabelSelector,
-    ) -> Result<(ControllerRevision, ControllerRevision, Vec<Arc<ControllerRevision>>), Error> {
+    ) -> Result<(Option<ControllerRevision>, history::Revisions), Error> {
         let known = history::list(&self.ctx, set.as_ref(), selector, &self.revisions).await?;
         let named = set.status.as_ref().and_then(|s| s.current_revision.clone());
         let current = known.iter().find(|r| r.metadata.name == named).map(|r| ControllerRevision::clone(r));
         let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|s| s.collision_count);
         let new = history::New { template: &spec.template, labels, hash_label: HASH, hash: revision_hash, collisions };
-        let (update, old) = history::current(&self.ctx, set.as_ref(), known, new).await?;
-        Ok((current.unwrap_or_else(|| update.clone()), update, old))
+        Ok((current, history::current(&self.ctx, set.as_ref(), known, new).await?))
     }
 
     async fn execute(&self, sync: &Sync) -> Result<(), Error> {

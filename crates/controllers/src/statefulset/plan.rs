@@ -138,6 +138,7 @@ mod tests {
             pods: pods.iter().map(pod).collect(),
             current: revision("old"),
             update: revision("new"),
+            collisions: 0,
         }
     }
 

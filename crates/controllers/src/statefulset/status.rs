@@ -27,7 +27,7 @@ fn calculate(sync: &Sync) -> StatefulSetStatus {
         available_replicas: Some(count(&|p| sync.is_available(p))),
         current_revision: Some(current),
         update_revision: Some(update),
-        collision_count: Some(old.collision_count.unwrap_or(0)),
+        collision_count: Some(sync.collisions),
         conditions: old.conditions,
     };
     let rolling = sync.spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("OnDelete");

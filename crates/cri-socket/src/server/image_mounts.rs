@@ -63,8 +63,16 @@ fn show(layers: &[PathBuf], target: &Path, below: &str) -> io::Result<PathBuf> {
     }
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // An overlay without an upper directory has at least two lower ones.
-    let joined: Vec<String> = layers.iter().rev().chain([&empty]).map(|p| p.display().to_string()).collect();
-    fsconfig_set_string(overlay.as_fd(), "lowerdir", joined.join(":"))?;
+    let lower = layers.iter().rev().chain([&empty]);
+    for layer in lower.clone() {
+        // One by one: the kernel takes no more than 255 bytes at once.
+        if fsconfig_set_string(overlay.as_fd(), "lowerdir+", layer).is_err() {
+            // Kernels before 6.5 know only the joined form.
+            let joined: Vec<String> = lower.map(|p| p.display().to_string()).collect();
+            fsconfig_set_string(overlay.as_fd(), "lowerdir", joined.join(":"))?;
+            break;
+        }
+    }
     fsconfig_create(overlay.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -83,4 +91,27 @@ fn show(layers: &[PathBuf], target: &Path, below: &str) -> io::Result<PathBuf> {
     let tree = open_tree(within.as_fd(), c"", clone)?;
     move_mount(tree.as_fd(), c"", CWD, &part, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_layers_are_shown() {
+        // Only root mounts.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("tempdir");
+        // Together longer than what the kernel takes as one value.
+        let names = ["a", "b", "c", "d"].map(|name| dir.path().join(name.repeat(100)));
+        for (number, layer) in names.iter().enumerate() {
+            std::fs::create_dir(layer).expect("layer");
+            std::fs::write(layer.join("file"), number.to_string()).expect("file");
+        }
+        let shown = show(&names, &dir.path().join("shown"), "").expect("a mount");
+        assert_eq!(std::fs::read_to_string(shown.join("file")).expect("the highest layer's"), "3");
+        unmount(&shown, UnmountFlags::DETACH).expect("unmount");
+    }
 }

@@ -65,22 +65,31 @@ impl Committer {
     pub fn run(mut self) {
         loop {
             let work = self.next();
+            let stopped = work.stopped;
             if self.doubt.is_some() && !self.recover() {
                 refuse(work, &self.shared.failure());
-                if self.shared.queue.lock().stopped {
+                if stopped {
                     return;
                 }
                 continue;
             }
-            let stopped = work.stopped;
             self.relaxed(work.relaxed);
             let due = stopped || !work.flushes.is_empty() || self.is_due();
             self.commit(work.immediate, work.flushes, due);
             work.compactions.into_iter().for_each(|(revision, reply)| self.compact(revision, reply));
             if stopped {
-                return;
+                return self.close();
             }
             self.sweep();
+        }
+    }
+
+    /// The end: the next start must know whether anything that was seen is missing in the file.
+    fn close(&self) {
+        if self.unwritten.is_empty()
+            && let Err(error) = self.on_disk("close", |db, _| disk::close(db))
+        {
+            tracing::warn!(%error, "the next start takes this one for crashed");
         }
     }
 

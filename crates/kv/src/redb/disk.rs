@@ -57,6 +57,31 @@ pub(super) fn prepare(db: &Database) -> Result<Counters> {
     Ok(counters)
 }
 
+/// Notes that the file is in use. When whoever had it before did not [`close`] it, up to `lost` transactions were seen
+/// and never written: their revisions must not come again with another content, so they are passed over.
+pub(super) fn begin(db: &Database, counters: Counters, lost: Revision) -> Result<Counters> {
+    let mut counters = counters;
+    let tx = db.begin_write()?;
+    {
+        let mut meta = tx.open_table(META)?;
+        let crashed = meta.get("open")?.is_some_and(|v| v.value() != 0);
+        if crashed {
+            counters.revision += lost;
+            meta.insert("revision", counters.revision)?;
+        }
+        meta.insert("open", 1)?;
+    }
+    tx.commit()?;
+    Ok(counters)
+}
+
+/// Notes that everything that was seen is written.
+pub(super) fn close(db: &Database) -> Result<()> {
+    let tx = db.begin_write()?;
+    tx.open_table(META)?.insert("open", 0)?;
+    Ok(tx.commit()?)
+}
+
 /// Versions of a key that are read one after another before the newest is looked up instead.
 const FEW: usize = 4;
 

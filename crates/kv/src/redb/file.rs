@@ -1,12 +1,16 @@
 //! Opening the file, and saying clearly why it cannot be used.
 
 use super::disk::{self, Counters};
+use super::state::RING;
 use crate::Error;
 use redb::Database;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+/// No more transactions than this are seen before they are written: a crash loses fewer.
+const LOST_MAX: u64 = RING as u64;
 
 /// Makes a database; the seam for tests that inject faults.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sync>;
@@ -24,6 +28,16 @@ impl File {
         let mut file = Self { path: path.to_owned(), opener, database: None, counters: Counters::default() };
         file.reopen()?;
         Ok(file)
+    }
+
+    /// Takes the file into use, once, when the store is opened.
+    pub fn begin(&mut self) -> Result<(), Error> {
+        let begun = match &self.database {
+            Some(db) => disk::begin(db, self.counters, LOST_MAX),
+            None => Err(redb::Error::DatabaseClosed),
+        };
+        self.counters = begun.map_err(|error| engine_error(&self.path, "write to", &error))?;
+        Ok(())
     }
 
     /// Closes and opens the file.

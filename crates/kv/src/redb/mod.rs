@@ -67,7 +67,8 @@ impl RedbKv {
     }
 
     fn with_opener(path: &Path, opener: Opener) -> Result<Arc<Self>, Error> {
-        let file = File::open(path, opener)?;
+        let mut file = File::open(path, opener)?;
+        file.begin()?;
         let counters = file.counters();
         let db = file.database().ok_or(redb::Error::DatabaseClosed);
         let live = db.and_then(disk::load).map_err(|error| engine_error(path, "read", &error))?;
@@ -202,7 +203,10 @@ impl Shared {
                 None => return,
                 Some((again, _)) => watcher = again,
             }
-            let in_memory = self.state.read().since(at);
+            let (in_memory, in_file) = {
+                let state = self.state.read();
+                (state.since(at), state.before_ring())
+            };
             let records = match in_memory {
                 Some(records) => Ok(records),
                 None => self.read("read", |db| disk::records_after(db, at, REPLAY)),
@@ -213,6 +217,11 @@ impl Shared {
                 Err(error) => {
                     drop(watcher.sender.blocking_send(Err(error)));
                     return;
+                }
+                // Revisions may be missing at the end of what the file has: a crash took them.
+                Ok(records) if records.is_empty() => {
+                    at = at.max(in_file);
+                    Some(())
                 }
                 Ok(records) => records.into_iter().try_for_each(|record| {
                     at = record.revision;

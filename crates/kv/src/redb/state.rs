@@ -25,6 +25,8 @@ pub(super) struct State {
     pub revision: Revision,
     pub compacted: Revision,
     ring: VecDeque<Record>,
+    /// What is newer is in the ring.
+    before_ring: Revision,
     watchers: Vec<Watcher>,
 }
 
@@ -36,7 +38,7 @@ pub(super) struct Watcher {
 impl State {
     /// The state a file holds.
     pub fn new(live: BTreeMap<Arc<str>, KeyValue>, revision: Revision, compacted: Revision) -> Self {
-        Self { live, revision, compacted, ..Self::default() }
+        Self { live, revision, compacted, before_ring: revision, ..Self::default() }
     }
 
     /// Makes a transaction visible to readers and watchers.
@@ -51,15 +53,19 @@ impl State {
         self.revision = record.revision;
         self.watchers.retain(|watcher| watcher.deliver(&record));
         if self.ring.len() == RING {
-            self.ring.pop_front();
+            self.before_ring = self.ring.pop_front().map_or(self.before_ring, |oldest| oldest.revision);
         }
         self.ring.push_back(record);
     }
 
+    /// The revision after which memory has every transaction.
+    pub fn before_ring(&self) -> Revision {
+        self.before_ring
+    }
+
     /// The transactions after a revision, when memory still has them all.
     pub fn since(&self, after: Revision) -> Option<Vec<Record>> {
-        let oldest = self.ring.front().map_or(self.revision + 1, |r| r.revision);
-        if after + 1 < oldest {
+        if after < self.before_ring {
             return None;
         }
         let first = self.ring.partition_point(|r| r.revision <= after);

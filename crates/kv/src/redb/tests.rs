@@ -49,6 +49,47 @@ async fn reopening_keeps_everything() {
 }
 
 #[tokio::test]
+async fn revisions_that_a_crash_lost_do_not_come_again() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, crashed) = (dir.path().join("kv"), dir.path().join("crashed"));
+    let kv = RedbKv::open(&path, Options::default()).expect("open");
+    assert_eq!(put(&kv, "a", "1", Durability::Immediate).await, Ok(1));
+    // What the file is at this moment is what a crash leaves of it.
+    let seen = put(&kv, "b", "seen", Durability::Relaxed).await.expect("relaxed");
+    std::fs::copy(&path, &crashed).expect("copy");
+    drop(kv);
+    let kv = RedbKv::open(&crashed, Options::default()).expect("open");
+    let now = kv.revision().await.expect("revision");
+    assert!(now > seen, "{now} is not to be taken for {seen}");
+    assert_eq!((value(&kv, "a", 1).await.as_deref(), value(&kv, "b", 0).await), (Some("1"), None));
+    let mut early = kv.watch("", 0).await.expect("watch");
+    assert_eq!(early.recv().await.expect("open").expect("batch").revision, 1);
+    drop(kv);
+    // What is closed as it should be loses nothing.
+    let kv = RedbKv::open(&crashed, Options::default()).expect("open");
+    assert_eq!(kv.revision().await.expect("revision"), now);
+    let mut late = kv.watch("", seen).await.expect("watch");
+    let mut early = kv.watch("", 0).await.expect("watch");
+    assert_eq!(put(&kv, "a", "2", Durability::Immediate).await, Ok(now + 1));
+    assert_eq!(late.recv().await.expect("open").expect("batch").revision, now + 1);
+    for revision in [1, now + 1] {
+        assert_eq!(early.recv().await.expect("open").expect("batch").revision, revision);
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_a_full_disk_can_be_closed() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("kv");
+    let full = Arc::new(AtomicBool::new(false));
+    let kv = RedbKv::with_opener(&path, faulty(&path, &full)).expect("open");
+    full.store(true, Ordering::SeqCst);
+    put(&kv, "a", "lost", Durability::Immediate).await.expect_err("the disk is full");
+    let closed = tokio::time::timeout(Duration::from_secs(10), tokio::task::spawn_blocking(move || drop(kv))).await;
+    closed.expect("closed in time").expect("closed");
+}
+
+#[tokio::test]
 async fn relaxed_writes_reach_the_file_within_a_second() {
     let dir = tempfile::tempdir().expect("directory");
     let kv = RedbKv::open(dir.path().join("kv"), Options::default()).expect("open");

@@ -3,7 +3,7 @@
 use super::{Merge, Object, PATCH, SET_ELEMENT_ORDER, bad_patch_type, go_print, without_directives};
 use crate::{Error, FieldFact};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 impl Merge<'_> {
     pub(super) fn list(&self, original: Vec<Value>, patch: Vec<Value>, fact: &FieldFact) -> Result<Vec<Value>, Error> {
@@ -132,7 +132,7 @@ fn no_merge_key(item: &Value, key: &str) -> Error {
 
 /// Carries `$patch: delete` and `$patch: replace` elements out.
 fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), Error> {
-    let (mut rest, mut replace) = (Vec::new(), false);
+    let (mut rest, mut replace, mut deleted) = (Vec::new(), false, HashSet::new());
     for item in patch {
         let Some((directive, map)) = item.as_object().and_then(|m| m.get(PATCH).map(|d| (d, m))) else {
             rest.push(item);
@@ -140,13 +140,15 @@ fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
         };
         match directive.as_str() {
             Some("delete") => {
-                let id = identity(&item, key).ok_or_else(|| no_merge_key(&item, key))?;
-                original.retain(|old| identity(old, key).as_ref() != Some(&id));
+                deleted.insert(identity(&item, key).ok_or_else(|| no_merge_key(&item, key))?);
             }
             Some("replace") => replace = true,
             Some("merge") => return Err(Error::Internal("merging lists cannot yet be specified in the patch".into())),
             _ => return Err(bad_patch_type(directive, map)),
         }
+    }
+    if !deleted.is_empty() {
+        original.retain(|old| identity(old, key).is_none_or(|id| !deleted.contains(&id)));
     }
     Ok(if replace { (rest, Vec::new()) } else { (original, rest) })
 }

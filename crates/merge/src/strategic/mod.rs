@@ -9,6 +9,7 @@ mod lists;
 use crate::{Error, Facts, FieldFact, Shape};
 pub(crate) use go_print::go_print;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -90,7 +91,10 @@ impl Merge<'_> {
     fn delete_from(&self, original: &mut Object, list: &str, values: Value) -> Result<(), Error> {
         let Some(old) = original.get_mut(list) else { return Ok(()) };
         match (old, values) {
-            (Value::Array(old), Value::Array(values)) => old.retain(|v| !values.contains(v)),
+            (Value::Array(old), Value::Array(values)) => {
+                let values: HashSet<String> = values.iter().map(Value::to_string).collect();
+                old.retain(|value| !values.contains(&value.to_string()));
+            }
             (Value::Array(_), Value::Null) => drop(original.remove(list)),
             _ => {}
         }
@@ -103,7 +107,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Error> {
     const BAD: &str = "invalid patch format of retainKeys";
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let keys = keys.as_array().ok_or_else(|| Error::Internal(BAD.into()))?;
-    let named = |key: &str| keys.iter().any(|k| k.as_str() == Some(key));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let named = |key: &str| keys.contains(key);
     let is_directive = |key: &str| key.starts_with(DELETE_FROM_PRIMITIVE_LIST) || key.starts_with(SET_ELEMENT_ORDER);
     if patch.iter().any(|(key, value)| !value.is_null() && !is_directive(key) && !named(key)) {
         return Err(Error::Internal(BAD.into()));

@@ -2,7 +2,7 @@
 
 use super::{Node, Typed, entries, is_leaf, is_list, items};
 use crate::set::FieldSet;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Paths that appeared, went, or changed their value.
@@ -14,6 +14,17 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
+    /// A leaf that appeared, went, or changed.
+    fn leaf(old: Option<&Value>, new: Option<&Value>) -> Self {
+        let mut out = Self::default();
+        match (old, new) {
+            (None, Some(_)) => out.added.member = true,
+            (Some(_), None) => out.removed.member = true,
+            (old, new) => out.modified.member = old != new,
+        }
+        out
+    }
+
     /// Without these fields and everything below them.
     pub(crate) fn without(self, fields: &[&[&str]]) -> Self {
         Self {
@@ -22,23 +33,43 @@ impl Comparison {
             modified: self.modified.without(fields),
         }
     }
+
+    /// What has a new value, and what went.
+    pub(crate) fn touched(self) -> (FieldSet, FieldSet) {
+        (self.modified.union(self.added), self.removed)
+    }
+}
+
+/// The comparisons of the parts of a list or map, those where something changed.
+#[derive(Default)]
+struct Parts {
+    added: Vec<(String, FieldSet)>,
+    removed: Vec<(String, FieldSet)>,
+    modified: Vec<(String, FieldSet)>,
+}
+
+impl Parts {
+    fn add(&mut self, element: impl Fn() -> String, part: Comparison) {
+        let lists = [&mut self.added, &mut self.removed, &mut self.modified];
+        for (list, set) in lists.into_iter().zip([part.added, part.removed, part.modified]) {
+            if set.member || !set.children.is_empty() {
+                list.push((element(), set));
+            }
+        }
+    }
+
+    fn together(self) -> Comparison {
+        let set = |parts: Vec<(String, FieldSet)>| FieldSet { member: false, children: parts.into_iter().collect() };
+        Comparison { added: set(self.added), removed: set(self.removed), modified: set(self.modified) }
+    }
 }
 
 impl Typed<'_> {
     pub(crate) fn compare(&self, old: &Value, new: &Value) -> Comparison {
-        let mut out = Comparison::default();
-        self.compare_at(&self.root(), Some(old), Some(new), &mut Vec::new(), &mut out);
-        out
+        self.compare_at(&self.root(), Some(old), Some(new))
     }
 
-    fn compare_at(
-        &self,
-        node: &Node,
-        old: Option<&Value>,
-        new: Option<&Value>,
-        path: &mut Vec<String>,
-        out: &mut Comparison,
-    ) {
+    fn compare_at(&self, node: &Node, old: Option<&Value>, new: Option<&Value>) -> Comparison {
         let is_empty = |v: Option<&Value>| match v {
             Some(Value::Object(m)) => m.is_empty(),
             Some(Value::Array(l)) => l.is_empty(),
@@ -47,44 +78,28 @@ impl Typed<'_> {
         };
         let leaf = |v: Option<&Value>| v.is_some_and(|v| is_leaf(node, v));
         if leaf(old) || leaf(new) || (is_empty(old) && is_empty(new)) {
-            match (old, new) {
-                (None, Some(_)) => out.added.insert(path),
-                (Some(_), None) => out.removed.insert(path),
-                (old, new) if old != new => out.modified.insert(path),
-                _ => {}
-            }
-            return;
+            return Comparison::leaf(old, new);
         }
-        if is_list(node) {
-            self.compare_lists(node, items(old), items(new), path, out);
-        } else {
-            self.compare_maps(node, old, new, path, out);
-        }
-        if old.is_none() {
-            out.added.insert(path);
-        } else if new.is_none() {
-            out.removed.insert(path);
-        }
+        let parts = match is_list(node) {
+            true => self.compare_lists(node, items(old), items(new)),
+            false => self.compare_maps(node, entries(old), entries(new)),
+        };
+        let mut out = parts.together();
+        out.added.member = old.is_none();
+        out.removed.member = old.is_some() && new.is_none();
+        out
     }
 
-    fn compare_maps(
-        &self,
-        node: &Node,
-        old: Option<&Value>,
-        new: Option<&Value>,
-        path: &mut Vec<String>,
-        out: &mut Comparison,
-    ) {
-        let (old, new) = (entries(old), entries(new));
-        let added = new.keys().filter(|k| !old.contains_key(*k));
-        for key in old.keys().chain(added) {
-            path.push(format!("f:{key}"));
-            self.compare_at(&self.child(node, key).0, old.get(key), new.get(key), path, out);
-            path.pop();
+    fn compare_maps(&self, node: &Node, old: &Map<String, Value>, new: &Map<String, Value>) -> Parts {
+        let (mut parts, below) = (Parts::default(), self.below(node));
+        let added = new.iter().filter(|(key, _)| !old.contains_key(*key)).map(|(key, new)| (key, None, Some(new)));
+        for (key, old, new) in old.iter().map(|(key, old)| (key, Some(old), new.get(key))).chain(added) {
+            parts.add(|| ["f:", key].concat(), self.compare_at(&below.field(key).0, old, new));
         }
+        parts
     }
 
-    fn compare_lists(&self, node: &Node, old: &[Value], new: &[Value], path: &mut Vec<String>, out: &mut Comparison) {
+    fn compare_lists(&self, node: &Node, old: &[Value], new: &[Value]) -> Parts {
         let by_element = |list| {
             let mut by: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
             for item in list {
@@ -95,30 +110,35 @@ impl Typed<'_> {
             by
         };
         let (old, new) = (by_element(old), by_element(new));
-        let element = self.element(node);
+        let (element, mut parts) = (self.element(node), Parts::default());
+        let added = new.keys().filter(|key| !old.contains_key(*key));
         let none = Vec::new();
-        let added = new.keys().filter(|k| !old.contains_key(*k));
         for key in old.keys().chain(added) {
-            let (l, r) = (old.get(key).unwrap_or(&none), new.get(key).unwrap_or(&none));
-            path.push(key.clone());
-            match (l.len(), r.len()) {
-                (0 | 1, 0 | 1) => self.compare_at(&element, l.first().copied(), r.first().copied(), path, out),
-                (2.., 2..) if l != r => out.modified.insert(path),
-                (2.., 2..) => {}
-                (2.., _) => {
-                    if let Some(item) = r.first() {
-                        self.compare_at(&element, None, Some(item), path, out);
-                    }
-                    out.removed.insert(path);
-                }
-                _ => {
-                    if let Some(item) = l.first() {
-                        self.compare_at(&element, Some(item), None, path, out);
-                    }
-                    out.added.insert(path);
-                }
+            let part = self.compare_elements(&element, old.get(key).unwrap_or(&none), new.get(key).unwrap_or(&none));
+            parts.add(|| key.clone(), part);
+        }
+        parts
+    }
+
+    /// Compares the elements of one key: one of each, unless a list has duplicates.
+    fn compare_elements(&self, node: &Node, old: &[&Value], new: &[&Value]) -> Comparison {
+        match (old, new) {
+            ([] | [_], [] | [_]) => self.compare_at(node, old.first().copied(), new.first().copied()),
+            ([_, _, ..], [_, _, ..]) => {
+                let mut out = Comparison::default();
+                out.modified.member = old != new;
+                out
             }
-            path.pop();
+            ([_, _, ..], _) => {
+                let mut out = new.first().map(|item| self.compare_at(node, None, Some(item))).unwrap_or_default();
+                out.removed.member = true;
+                out
+            }
+            _ => {
+                let mut out = old.first().map(|item| self.compare_at(node, Some(item), None)).unwrap_or_default();
+                out.added.member = true;
+                out
+            }
         }
     }
 }

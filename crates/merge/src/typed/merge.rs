@@ -27,10 +27,10 @@ impl Typed<'_> {
         if old.is_empty() && new.is_empty() {
             return keep();
         }
-        let mut out = Map::new();
+        let (mut out, below) = (Map::new(), self.below(node));
         let added = new.keys().filter(|k| !old.contains_key(*k));
         for key in old.keys().chain(added) {
-            let merged = self.merge_at(&self.child(node, key).0, old.get(key), new.get(key))?;
+            let merged = self.merge_at(&below.field(key).0, old.get(key), new.get(key))?;
             out.extend(merged.map(|value| (key.clone(), value)));
         }
         Ok((!out.is_empty()).then_some(Value::Object(out)))

@@ -11,12 +11,33 @@ use crate::set::FieldSet;
 use crate::{Facts, FieldFact, ListType, Scalar, Shape};
 pub(crate) use compare::Comparison;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// The type of a place in an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     fact: FieldFact,
     scalar: Option<Scalar>,
+}
+
+/// The types below a node; the values of a map share theirs.
+struct Below<'a> {
+    typed: &'a Typed<'a>,
+    node: &'a Node,
+    element: Option<Node>,
+}
+
+impl Below<'_> {
+    /// Type of a field or map value, and whether the schema declares the field.
+    fn field(&self, key: &str) -> (Cow<'_, Node>, bool) {
+        match &self.element {
+            Some(element) => (Cow::Borrowed(element), false),
+            None => {
+                let (node, declared) = self.typed.child(self.node, key);
+                (Cow::Owned(node), declared)
+            }
+        }
+    }
 }
 
 /// Walks objects of one schema.
@@ -48,6 +69,11 @@ impl Typed<'_> {
             Shape::Map => (self.element(node), false),
             _ => undeclared(),
         }
+    }
+
+    /// The types of all fields or values of a node.
+    fn below<'n>(&'n self, node: &'n Node) -> Below<'n> {
+        Below { typed: self, node, element: (node.fact.shape == Shape::Map).then(|| self.element(node)) }
     }
 
     /// Type of the elements of a list or map.
@@ -110,16 +136,14 @@ impl Typed<'_> {
     }
 
     fn map_set(&self, node: &Node, map: &Map<String, Value>) -> FieldSet {
-        let mut out = FieldSet::default();
-        for (key, value) in map {
-            let (child, declared) = self.child(node, key);
+        let below = self.below(node);
+        let child = |(key, value): (&String, &Value)| {
+            let (child, declared) = below.field(key);
             let mut set = self.field_set(&child, value);
             set.member |= !declared || value.is_null() || value.as_object().is_some_and(Map::is_empty);
-            if !set.is_empty() {
-                out.children.insert(format!("f:{key}"), set);
-            }
-        }
-        out
+            (!set.is_empty()).then(|| (["f:", key].concat(), set))
+        };
+        FieldSet { member: false, children: map.iter().filter_map(child).collect() }
     }
 
     /// Makes members of every declared field that leads to a member.

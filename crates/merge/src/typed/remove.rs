@@ -23,10 +23,10 @@ impl Typed<'_> {
                 (!out.is_empty() || has_inner(set)).then_some(Value::Array(out))
             }
             Value::Object(map) if !is_leaf(node, value) => {
-                let mut out = Map::new();
+                let (mut out, below) = (Map::new(), self.below(node));
                 for (key, item) in map {
-                    let child = self.child(node, key).0;
-                    let kept = self.remove_child(&child, item, set.children.get(&format!("f:{key}")));
+                    let child = below.field(key).0;
+                    let kept = self.remove_child(&child, item, set.children.get(&["f:", key].concat()));
                     out.extend(kept.map(|kept| (key.clone(), kept)));
                 }
                 (!out.is_empty() || has_inner(set)).then_some(Value::Object(out))

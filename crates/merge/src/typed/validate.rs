@@ -6,6 +6,9 @@ use crate::{ListType, Scalar, Shape};
 use serde_json::Value;
 use std::collections::HashSet;
 
+/// As many errors as are told of one object.
+const MAX_ERRORS: usize = 1000;
+
 impl Typed<'_> {
     /// Checks types, declared fields and the keys of associative lists.
     pub(crate) fn validate(&self, value: &Value) -> Result<(), String> {
@@ -19,6 +22,9 @@ impl Typed<'_> {
     }
 
     fn validate_at(&self, node: &Node, value: &Value, path: &str, errors: &mut Vec<String>) {
+        if errors.len() >= MAX_ERRORS {
+            return;
+        }
         let mut fail = |text: String| errors.push(if path.is_empty() { text } else { format!("{path}: {text}") });
         match (node.fact.shape, value) {
             (_, Value::Null) => {}
@@ -55,7 +61,7 @@ impl Typed<'_> {
                 Ok(key) => printed(&key),
                 Err(text) => return errors.push(format!("{path}: element {i}: {text}")),
             };
-            if !seen.insert(key.clone()) {
+            if !seen.insert(key.clone()) && errors.len() < MAX_ERRORS {
                 errors.push(format!("{path}: duplicate entries for key {key}"));
             }
             self.validate_at(&element, item, &format!("{path}{key}"), errors);
@@ -63,8 +69,9 @@ impl Typed<'_> {
     }
 
     fn validate_map(&self, node: &Node, value: &Value, path: &str, errors: &mut Vec<String>) {
+        let fields = self.below(node);
         for (key, item) in entries(Some(value)) {
-            let (child, declared) = self.child(node, key);
+            let (child, declared) = fields.field(key);
             let below = format!("{path}.{key}");
             if !declared && node.fact.shape == Shape::Struct {
                 return errors.push(format!("{below}: field not declared in schema"));

@@ -3,7 +3,7 @@
 use super::matching;
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, field_mut, map_mut};
+use crate::field::{Errors, Fields, Path, field_mut, map_mut, repeated};
 use crate::{Ctx, MetadataChecks, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -38,6 +38,11 @@ impl Strategy for AdmissionPolicyBinding {
         if let Some(spec) = map_mut(obj, "spec") {
             field_mut(spec, "matchResources").into_iter().for_each(matching::resources_defaults);
         }
+    }
+
+    /// Finalizers are not held against the standard ones.
+    fn is_built_in(&self) -> bool {
+        false
     }
 
     fn has_status(&self) -> bool {
@@ -128,9 +133,10 @@ fn param_ref(errors: &mut Errors, of: &Value, path: &Path<'_>) {
 
 fn actions(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let list = spec.texts("validationActions");
+    let twice = repeated(list.iter());
     for (i, action) in list.iter().enumerate() {
         errors.supported(&path.index(i), action, &ACTIONS);
-        if list[..i].contains(action) {
+        if twice[i] {
             errors.duplicate(&path.index(i), *action);
         }
     }

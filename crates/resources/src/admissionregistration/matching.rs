@@ -4,6 +4,7 @@ use super::expressions::{Compiler, Gives};
 use crate::field::{Errors, Fields, Path, items_mut, map_mut, set_default};
 use crate::{metadata, names};
 use serde_json::Value;
+use std::collections::HashSet;
 
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const SCOPES: [&str; 3] = ["*", "Cluster", "Namespaced"];
@@ -61,7 +62,7 @@ fn resources(errors: &mut Errors, rule: &Value, path: &Path<'_>) {
     if list.is_empty() {
         errors.required(path, "");
     }
-    let (mut all_subresources, mut all_of): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut all_subresources, mut all_of) = (HashSet::new(), HashSet::new());
     for (i, resource) in list.iter().enumerate() {
         if resource.is_empty() {
             errors.required(&path.index(i), "");
@@ -71,21 +72,21 @@ fn resources(errors: &mut Errors, rule: &Value, path: &Path<'_>) {
             errors.invalid(path, rule.at("resources").clone(), text);
         }
         let Some((name, sub)) = resource.split_once('/') else { continue };
-        if all_of.contains(&name) {
+        if all_of.contains(name) {
             errors.invalid(
                 &path.index(i),
                 *resource,
                 &format!("if '{name}/*' is present, must not specify {resource}"),
             );
         }
-        if all_subresources.contains(&sub) {
+        if all_subresources.contains(sub) {
             errors.invalid(&path.index(i), *resource, &format!("if '*/{sub}' is present, must not specify {resource}"));
         }
         if sub == "*" {
-            all_of.push(name);
+            all_of.insert(name);
         }
         if name == "*" {
-            all_subresources.push(sub);
+            all_subresources.insert(sub);
         }
     }
 }

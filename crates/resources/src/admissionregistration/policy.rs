@@ -4,7 +4,7 @@ use super::expressions::{Compiler, Gives};
 use super::matching;
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, Path, field_mut, map_mut, repeated, same, set_default};
 use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -32,7 +32,7 @@ const MUTATING_COLUMNS: &[Column] = &[
     Column::string("ParamKind").describe("ParamKind specifies the kind of resources used to parameterize this policy"),
     AGE,
 ];
-const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 const MAX_ANNOTATIONS: usize = 20;
 /// Values may be twice as long: expressions join strings.
 const MAX_ANNOTATION_EXPRESSION: usize = 5 * 1024;
@@ -53,6 +53,11 @@ impl Strategy for AdmissionPolicy {
         if !self.mutating {
             obj["status"] = json!({});
         }
+    }
+
+    /// Finalizers are not held against the standard ones.
+    fn is_built_in(&self) -> bool {
+        false
     }
 
     fn has_status(&self) -> bool {
@@ -240,11 +245,12 @@ fn validations(errors: &mut Errors, obj: &Object, spec: &Value, compiler: &Compi
         let text = format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations");
         errors.invalid(&audit_path, audits.to_vec(), &text);
     }
+    let twice = repeated(audits.iter().map(|audit| audit.text("key")));
     for (i, audit) in audits.iter().enumerate() {
         let path = audit_path.index(i);
         annotation(errors, api::meta::name(obj), audit, compiler, &path);
         let key = audit.text("key");
-        if audits[..i].iter().any(|a| a.text("key") == key) {
+        if twice[i] {
             errors.duplicate(&path.field("key"), key);
         }
     }

@@ -3,7 +3,7 @@
 use super::{matching, webhook_client};
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, field_mut, items_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, Path, field_mut, items_mut, map_mut, repeated, same, set_default};
 use crate::{Ctx, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -43,6 +43,11 @@ impl Strategy for WebhookConfiguration {
                 set_default(service, "port", 443);
             }
         }
+    }
+
+    /// Finalizers are not held against the standard ones.
+    fn is_built_in(&self) -> bool {
+        false
     }
 
     fn has_status(&self) -> bool {
@@ -87,6 +92,7 @@ impl WebhookConfiguration {
     fn errors(&self, obj: &Object, same_conditions: bool) -> Vec<Cause> {
         let (mut errors, list) = (Errors::default(), Path::root("webhooks"));
         let hooks = obj.list("webhooks");
+        let twice = repeated(hooks.iter().map(|hook| hook.text("name")));
         for (i, hook) in hooks.iter().enumerate() {
             let path = list.index(i);
             webhook(&mut errors, hook, self.mutating, &path);
@@ -96,7 +102,7 @@ impl WebhookConfiguration {
             }
             review_versions(&mut errors, hook, &path.field("admissionReviewVersions"));
             let name = hook.text("name");
-            if !name.is_empty() && hooks[..i].iter().any(|h| h.text("name") == name) {
+            if !name.is_empty() && twice[i] {
                 errors.duplicate(&path.field("name"), name);
             }
         }
@@ -153,8 +159,9 @@ fn review_versions(errors: &mut Errors, hook: &Value, path: &Path<'_>) {
     if list.is_empty() {
         return errors.required(path, "must specify one of v1, v1beta1");
     }
+    let twice = repeated(list.iter());
     for (i, version) in list.iter().enumerate() {
-        if list[..i].contains(version) {
+        if twice[i] {
             errors.invalid(&path.index(i), *version, "duplicate version");
             continue;
         }

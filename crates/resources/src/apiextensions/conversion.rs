@@ -1,7 +1,7 @@
 //! How objects are converted between the versions of a definition.
 
 use crate::admissionregistration::webhook_client;
-use crate::field::{Errors, Fields, Path};
+use crate::field::{Errors, Fields, Path, repeated};
 use crate::names;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -86,8 +86,9 @@ fn review_versions(errors: &mut Errors, versions: &[&str], path: &Path<'_>) {
     if versions.is_empty() {
         return errors.required(path, "");
     }
+    let twice = repeated(versions.iter());
     for (i, version) in versions.iter().enumerate() {
-        if versions[..i].contains(version) {
+        if twice[i] {
             errors.invalid(&path.index(i), *version, "duplicate version");
             continue;
         }

@@ -2,7 +2,7 @@
 
 use super::versions::{self, PARTS};
 use super::{SPEC, conversion, names};
-use crate::field::{Errors, Fields, go_struct, same};
+use crate::field::{Errors, Fields, go_struct, repeated, same};
 use crate::names as rules;
 use api::Object;
 use serde_json::Value;
@@ -106,8 +106,7 @@ fn has_default(source: &Value) -> bool {
 /// What versions must be when they are looked at together.
 fn together(errors: &mut Errors, spec: &Value) {
     let (list, path) = (spec.list("versions"), SPEC.field("versions"));
-    let taken = |i: usize| list[..i].iter().any(|v| v.text("name") == list[i].text("name"));
-    if (0..list.len()).any(taken) {
+    if repeated(list.iter().map(|v| v.text("name"))).contains(&true) {
         errors.invalid_printed(&path, &printed(spec), "must contain unique version names");
     }
     if list.iter().filter(|v| v.flag("storage")).count() != 1 {

@@ -1,15 +1,17 @@
 //! Daemon sets.
 
 use crate::age;
+use crate::apps::status::Counts;
 use crate::apps::{self, SPEC};
-use crate::columns::{AGE, NAME, or_none};
+use crate::columns::{AGE, CONTAINERS, IMAGES, NAME, or_none};
 use crate::core::pod::{defaults, template};
 use crate::field::{Errors, Fields, Path, go_struct, map_mut, same, set_default};
-use crate::{Ctx, Strategy, copy_field, metadata};
+use crate::rules::{self, Check, Rule};
+use crate::{Ctx, StatusRules, Strategy, copy_field, metadata};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Daemon sets.
 pub struct DaemonSet;
@@ -23,38 +25,53 @@ const COLUMNS: &[Column] = &[
     Column::integer("Available").field("io.k8s.api.apps.v1.DaemonSetStatus", "numberAvailable"),
     Column::string("Node Selector").field("io.k8s.api.core.v1.PodSpec", "nodeSelector"),
     AGE,
-    Column::string("Containers").wide().describe("Names of each container in the template."),
-    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    CONTAINERS.wide(),
+    IMAGES.wide(),
     Column::string("Selector").wide().field("io.k8s.api.apps.v1.DaemonSetSpec", "selector"),
 ];
-const COUNTS: [&str; 4] = ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"];
+const SHOWN: [&str; 4] = ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"];
 const GENERATION: &str = "deprecated.daemonset.template.generation";
+const RULES: &[Rule] = &[
+    ("minReadySeconds", Check::NotNegative),
+    ("updateStrategy", Check::By(strategy)),
+    ("revisionHistoryLimit", Check::NotNegative),
+];
+const COUNTS: Counts = Counts {
+    numbers: &[
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+        "collisionCount",
+    ],
+    parts: &[],
+    ready: "",
+};
 
 impl Strategy for DaemonSet {
     fn default(&self, obj: &mut Object) {
         if let Some(spec) = map_mut(obj, "spec") {
             set_default(spec, "revisionHistoryLimit", 10);
-            if let Some(strategy) = map_mut(spec, "updateStrategy") {
-                set_default(strategy, "type", "RollingUpdate");
-                if strategy.text("type") == "RollingUpdate" {
-                    if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
-                        set_default(rolling, "maxUnavailable", 1);
-                        set_default(rolling, "maxSurge", 0);
-                    }
-                }
-            }
+            map_mut(spec, "updateStrategy").into_iter().for_each(|s| apps::rolling_defaults(s, 1, 0));
             map_mut(spec, "template").into_iter().for_each(defaults::template);
         }
-        apps::zero_counts(obj, &COUNTS);
+        apps::zero_counts(obj, &SHOWN);
         // the template's generation is a field of the object that is written as an annotation
         if api::meta::annotation(obj, GENERATION).is_none() {
             api::meta::set_annotation(obj, GENERATION, "0");
         }
     }
 
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| SHOWN.iter().map(|count| (*count, 0)).collect())
+    }
+
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({});
-        apps::zero_counts(obj, &COUNTS);
+        self.status_rules().begin(obj);
         api::meta::set_annotation(obj, GENERATION, "1");
     }
 
@@ -82,9 +99,7 @@ impl Strategy for DaemonSet {
         }
         template::validate(&mut errors, of, &path);
         template::restart_always(&mut errors, of, "DaemonSet", &path);
-        errors.non_negative(&SPEC.field("minReadySeconds"), spec.int("minReadySeconds").unwrap_or(0));
-        strategy(&mut errors, spec.at("updateStrategy"), &SPEC.field("updateStrategy"));
-        errors.non_negative(&SPEC.field("revisionHistoryLimit"), spec.int("revisionHistoryLimit").unwrap_or(0));
+        rules::check(&mut errors, spec, &SPEC, RULES);
         errors.0
     }
 
@@ -99,30 +114,8 @@ impl Strategy for DaemonSet {
         apps::template_warnings(obj)
     }
 
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
-    }
-
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
-        for field in [
-            "currentNumberScheduled",
-            "numberMisscheduled",
-            "desiredNumberScheduled",
-            "numberReady",
-            "observedGeneration",
-            "updatedNumberScheduled",
-            "numberAvailable",
-            "numberUnavailable",
-            "collisionCount",
-        ] {
-            errors.non_negative(&path.field(field), status.int(field).unwrap_or(0));
-        }
-        let collisions = status.int("collisionCount").unwrap_or(0);
-        if collisions < old.at("status").int("collisionCount").unwrap_or(0) {
-            errors.invalid(&path.field("collisionCount"), collisions, "cannot be decremented");
-        }
-        errors.0
+        COUNTS.check(new, old)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,11 +1,13 @@
 //! Deployments.
 
 use crate::age;
+use crate::apps::status::Counts;
 use crate::apps::{self, SPEC};
-use crate::columns::{AGE, NAME};
+use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
 use crate::core::pod::defaults;
 use crate::field::{Errors, Fields, Path, map_mut, set_default};
-use crate::{Ctx, Scale, Strategy, copy_field, metadata};
+use crate::rules::{self, Check, Rule};
+use crate::{Ctx, Scale, StatusRules, Strategy, metadata};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -20,10 +22,33 @@ const COLUMNS: &[Column] = &[
     Column::string("Up-to-date").field("io.k8s.api.apps.v1.DeploymentStatus", "updatedReplicas"),
     Column::string("Available").field("io.k8s.api.apps.v1.DeploymentStatus", "availableReplicas"),
     AGE,
-    Column::string("Containers").wide().describe("Names of each container in the template."),
-    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    CONTAINERS.wide(),
+    IMAGES.wide(),
     Column::string("Selector").wide().field("io.k8s.api.apps.v1.DeploymentSpec", "selector"),
 ];
+/// Beside the replicas and the selector, which are looked at before.
+const RULES: &[Rule] = &[
+    ("strategy", Check::By(strategy)),
+    ("minReadySeconds", Check::NotNegative),
+    ("revisionHistoryLimit", Check::NotNegative),
+    ("progressDeadlineSeconds", Check::NotNegative),
+];
+const COUNTS: Counts = Counts {
+    numbers: &[
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+        "collisionCount",
+    ],
+    parts: &["updatedReplicas", "readyReplicas", "availableReplicas"],
+    ready: "readyReplicas",
+};
+
+const STRATEGY: &str = "io.k8s.api.apps.v1.DeploymentStrategy";
 
 impl Strategy for Deployment {
     fn default(&self, obj: &mut Object) {
@@ -31,22 +56,14 @@ impl Strategy for Deployment {
             set_default(spec, "replicas", 1);
             set_default(spec, "revisionHistoryLimit", 10);
             set_default(spec, "progressDeadlineSeconds", 600);
-            if let Some(strategy) = map_mut(spec, "strategy") {
-                set_default(strategy, "type", "RollingUpdate");
-                if strategy.text("type") == "RollingUpdate" {
-                    if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
-                        set_default(rolling, "maxUnavailable", "25%");
-                        set_default(rolling, "maxSurge", "25%");
-                    }
-                }
-            }
+            map_mut(spec, "strategy").into_iter().for_each(|s| apps::rolling_defaults(s, "25%", "25%"));
             map_mut(spec, "template").into_iter().for_each(defaults::template);
         }
         map_mut(obj, "status");
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({});
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({})).keeps(&["labels"])
     }
 
     fn counts_generation(&self) -> bool {
@@ -61,17 +78,12 @@ impl Strategy for Deployment {
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         errors.non_negative(&SPEC.field("replicas"), spec.int("replicas").unwrap_or(0));
-        apps::selector_and_template(&mut errors, spec, "deployment", "ReplicaSet");
-        strategy(&mut errors, spec.at("strategy"), &SPEC.field("strategy"));
+        apps::replicated(&mut errors, spec);
+        rules::check(&mut errors, spec, &SPEC, RULES);
         let ready = spec.int("minReadySeconds").unwrap_or(0);
-        errors.non_negative(&SPEC.field("minReadySeconds"), ready);
-        errors.non_negative(&SPEC.field("revisionHistoryLimit"), spec.int("revisionHistoryLimit").unwrap_or(0));
-        if let Some(deadline) = spec.int("progressDeadlineSeconds") {
+        if let Some(deadline) = spec.int("progressDeadlineSeconds").filter(|deadline| *deadline <= ready) {
             let path = SPEC.field("progressDeadlineSeconds");
-            errors.non_negative(&path, deadline);
-            if deadline <= ready {
-                errors.invalid(&path, deadline, "must be greater than minReadySeconds");
-            }
+            errors.invalid(&path, deadline, "must be greater than minReadySeconds");
         }
         errors.0
     }
@@ -82,43 +94,12 @@ impl Strategy for Deployment {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        apps::template_warnings(obj)
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
-        api::meta::set(new, "labels", old.at("metadata").at("labels").clone());
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        apps::named_template_warnings(obj, old)
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
-        let of = |field: &str| status.int(field).unwrap_or(0);
-        for field in [
-            "observedGeneration",
-            "replicas",
-            "updatedReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "unavailableReplicas",
-            "terminatingReplicas",
-            "collisionCount",
-        ] {
-            errors.non_negative(&path.field(field), of(field));
-        }
-        for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
-            if of(field) > of("replicas") {
-                errors.invalid(&path.field(field), of(field), "cannot be greater than status.replicas");
-            }
-        }
-        if of("availableReplicas") > of("readyReplicas") {
-            let text = "cannot be greater than readyReplicas";
-            errors.invalid(&path.field("availableReplicas"), of("availableReplicas"), text);
-        }
-        if of("collisionCount") < old.at("status").int("collisionCount").unwrap_or(0) {
-            errors.invalid(&path.field("collisionCount"), of("collisionCount"), "cannot be decremented");
-        }
-        errors.0
+        COUNTS.check(new, old)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -155,7 +136,10 @@ fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
         "Recreate" => {}
         "RollingUpdate" if rolling.is_null() => errors.required(&path_of, "this should be defaulted and never be nil"),
         "RollingUpdate" => rolling_update(errors, rolling, &path_of),
-        other => errors.not_supported(path, json!({"Type": other}), &["Recreate", "RollingUpdate"]),
+        _ => {
+            let printed = schema::internal_json(STRATEGY, strategy, schema::Layout::Compact);
+            errors.not_supported_printed(path, &printed, &["Recreate", "RollingUpdate"]);
+        }
     }
 }
 

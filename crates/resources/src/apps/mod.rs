@@ -5,11 +5,12 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod replica_set;
 pub mod stateful_set;
+pub mod status;
 
 use crate::core::pod::{template, warnings};
-use crate::field::{Errors, Fields, Path};
+use crate::field::{Errors, Fields, Path, map_mut, set_default};
 use crate::{Scale, metadata, names};
-use api::{Cause, Object};
+use api::Object;
 use serde_json::{Value, json};
 
 const SPEC: Path<'static> = Path::root("spec");
@@ -42,29 +43,62 @@ pub fn fixed_selector(errors: &mut Errors, new: &Value, old: &Value) {
     }
 }
 
-/// Errors of a selector and the template it must match. `word` is what upstream calls the kind in the error of
-/// an empty selector.
-fn selector_and_template(errors: &mut Errors, spec: &Value, word: &str, kind: &str) {
+/// How a kind words what is wrong with a selector.
+struct SelectorWords {
+    /// What the error of an empty selector calls the kind.
+    kind: &'static str,
+    /// The detail of a malformed selector.
+    malformed: &'static str,
+}
+
+/// Errors of a workload's selector, and of its template: it must have the selector's labels, and hold a pod that
+/// restarts always. A malformed selector matches nothing, and the template is then not looked at any further.
+fn selector_and_template(
+    errors: &mut Errors,
+    spec: &Value,
+    words: &SelectorWords,
+    template: impl FnOnce(&mut Errors, &Value, &Path<'_>),
+) {
     let (selector, path) = (spec.at("selector"), SPEC.field("selector"));
-    if selector.is_null() {
-        errors.required(&path, "");
-    } else {
-        metadata::label_selector(errors, selector, &path);
-        if metadata::selector_is_empty(selector) {
-            errors.invalid_printed(&path, "{}", &format!("empty selector is invalid for {word}"));
-        }
+    match selector.is_null() {
+        true => errors.required(&path, ""),
+        false => own_selector(errors, selector, words.kind, &path),
     }
     let (of, at) = (spec.at("template"), SPEC.field("template"));
-    let labels = of.at("metadata").at("labels");
-    match metadata::selector_matches(selector, labels) {
-        None => errors.invalid_printed(&path, &print_selector(selector), "invalid label selector"),
-        Some(matches) => {
-            if !matches {
-                template::labels_mismatch(errors, of, &at);
-            }
-            template::validate(errors, of, &at);
-            template::restart_always(errors, of, kind, &at);
-        }
+    match metadata::selector_matches(selector, of.at("metadata").at("labels")) {
+        None => return errors.invalid_printed(&path, &print_selector(selector), words.malformed),
+        Some(false) => template::labels_mismatch(errors, of, &at),
+        Some(true) => {}
+    }
+    template(errors, of, &at);
+}
+
+/// Errors of a selector that may not be empty; `kind` is what the error calls its owner.
+fn own_selector(errors: &mut Errors, selector: &Value, kind: &str, path: &Path<'_>) {
+    metadata::label_selector(errors, selector, path);
+    if metadata::selector_is_empty(selector) {
+        errors.invalid_printed(path, "{}", &format!("empty selector is invalid for {kind}"));
+    }
+}
+
+/// Errors of the selector and template of deployments and replica sets, which word them alike.
+fn replicated(errors: &mut Errors, spec: &Value) {
+    let words = SelectorWords { kind: "deployment", malformed: "invalid label selector" };
+    selector_and_template(errors, spec, &words, |errors, of, at| {
+        template::validate(errors, of, at);
+        template::restart_always(errors, of, "ReplicaSet", at);
+    });
+}
+
+/// Defaults of a strategy that rolls, with as many pods missing or too many as the kind allows.
+fn rolling_defaults(strategy: &mut Value, unavailable: impl Into<Value>, surge: impl Into<Value>) {
+    set_default(strategy, "type", "RollingUpdate");
+    if strategy.text("type") != "RollingUpdate" {
+        return;
+    }
+    if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
+        set_default(rolling, "maxUnavailable", unavailable);
+        set_default(rolling, "maxSurge", surge);
     }
 }
 
@@ -72,6 +106,13 @@ fn selector_and_template(errors: &mut Errors, spec: &Value, word: &str, kind: &s
 fn template_warnings(obj: &Object) -> Vec<String> {
     let template = obj.at("spec").at("template");
     warnings::pod_spec(template.at("spec"), template.at("metadata"), &SPEC.field("template.spec"))
+}
+
+/// As [`template_warnings`], where the object's name becomes part of its pods' names.
+pub fn named_template_warnings(obj: &Object, old: Option<&Object>) -> Vec<String> {
+    let mut out = Vec::from_iter(warnings::host_name(obj, old, warnings::OF_PODS));
+    out.extend(template_warnings(obj));
+    out
 }
 
 /// Errors of a number of pods, or a percentage of them.
@@ -101,31 +142,6 @@ fn number(value: &Value) -> i64 {
     percentage(value).or(value.as_i64()).unwrap_or(0)
 }
 
-/// Errors of counts of replicas in a status.
-pub fn replica_counts(obj: &Object) -> Vec<Cause> {
-    let (mut errors, path, status) = (Errors::default(), Path::root("status"), obj.at("status"));
-    let of = |field: &str| status.int(field).unwrap_or(0);
-    for field in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
-        errors.non_negative(&path.field(field), of(field));
-    }
-    if status.has("terminatingReplicas") {
-        errors.non_negative(&path.field("terminatingReplicas"), of("terminatingReplicas"));
-    }
-    for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
-        if of(field) > of("replicas") {
-            errors.invalid(&path.field(field), of(field), "cannot be greater than status.replicas");
-        }
-    }
-    if of("availableReplicas") > of("readyReplicas") {
-        errors.invalid(
-            &path.field("availableReplicas"),
-            of("availableReplicas"),
-            "cannot be greater than readyReplicas",
-        );
-    }
-    errors.0
-}
-
 /// The scale of a workload with a selector.
 fn scale(obj: &Object) -> Option<Scale> {
     let (spec, status) = (obj.at("spec"), obj.at("status"));
@@ -138,10 +154,8 @@ fn scale(obj: &Object) -> Option<Scale> {
 }
 
 /// Sets counts that are shown even when zero.
-fn zero_counts(obj: &mut Object, fields: &[&str]) {
-    if let Some(status) = crate::field::map_mut(obj, "status") {
-        for field in fields.iter().filter(|f| !status.has(f)).collect::<Vec<_>>() {
-            status[*field] = 0.into();
-        }
+pub fn zero_counts(obj: &mut Object, fields: &[&str]) {
+    if let Some(status) = map_mut(obj, "status") {
+        fields.iter().for_each(|field| set_default(status, field, 0));
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::age;
 use crate::apps::{self, SPEC};
-use crate::columns::{AGE, NAME};
+use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
 use crate::core::pod::defaults;
 use crate::field::{Errors, Fields, map_mut, set_default};
-use crate::{Ctx, Scale, Strategy, copy_field, metadata};
+use crate::rules::{self, Check, Rule};
+use crate::{Ctx, Scale, StatusRules, Strategy, metadata};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -20,10 +21,11 @@ const COLUMNS: &[Column] = &[
     Column::integer("Current").field("io.k8s.api.apps.v1.ReplicaSetStatus", "replicas"),
     Column::integer("Ready").field("io.k8s.api.apps.v1.ReplicaSetStatus", "readyReplicas"),
     AGE,
-    Column::string("Containers").wide().describe("Names of each container in the template."),
-    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    CONTAINERS.wide(),
+    IMAGES.wide(),
     Column::string("Selector").wide().field("io.k8s.api.apps.v1.ReplicaSetSpec", "selector"),
 ];
+const RULES: &[Rule] = &[("replicas", Check::NotNegative), ("minReadySeconds", Check::NotNegative)];
 
 impl Strategy for ReplicaSet {
     fn default(&self, obj: &mut Object) {
@@ -34,8 +36,8 @@ impl Strategy for ReplicaSet {
         apps::zero_counts(obj, &["replicas"]);
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({"replicas": 0});
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({"replicas": 0}))
     }
 
     fn counts_generation(&self) -> bool {
@@ -44,10 +46,8 @@ impl Strategy for ReplicaSet {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        for field in ["replicas", "minReadySeconds"] {
-            errors.non_negative(&SPEC.field(field), spec.int(field).unwrap_or(0));
-        }
-        apps::selector_and_template(&mut errors, spec, "deployment", "ReplicaSet");
+        rules::check(&mut errors, spec, &SPEC, RULES);
+        apps::replicated(&mut errors, spec);
         errors.0
     }
 
@@ -57,16 +57,12 @@ impl Strategy for ReplicaSet {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        apps::template_warnings(obj)
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        apps::named_template_warnings(obj, old)
     }
 
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
-    }
-
-    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
-        apps::replica_counts(new)
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        apps::status::REPLICAS.check(new, old)
     }
 
     fn columns(&self) -> &'static [Column] {

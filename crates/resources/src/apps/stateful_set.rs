@@ -1,12 +1,14 @@
 //! Stateful sets.
 
 use crate::age;
-use crate::apps::{self, SPEC};
-use crate::columns::{AGE, NAME};
+use crate::apps::status::Counts;
+use crate::apps::{self, SPEC, SelectorWords};
+use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
 use crate::core::persistent_volume_claim;
 use crate::core::pod::{defaults, template};
 use crate::field::{Errors, Fields, Path, go_struct, items_mut, map_mut, same, set_default};
-use crate::{Ctx, Scale, Strategy, copy_field, metadata, names};
+use crate::rules::{self, Check, Rule};
+use crate::{Ctx, Scale, StatusRules, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -19,10 +21,10 @@ const COLUMNS: &[Column] = &[
     NAME,
     Column::string("Ready").describe("Number of the pod with ready state"),
     AGE,
-    Column::string("Containers").wide().describe("Names of each container in the template."),
-    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    CONTAINERS.wide(),
+    IMAGES.wide(),
 ];
-const COUNTS: [&str; 2] = ["replicas", "availableReplicas"];
+const SHOWN: [&str; 2] = ["replicas", "availableReplicas"];
 const FIXED: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 const CHANGEABLE: [&str; 7] = [
     "replicas",
@@ -33,6 +35,28 @@ const CHANGEABLE: [&str; 7] = [
     "revisionHistoryLimit",
     "persistentVolumeClaimRetentionPolicy",
 ];
+const COUNTS: Counts = Counts {
+    numbers: &[
+        "replicas",
+        "readyReplicas",
+        "currentReplicas",
+        "updatedReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "collisionCount",
+    ],
+    parts: &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+    ready: "status.readyReplicas",
+};
+const NEW: &[Rule] = &[("volumeClaimTemplates", Check::Each(claim))];
+const NUMBERS: &[Rule] =
+    &[("replicas", Check::NotNegative), ("minReadySeconds", Check::NotNegative), ("ordinals", Check::By(ordinals))];
+const POLICIES: &[Rule] = &[
+    ("podManagementPolicy", Check::By(management)),
+    ("updateStrategy", Check::By(strategy)),
+    ("persistentVolumeClaimRetentionPolicy", Check::By(retention)),
+];
+const SELECTOR: SelectorWords = SelectorWords { kind: "statefulset", malformed: "" };
 
 impl Strategy for StatefulSet {
     fn default(&self, obj: &mut Object) {
@@ -51,12 +75,11 @@ impl Strategy for StatefulSet {
             map_mut(spec, "template").into_iter().for_each(defaults::template);
             items_mut(spec, "volumeClaimTemplates").for_each(claim_defaults);
         }
-        apps::zero_counts(obj, &COUNTS);
+        apps::zero_counts(obj, &SHOWN);
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({});
-        apps::zero_counts(obj, &COUNTS);
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| SHOWN.iter().map(|count| (*count, 0)).collect())
     }
 
     fn counts_generation(&self) -> bool {
@@ -68,14 +91,11 @@ impl Strategy for StatefulSet {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
-        spec(&mut errors, obj.at("spec"), true);
-        errors.0
+        spec(obj.at("spec"), true).0
     }
 
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
-        spec(&mut errors, new.at("spec"), false);
+        let mut errors = spec(new.at("spec"), false);
         let mut rest = new.at("spec").clone();
         CHANGEABLE.iter().for_each(|field| copy_field(&mut rest, old.at("spec"), field));
         if !same(&rest, old.at("spec")) {
@@ -92,37 +112,8 @@ impl Strategy for StatefulSet {
         out
     }
 
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
-    }
-
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
-        let of = |field: &str| status.int(field).unwrap_or(0);
-        for field in [
-            "replicas",
-            "readyReplicas",
-            "currentReplicas",
-            "updatedReplicas",
-            "availableReplicas",
-            "observedGeneration",
-            "collisionCount",
-        ] {
-            errors.non_negative(&path.field(field), of(field));
-        }
-        for field in ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
-            if of(field) > of("replicas") {
-                errors.invalid(&path.field(field), of(field), "cannot be greater than status.replicas");
-            }
-        }
-        if of("availableReplicas") > of("readyReplicas") {
-            let text = "cannot be greater than status.readyReplicas";
-            errors.invalid(&path.field("availableReplicas"), of("availableReplicas"), text);
-        }
-        if of("collisionCount") < old.at("status").int("collisionCount").unwrap_or(0) {
-            errors.invalid(&path.field("collisionCount"), of("collisionCount"), "cannot be decremented");
-        }
-        errors.0
+        COUNTS.check(new, old)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -165,31 +156,42 @@ fn claim_defaults(claim: &mut Value) {
     persistent_volume_claim::PersistentVolumeClaim.default(claim);
 }
 
-fn spec(errors: &mut Errors, spec: &Value, create: bool) {
-    let path = SPEC.field("podManagementPolicy");
-    match spec.text("podManagementPolicy") {
-        "OrderedReady" | "Parallel" => {}
-        "" => errors.required(&path, ""),
-        other => errors.invalid(&path, other, "must be 'OrderedReady' or 'Parallel'"),
-    }
-    strategy(errors, spec.at("updateStrategy"), &SPEC.field("updateStrategy"));
-    let (policy, path) =
-        (spec.at("persistentVolumeClaimRetentionPolicy"), SPEC.field("persistentVolumeClaimRetentionPolicy"));
-    for field in ["whenDeleted", "whenScaled"].into_iter().filter(|_| !policy.is_null()) {
-        errors.supported(&path.field(field), policy.text(field), &["Retain", "Delete"]);
-    }
+/// Claims and the service's name are checked when the set is made; they cannot change afterwards.
+fn spec(spec: &Value, create: bool) -> Errors {
+    let mut errors = Errors::default();
+    let new: &[Rule] = if create { NEW } else { &[] };
+    [POLICIES, new, NUMBERS].iter().for_each(|rules| rules::check(&mut errors, spec, &SPEC, rules));
     if create {
-        claims(errors, spec, &SPEC.field("volumeClaimTemplates"));
+        rules::check(&mut errors, spec, &SPEC, &[("serviceName", Check::MaybeNamed(names::label))]);
     }
-    for field in ["replicas", "minReadySeconds"] {
-        errors.non_negative(&SPEC.field(field), spec.int(field).unwrap_or(0));
+    apps::selector_and_template(&mut errors, spec, &SELECTOR, |errors, of, at| {
+        template::validate(errors, &complete(of, spec.list("volumeClaimTemplates")), at);
+    });
+    template::restart_always(&mut errors, spec.at("template"), "StatefulSet", &SPEC.field("template"));
+    errors
+}
+
+fn management(errors: &mut Errors, policy: &Value, path: &Path<'_>) {
+    match policy.as_str().unwrap_or("") {
+        "OrderedReady" | "Parallel" => {}
+        "" => errors.required(path, ""),
+        other => errors.invalid(path, other, "must be 'OrderedReady' or 'Parallel'"),
     }
-    errors.non_negative(&SPEC.field("ordinals.start"), spec.at("ordinals").int("start").unwrap_or(0));
-    let service = spec.text("serviceName");
-    if create && !service.is_empty() {
-        errors.invalid_each(&SPEC.field("serviceName"), service, names::dns1123_label(service, false));
+}
+
+fn retention(errors: &mut Errors, policy: &Value, path: &Path<'_>) {
+    const KEPT: Check = Check::Among(&["Retain", "Delete"]);
+    if !policy.is_null() {
+        rules::check(errors, policy, path, &[("whenDeleted", KEPT), ("whenScaled", KEPT)]);
     }
-    selector_and_template(errors, spec);
+}
+
+fn ordinals(errors: &mut Errors, ordinals: &Value, path: &Path<'_>) {
+    rules::check(errors, ordinals, path, &[("start", Check::NotNegative)]);
+}
+
+fn claim(errors: &mut Errors, claim: &Value, path: &Path<'_>) {
+    persistent_volume_claim::spec(errors, claim.at("spec"), &path.field("spec"));
 }
 
 fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
@@ -218,41 +220,10 @@ fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
     }
 }
 
-fn claims(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    for (i, claim) in spec.list("volumeClaimTemplates").iter().enumerate() {
-        let item = path.index(i);
-        persistent_volume_claim::spec(errors, claim.at("spec"), &item.field("spec"));
-    }
-}
-
-/// The template is checked with the volumes that its claims make, without the names that pods get.
-fn selector_and_template(errors: &mut Errors, spec: &Value) {
-    let (selector, path) = (spec.at("selector"), SPEC.field("selector"));
-    if selector.is_null() {
-        errors.required(&path, "");
-    } else {
-        metadata::label_selector(errors, selector, &path);
-        if metadata::selector_is_empty(selector) {
-            errors.invalid_printed(&path, "{}", "empty selector is invalid for statefulset");
-        }
-    }
-    let at = SPEC.field("template");
-    let mut of = spec.at("template").clone();
-    match metadata::selector_matches(selector, of.at("metadata").at("labels")) {
-        None => errors.invalid_printed(&path, &apps::print_selector(selector), ""),
-        Some(matches) => {
-            if !matches {
-                template::labels_mismatch(errors, &of, &at);
-            }
-            complete(&mut of, spec.list("volumeClaimTemplates"));
-            template::validate(errors, &of, &at);
-        }
-    }
-    template::restart_always(errors, spec.at("template"), "StatefulSet", &at);
-}
-
-fn complete(template: &mut Value, claims: &[Value]) {
-    let Some(spec) = template.get_mut("spec") else { return };
+/// The template with the volumes that the set's claims make, without the names that its pods get.
+fn complete(template: &Value, claims: &[Value]) -> Value {
+    let mut template = template.clone();
+    let Some(spec) = template.get_mut("spec") else { return template };
     if let Some(map) = spec.as_object_mut() {
         map.remove("subdomain");
         map.remove("hostname");
@@ -260,8 +231,10 @@ fn complete(template: &mut Value, claims: &[Value]) {
     let names: Vec<&str> = claims.iter().map(|c| c.at("metadata").text("name")).collect();
     let mut volumes: Vec<Value> =
         names.iter().map(|n| json!({"name": n, "persistentVolumeClaim": {"claimName": n}})).collect();
-    volumes.extend(spec.list("volumes").iter().filter(|v| !names.contains(&v.text("name"))).cloned());
+    let taken: std::collections::HashSet<&str> = names.into_iter().collect();
+    volumes.extend(spec.list("volumes").iter().filter(|v| !taken.contains(v.text("name"))).cloned());
     if !volumes.is_empty() {
         spec["volumes"] = volumes.into();
     }
+    template
 }

@@ -4,7 +4,8 @@ use super::metrics;
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, map_mut, set_default};
-use crate::{Ctx, Strategy, copy_field, names};
+use crate::rules::{self, Check, Rule};
+use crate::{Ctx, StatusRules, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -23,6 +24,13 @@ const COLUMNS: &[Column] = &[
     Column::string("Replicas").field("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerStatus", "currentReplicas"),
     AGE,
 ];
+const AUTOSCALER: &[Rule] = &[
+    ("scaleTargetRef", Check::By(metrics::scaled)),
+    ("metrics", Check::In(metrics::metrics)),
+    ("behavior", Check::By(behavior)),
+];
+const BEHAVIOR: &[Rule] =
+    &[("scaleUp", Check::By(metrics::scaling_rules)), ("scaleDown", Check::By(metrics::scaling_rules))];
 
 impl Strategy for HorizontalPodAutoscaler {
     fn default(&self, obj: &mut Object) {
@@ -46,8 +54,8 @@ impl Strategy for HorizontalPodAutoscaler {
         }
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({"desiredReplicas": 0, "currentMetrics": null});
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({"desiredReplicas": 0, "currentMetrics": null}))
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
@@ -68,20 +76,8 @@ impl Strategy for HorizontalPodAutoscaler {
         if min.is_some_and(|min| max < min) {
             errors.invalid(&SPEC.field("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
         }
-        metrics::object_reference(&mut errors, spec.at("scaleTargetRef"), true, &SPEC.field("scaleTargetRef"));
-        metrics::metrics(&mut errors, spec, &SPEC.field("metrics"));
-        for direction in ["scaleUp", "scaleDown"] {
-            let path = SPEC.field("behavior");
-            let rules = spec.at("behavior").at(direction);
-            if !rules.is_null() {
-                metrics::scaling_rules(&mut errors, rules, &path.field(direction));
-            }
-        }
+        rules::check(&mut errors, spec, &SPEC, AUTOSCALER);
         errors.0
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
@@ -110,6 +106,10 @@ impl Strategy for HorizontalPodAutoscaler {
             age::since_creation(obj, now).into(),
         ]
     }
+}
+
+fn behavior(errors: &mut Errors, behavior: &Value, path: &Path<'_>) {
+    rules::check(errors, behavior, path, BEHAVIOR);
 }
 
 fn behavior_defaults(behavior: &mut Value) {

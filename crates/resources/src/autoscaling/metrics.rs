@@ -2,34 +2,58 @@
 
 use crate::core::quantities::quantity;
 use crate::field::{Errors, Fields, NOT_NEGATIVE, Path};
+use crate::rules::{self, Check, Rule};
 use crate::{metadata, names};
 use serde_json::Value;
 
-const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-/// Fields in the order upstream looks at them, and the types they belong to.
-const SOURCES: [(&str, &str); 5] = [
-    ("object", "Object"),
-    ("external", "External"),
-    ("pods", "Pods"),
-    ("resource", "Resource"),
-    ("containerResource", "ContainerResource"),
+/// The types of metrics: their fields, the rules of what is measured, and the rule of what is aimed at.
+struct Source {
+    field: &'static str,
+    kind: &'static str,
+    rules: &'static [Rule],
+    goal: fn(&mut Errors, &Value, &Path<'_>),
+}
+
+const fn source(
+    field: &'static str,
+    kind: &'static str,
+    rules: &'static [Rule],
+    goal: fn(&mut Errors, &Value, &Path<'_>),
+) -> Source {
+    Source { field, kind, rules, goal }
+}
+
+const METRIC: Rule = ("metric", Check::By(identifier));
+const NAME: Rule = ("name", Check::Given("must specify a resource name"));
+/// In the order in which they are looked at; only the first that a metric has is.
+const SOURCES: [Source; 5] = [
+    source("object", "Object", &[("describedObject", Check::By(measured)), METRIC], of_object),
+    source("external", "External", &[METRIC], of_external),
+    source("pods", "Pods", &[METRIC], of_pods),
+    source("resource", "Resource", &[NAME], of_resource),
+    source(
+        "containerResource",
+        "ContainerResource",
+        &[NAME, ("container", Check::Given("must specify a container"))],
+        of_resource,
+    ),
 ];
+const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
+const REFERENCE: &[Rule] = &[("kind", Check::Named(names::segment)), ("name", Check::Named(names::segment))];
 const SHOWN: usize = 2;
 
-/// Errors of a reference to a scalable or measured object.
-pub fn object_reference(errors: &mut Errors, of: &Value, needs_group: bool, path: &Path<'_>) {
-    for field in ["kind", "name"] {
-        match of.text(field) {
-            "" => errors.required(&path.field(field), ""),
-            text => errors.invalid_each(&path.field(field), text, names::path_segment(text, false)),
-        }
-    }
+/// Errors of a reference to what is scaled, which has a group unless it is a replication controller.
+pub fn scaled(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    measured(errors, of, path);
     let version = of.text("apiVersion");
     let core = of.text("kind") == "ReplicationController" && version == "v1";
-    if needs_group && !core && !version.contains('/') {
-        let text = "apiVersion must specify API group";
-        errors.invalid(&path.field("apiVersion"), version, text);
+    if !core && !version.contains('/') {
+        errors.invalid(&path.field("apiVersion"), version, "apiVersion must specify API group");
     }
+}
+
+fn measured(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    rules::check(errors, of, path, REFERENCE);
 }
 
 /// Errors of `metrics`.
@@ -47,68 +71,63 @@ pub fn metrics(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
 
 fn metric(errors: &mut Errors, metric: &Value, path: &Path<'_>) {
     let (kind, type_path) = (metric.text("type"), path.field("type"));
-    if kind.is_empty() {
-        errors.required(&type_path, "must specify a metric source type");
+    rules::check(errors, metric, path, &[("type", Check::Given("must specify a metric source type"))]);
+    errors.one_of(&type_path, kind, &TYPES);
+    let present: Vec<&Source> = SOURCES.iter().filter(|source| metric.has(source.field)).collect();
+    if let Some(source) = present.first() {
+        let (of, path) = (metric.at(source.field), path.field(source.field));
+        rules::check(errors, of, &path, source.rules);
+        target(errors, of.at("target"), &path.field("target"));
+        (source.goal)(errors, of.at("target"), &path.field("target"));
     }
-    errors.supported(&type_path, kind, &TYPES);
-    let present: Vec<&str> = SOURCES.iter().map(|(field, _)| *field).filter(|f| metric.has(f)).collect();
-    if let Some(field) = present.first() {
-        source(errors, field, metric.at(field), &path.field(field));
-    }
-    match SOURCES.iter().find(|(_, k)| *k == kind) {
-        Some((field, _)) if !metric.has(field) => {
-            errors.required(&path.field(field), "must populate information for the given metric source");
+    match SOURCES.iter().find(|source| source.kind == kind) {
+        Some(source) if !metric.has(source.field) => {
+            errors.required(&path.field(source.field), "must populate information for the given metric source");
         }
         Some(_) => {}
         None => errors.one_of(&type_path, kind, &TYPES),
     }
     if present.len() > 1 {
-        for field in present.iter().filter(|f| !SOURCES.contains(&(**f, kind))) {
-            errors.forbidden(&path.field(field), "must populate the given metric source only");
+        for other in present.iter().filter(|source| source.kind != kind) {
+            errors.forbidden(&path.field(other.field), "must populate the given metric source only");
         }
     }
 }
 
-fn source(errors: &mut Errors, kind: &str, of: &Value, path: &Path<'_>) {
-    let (goal, at) = (of.at("target"), path.field("target"));
-    match kind {
-        "object" => {
-            object_reference(errors, of.at("describedObject"), false, &path.field("describedObject"));
-            identifier(errors, of.at("metric"), &path.field("metric"));
-        }
-        "external" | "pods" => identifier(errors, of.at("metric"), &path.field("metric")),
-        _ => {
-            if of.text("name").is_empty() {
-                errors.required(&path.field("name"), "must specify a resource name");
-            }
-            if kind == "containerResource" && of.text("container").is_empty() {
-                errors.required(&path.field("container"), "must specify a container");
-            }
-        }
+fn of_object(errors: &mut Errors, goal: &Value, path: &Path<'_>) {
+    if !goal.has("value") && !goal.has("averageValue") {
+        errors.required(&path.field("averageValue"), "must set either a target value or averageValue");
     }
-    target(errors, goal, &at);
-    let (value, average, percent) = (goal.has("value"), goal.has("averageValue"), goal.has("averageUtilization"));
-    match kind {
-        "object" if !value && !average => {
-            errors.required(&at.field("averageValue"), "must set either a target value or averageValue");
+}
+
+fn of_external(errors: &mut Errors, goal: &Value, path: &Path<'_>) {
+    let what = "a target value for metric";
+    match (goal.has("value"), goal.has("averageValue")) {
+        (false, false) => {
+            errors.required(&path.field("averageValue"), &format!("must set either {what} or a per-pod target"));
         }
-        "external" if !value && !average => {
-            errors.required(&at.field("averageValue"), "must set either a target value for metric or a per-pod target");
+        (true, true) => {
+            errors.forbidden(&path.field("value"), &format!("may not set both {what} and a per-pod target"));
         }
-        "external" if value && average => {
-            errors.forbidden(&at.field("value"), "may not set both a target value for metric and a per-pod target");
+        _ => {}
+    }
+}
+
+fn of_pods(errors: &mut Errors, goal: &Value, path: &Path<'_>) {
+    if !goal.has("averageValue") || quantity(goal.at("averageValue")).sign() <= 0 {
+        errors.required(&path.field("averageValue"), "must specify a positive target averageValue");
+    }
+}
+
+fn of_resource(errors: &mut Errors, goal: &Value, path: &Path<'_>) {
+    match (goal.has("averageValue"), goal.has("averageUtilization")) {
+        (false, false) => {
+            let text = "must set either a target raw value or a target utilization";
+            errors.required(&path.field("averageUtilization"), text);
         }
-        "pods" if !average || quantity(goal.at("averageValue")).sign() <= 0 => {
-            errors.required(&at.field("averageValue"), "must specify a positive target averageValue");
-        }
-        "resource" | "containerResource" if !average && !percent => {
-            errors.required(
-                &at.field("averageUtilization"),
-                "must set either a target raw value or a target utilization",
-            );
-        }
-        "resource" | "containerResource" if average && percent => {
-            errors.forbidden(&at.field("averageValue"), "may not set both a target raw value and a target utilization");
+        (true, true) => {
+            let text = "may not set both a target raw value and a target utilization";
+            errors.forbidden(&path.field("averageValue"), text);
         }
         _ => {}
     }
@@ -117,7 +136,7 @@ fn source(errors: &mut Errors, kind: &str, of: &Value, path: &Path<'_>) {
 fn identifier(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     match of.text("name") {
         "" => errors.required(&path.field("name"), "must specify a metric name"),
-        name => errors.invalid_each(&path.field("name"), name, names::path_segment(name, false)),
+        name => errors.invalid_each(&path.field("name"), name, names::segment(name)),
     }
     metadata::label_selector(errors, of.at("selector"), &path.field("selector"));
 }
@@ -141,36 +160,60 @@ fn target(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     }
 }
 
+const SCALING: &[Rule] = &[
+    ("stabilizationWindowSeconds", Check::By(window)),
+    ("selectPolicy", Check::Optional(&["Disabled", "Max", "Min"])),
+    ("policies", Check::Given("must specify at least one Policy")),
+    ("policies", Check::Each(policy)),
+    ("tolerance", Check::By(tolerance)),
+];
+const POLICY: &[Rule] = &[
+    ("type", Check::Among(&["Percent", "Pods"])),
+    ("value", Check::In(positive_value)),
+    ("periodSeconds", Check::In(period)),
+];
+
 /// Errors of `behavior.scaleUp` or `scaleDown`.
 pub fn scaling_rules(errors: &mut Errors, rules: &Value, path: &Path<'_>) {
-    let at = path.field("stabilizationWindowSeconds");
-    match rules.int("stabilizationWindowSeconds") {
-        Some(seconds) if seconds < 0 => errors.invalid(&at, seconds, "must be greater than or equal to zero"),
-        Some(seconds) if seconds > 3600 => errors.invalid(&at, seconds, "must be less than or equal to 3600"),
+    if !rules.is_null() {
+        rules::check(errors, rules, path, SCALING);
+    }
+}
+
+fn window(errors: &mut Errors, seconds: &Value, path: &Path<'_>) {
+    match seconds.as_i64() {
+        Some(seconds) if seconds < 0 => errors.invalid(path, seconds, "must be greater than or equal to zero"),
+        Some(seconds) if seconds > 3600 => errors.invalid(path, seconds, "must be less than or equal to 3600"),
         _ => {}
     }
-    if rules.has("selectPolicy") {
-        errors.supported(&path.field("selectPolicy"), rules.text("selectPolicy"), &["Disabled", "Max", "Min"]);
+}
+
+fn policy(errors: &mut Errors, policy: &Value, path: &Path<'_>) {
+    rules::check(errors, policy, path, POLICY);
+}
+
+fn positive(errors: &mut Errors, number: i64, path: &Path<'_>) {
+    if number <= 0 {
+        errors.invalid(path, number, "must be greater than zero");
     }
-    let list = path.field("policies");
-    if rules.list("policies").is_empty() {
-        errors.required(&list, "must specify at least one Policy");
+}
+
+fn positive_value(errors: &mut Errors, policy: &Value, path: &Path<'_>) {
+    positive(errors, policy.int("value").unwrap_or(0), path);
+}
+
+fn period(errors: &mut Errors, policy: &Value, path: &Path<'_>) {
+    let seconds = policy.int("periodSeconds").unwrap_or(0);
+    positive(errors, seconds, path);
+    if seconds > 1800 {
+        errors.invalid(path, seconds, "must be less than or equal to 1800");
     }
-    for (i, policy) in rules.list("policies").iter().enumerate() {
-        let path = list.index(i);
-        errors.supported(&path.field("type"), policy.text("type"), &["Percent", "Pods"]);
-        for field in ["value", "periodSeconds"] {
-            let number = policy.int(field).unwrap_or(0);
-            if number <= 0 {
-                errors.invalid(&path.field(field), number, "must be greater than zero");
-            }
-            if field == "periodSeconds" && number > 1800 {
-                errors.invalid(&path.field(field), number, "must be less than or equal to 1800");
-            }
-        }
-    }
-    if rules.has("tolerance") && quantity(rules.at("tolerance")).sign() < 0 {
-        errors.invalid(&path.field("tolerance"), quantity(rules.at("tolerance")).to_string(), NOT_NEGATIVE);
+}
+
+fn tolerance(errors: &mut Errors, tolerance: &Value, path: &Path<'_>) {
+    let amount = quantity(tolerance);
+    if amount.sign() < 0 {
+        errors.invalid(path, amount.to_string(), NOT_NEGATIVE);
     }
 }
 
@@ -188,7 +231,7 @@ pub fn summary(specs: &[Value], statuses: &[Value]) -> String {
 }
 
 fn one(metric: &Value, status: &Value) -> String {
-    let Some((field, kind)) = SOURCES.iter().find(|(_, k)| *k == metric.text("type")) else {
+    let Some(Source { field, kind, .. }) = SOURCES.iter().find(|source| source.kind == metric.text("type")) else {
         return "<unknown type>".into();
     };
     let (of, goal) = (metric.at(field), metric.at(field).at("target"));

@@ -3,19 +3,15 @@
 use super::horizontal_pod_autoscaler::HorizontalPodAutoscaler;
 use crate::field::{Fields, drop_empty, map_mut, set_default};
 use crate::table::Conversion;
-use crate::{Ctx, Strategy};
+use crate::{Ctx, StatusRules, Strategy};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// `autoscaling/v1` ⇄ v2.
-pub static V1: Conversion = Conversion {
-    stored: "autoscaling/v2",
-    to_stored,
-    from_stored,
-    stored_field: |served| Some(served.to_owned()),
-};
+pub static V1: Conversion =
+    Conversion { stored: "autoscaling/v2", to_stored, from_stored, stored_field: |served| Some(served.to_owned()) };
 
 /// v1 autoscalers: their own defaults, all else as v2.
 pub struct HorizontalPodAutoscalerV1;
@@ -37,20 +33,12 @@ impl Strategy for HorizontalPodAutoscalerV1 {
         }
     }
 
-    fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {
-        HorizontalPodAutoscaler.prepare_for_create(ctx, obj);
-    }
-
-    fn prepare_for_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        HorizontalPodAutoscaler.prepare_for_update(ctx, new, old);
+    fn status_rules(&self) -> StatusRules {
+        HorizontalPodAutoscaler.status_rules()
     }
 
     fn validate(&self, ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         HorizontalPodAutoscaler.validate(ctx, obj)
-    }
-
-    fn prepare_for_status_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        HorizontalPodAutoscaler.prepare_for_status_update(ctx, new, old);
     }
 
     fn validate_status_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
@@ -114,51 +102,44 @@ fn taken(obj: &mut Object, key: &str) -> Value {
 
 fn from_stored(obj: &mut Object) {
     obj["apiVersion"] = "autoscaling/v1".into();
-    let percent_of = |list: &[Value], field: &str| {
-        let is_cpu = |m: &&Value| {
-            m.text("type") == "Resource"
-                && m.at("resource").text("name") == "cpu"
-                && m.at("resource").at(field).has("averageUtilization")
-        };
-        let at = list.iter().position(|m| is_cpu(&m));
-        at.map(|i| (i, list[i].at("resource").at(field).at("averageUtilization").clone()))
-    };
     if let Some(spec) = map_mut(obj, "spec") {
-        let (metrics, behavior) = (spec.list("metrics").to_vec(), spec.at("behavior").clone());
-        for field in ["metrics", "behavior"] {
-            spec.as_object_mut().map(|map| map.remove(field));
-        }
-        let found = percent_of(&metrics, "target");
-        if let Some((_, percent)) = &found {
-            spec["targetCPUUtilizationPercentage"] = percent.clone();
-        }
-        keep(obj, METRICS, rest(metrics, found.map(|(i, _)| i)));
+        let (percent, metrics) = split(taken_from(spec, "metrics"), "target");
+        let behavior = taken_from(spec, "behavior");
+        percent.into_iter().for_each(|percent| spec["targetCPUUtilizationPercentage"] = percent);
+        keep(obj, METRICS, metrics);
         keep(obj, BEHAVIOR, behavior);
     }
     if let Some(status) = map_mut(obj, "status") {
-        let (metrics, conditions) = (status.list("currentMetrics").to_vec(), status.at("conditions").clone());
-        for field in ["currentMetrics", "conditions"] {
-            status.as_object_mut().map(|map| map.remove(field));
-        }
+        let (percent, metrics) = split(taken_from(status, "currentMetrics"), "current");
+        let conditions = taken_from(status, "conditions");
         for field in ["currentReplicas", "desiredReplicas"] {
-            if !status.has(field) {
-                status[field] = 0.into();
-            }
+            set_default(status, field, 0);
         }
-        let found = percent_of(&metrics, "current");
-        if let Some((_, percent)) = &found {
-            status["currentCPUUtilizationPercentage"] = percent.clone();
-        }
-        keep(obj, CURRENT, rest(metrics, found.map(|(i, _)| i)));
+        percent.into_iter().for_each(|percent| status["currentCPUUtilizationPercentage"] = percent);
+        keep(obj, CURRENT, metrics);
         keep(obj, CONDITIONS, conditions);
     }
 }
 
-fn rest(mut list: Vec<Value>, without: Option<usize>) -> Value {
-    if let Some(i) = without {
+fn taken_from(of: &mut Value, field: &str) -> Value {
+    of.as_object_mut().and_then(|map| map.remove(field)).unwrap_or(Value::Null)
+}
+
+/// The CPU's utilization, which v1 has a field for, and the other metrics.
+fn split(metrics: Value, field: &str) -> (Option<Value>, Value) {
+    let Value::Array(mut list) = metrics else { return (None, Value::Null) };
+    let of_cpu = |m: &Value| {
+        let resource = m.at("resource");
+        let cpu = m.text("type") == "Resource" && resource.text("name") == "cpu";
+        (cpu && resource.at(field).has("averageUtilization"))
+            .then(|| resource.at(field).at("averageUtilization").clone())
+    };
+    let found = list.iter().enumerate().find_map(|(i, m)| of_cpu(m).map(|percent| (i, percent)));
+    let percent = found.map(|(i, percent)| {
         list.remove(i);
-    }
-    if list.is_empty() { Value::Null } else { list.into() }
+        percent
+    });
+    (percent, if list.is_empty() { Value::Null } else { list.into() })
 }
 
 fn keep(obj: &mut Object, key: &str, value: Value) {

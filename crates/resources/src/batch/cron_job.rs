@@ -4,10 +4,11 @@ use super::job_spec::{self, SPEC};
 use super::{job, schedule};
 use crate::age;
 use crate::apps;
-use crate::columns::{AGE, NAME};
+use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
 use crate::core::pod::warnings;
 use crate::field::{Errors, Fields, Path, map_mut, set_default};
-use crate::{Ctx, Strategy, copy_field, metadata};
+use crate::rules::{self, Check, Rule};
+use crate::{Ctx, StatusRules, Strategy, metadata};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -26,8 +27,8 @@ const COLUMNS: &[Column] = &[
     Column::integer("Active").field("io.k8s.api.batch.v1.CronJobStatus", "active"),
     Column::string("Last Schedule").field("io.k8s.api.batch.v1.CronJobStatus", "lastScheduleTime"),
     AGE,
-    Column::string("Containers").wide().describe("Names of each container in the template."),
-    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    CONTAINERS.wide(),
+    IMAGES.wide(),
     Column::string("Selector").wide().field("io.k8s.api.batch.v1.JobSpec", "selector"),
 ];
 
@@ -46,8 +47,8 @@ impl Strategy for CronJob {
         map_mut(obj, "status");
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({});
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({}))
     }
 
     fn counts_generation(&self) -> bool {
@@ -71,14 +72,12 @@ impl Strategy for CronJob {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::from_iter(warnings::host_name(obj, old, warnings::OF_PODS));
         let template = obj.at("spec").at("jobTemplate").at("spec").at("template");
         let path = SPEC.field("jobTemplate.spec.template.spec");
-        warnings::pod_spec(template.at("spec"), template.at("metadata"), &path)
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
+        out.extend(warnings::pod_spec(template.at("spec"), template.at("metadata"), &path));
+        out
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -115,42 +114,45 @@ impl Strategy for CronJob {
     }
 }
 
+const CRON_JOB: &[Rule] = &[
+    ("concurrencyPolicy", Check::OneOf(&["Allow", "Forbid", "Replace"])),
+    ("jobTemplate", Check::By(job_template)),
+    ("successfulJobsHistoryLimit", Check::NotNegative),
+    ("failedJobsHistoryLimit", Check::NotNegative),
+];
+
 fn spec(errors: &mut Errors, spec: &Value, old: Option<&Value>) {
-    let (text, path) = (spec.text("schedule"), SPEC.field("schedule"));
-    if text.is_empty() {
-        errors.required(&path, "");
-    } else {
-        if let Err(why) = schedule::check(text) {
-            errors.invalid(&path, text, &why);
-        }
-        let allowed = old.is_some_and(|o| o.text("schedule").contains("TZ"));
-        match (text.contains("TZ"), allowed) {
-            (true, true) if spec.has("timeZone") => {
-                errors.invalid(&path, text, "cannot use both timeZone field and TZ or CRON_TZ in schedule");
-            }
-            (true, false) => {
-                errors.invalid(&path, text, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-            }
-            _ => {}
-        }
-    }
-    errors.non_negative(&SPEC.field("startingDeadlineSeconds"), spec.int("startingDeadlineSeconds").unwrap_or(0));
+    schedule(errors, spec, old, &SPEC.field("schedule"));
+    rules::check(errors, spec, &SPEC, &[("startingDeadlineSeconds", Check::NotNegative)]);
     if spec.has("timeZone") && old.is_none_or(|o| o.at("timeZone") != spec.at("timeZone")) {
         time_zone(errors, spec.text("timeZone"), &SPEC.field("timeZone"));
     }
-    let path = SPEC.field("concurrencyPolicy");
-    match spec.text("concurrencyPolicy") {
-        "" => errors.required(&path, ""),
-        policy => errors.one_of(&path, policy, &["Allow", "Forbid", "Replace"]),
+    rules::check(errors, spec, &SPEC, CRON_JOB);
+}
+
+/// A zone in the schedule is kept where there was one, and has a field of its own elsewhere.
+fn schedule(errors: &mut Errors, spec: &Value, old: Option<&Value>, path: &Path<'_>) {
+    let text = spec.text("schedule");
+    if text.is_empty() {
+        return errors.required(path, "");
     }
-    job_template(errors, spec.at("jobTemplate").at("spec"), &SPEC.field("jobTemplate.spec"));
-    for field in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-        errors.non_negative(&SPEC.field(field), spec.int(field).unwrap_or(0));
+    if let Err(why) = schedule::check(text) {
+        errors.invalid(path, text, &why);
+    }
+    let had = old.is_some_and(|o| o.text("schedule").contains("TZ"));
+    let why = match had {
+        true if spec.has("timeZone") => "cannot use both timeZone field and TZ or CRON_TZ in schedule",
+        true => return,
+        false => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+    };
+    if text.contains("TZ") {
+        errors.invalid(path, text, why);
     }
 }
 
-fn job_template(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    job_spec::spec(errors, spec, path);
+fn job_template(errors: &mut Errors, template: &Value, path: &Path<'_>) {
+    let (spec, path) = (template.at("spec"), path.field("spec"));
+    job_spec::spec(errors, spec, &path);
     if spec.has("selector") {
         let schema = "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector";
         let text = "`selector` will be auto-generated";

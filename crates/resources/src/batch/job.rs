@@ -3,10 +3,10 @@
 use super::job_spec::{self, SPEC};
 use crate::age;
 use crate::apps;
-use crate::columns::{AGE, NAME};
-use crate::core::pod::{defaults, warnings};
+use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
+use crate::core::pod::{copy_node_affinity, defaults, warnings};
 use crate::field::{Errors, Fields, Path, items_mut, map_mut, same, set_default};
-use crate::{Ctx, MetadataChecks, Propagation, Strategy, copy_field, metadata, names};
+use crate::{Ctx, MetadataChecks, Propagation, StatusRules, Strategy, copy_field, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -21,8 +21,8 @@ const COLUMNS: &[Column] = &[
     Column::string("Completions").field("io.k8s.api.batch.v1.JobStatus", "succeeded"),
     Column::string("Duration").describe("Time required to complete the job."),
     AGE,
-    Column::string("Containers").wide().describe("Names of each container in the template."),
-    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    CONTAINERS.wide(),
+    IMAGES.wide(),
     Column::string("Selector").wide().field("io.k8s.api.batch.v1.JobSpec", "selector"),
 ];
 const UID: &str = "batch.kubernetes.io/controller-uid";
@@ -44,8 +44,12 @@ impl Strategy for Job {
         map_mut(obj, "status");
     }
 
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({}))
+    }
+
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({});
+        self.status_rules().begin(obj);
         if !obj.at("spec").flag("manualSelector") {
             generate_selector(obj);
         }
@@ -105,14 +109,9 @@ impl Strategy for Job {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        let mut out = Vec::new();
-        let (name, spec) = (api::meta::name(obj), obj.at("spec"));
-        let wrong = names::dns1123_label(name, false);
-        if !wrong.is_empty() && obj.at("metadata").text("resourceVersion").is_empty() {
-            let list = wrong.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(" ");
-            out.push(format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]", list.trim_matches('"')));
-        }
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::from_iter(warnings::host_name(obj, old, warnings::OF_PODS));
+        let spec = obj.at("spec");
         let (completions, parallelism) = (spec.int("completions").unwrap_or(0), spec.int("parallelism").unwrap_or(0));
         if spec.text("completionMode") == "Indexed" && completions > 100_000 && parallelism > 10_000 {
             out.push("In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".into());
@@ -120,10 +119,6 @@ impl Strategy for Job {
         let template = spec.at("template");
         out.extend(warnings::pod_spec(template.at("spec"), template.at("metadata"), &SPEC.field("template.spec")));
         out
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
@@ -195,16 +190,24 @@ fn labels_of_template(obj: &mut Object) {
 
 fn generate_selector(obj: &mut Object) {
     let (uid, name) = (api::meta::uid(obj).to_owned(), api::meta::name(obj).to_owned());
+    // Labels that defaulting took from the template are the template's own: upstream shares the map.
+    let of_template = obj.at("spec").at("template").at("metadata").at("labels");
+    let shared = of_template.is_object() && of_template == obj.at("metadata").at("labels");
     let Some(spec) = map_mut(obj, "spec") else { return };
-    if let Some(labels) =
-        map_mut(spec, "template").and_then(|t| map_mut(t, "metadata")).and_then(|m| map_mut(m, "labels"))
+    let mut labels = Value::Null;
+    if let Some(meta) = map_mut(spec, "template").and_then(|t| map_mut(t, "metadata"))
+        && let Some(own) = map_mut(meta, "labels")
     {
         for (label, by_uid) in LABELS {
-            labels[label] = if by_uid { uid.as_str() } else { name.as_str() }.into();
+            own[label] = if by_uid { uid.as_str() } else { name.as_str() }.into();
         }
+        labels = own.clone();
     }
     if let Some(selector) = map_mut(spec, "selector").and_then(|s| map_mut(s, "matchLabels")) {
         selector[UID] = uid.into();
+    }
+    if shared {
+        api::meta::set(obj, "labels", labels);
     }
 }
 
@@ -258,13 +261,7 @@ fn template(errors: &mut Errors, new: &Object, old: &Object) {
         for field in ["annotations", "labels"] {
             copy_field(&mut now["metadata"], was.at("metadata"), field);
         }
-        let affinity = was.at("spec").at("affinity").at("nodeAffinity").clone();
-        match now.pointer_mut("/spec/affinity").and_then(Value::as_object_mut) {
-            Some(map) if affinity.is_null() => drop(map.remove("nodeAffinity")),
-            Some(map) => drop(map.insert("nodeAffinity".into(), affinity)),
-            None if !affinity.is_null() => now["spec"]["affinity"] = json!({"nodeAffinity": affinity}),
-            None => {}
-        }
+        copy_node_affinity(&mut now["spec"], was.at("spec"));
     }
     if !same(&now, was) {
         let schema = "io.k8s.api.core.v1.PodTemplateSpec";

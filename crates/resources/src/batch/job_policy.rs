@@ -16,37 +16,46 @@ pub fn failure(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let names: Vec<&str> =
         ["containers", "initContainers"].iter().flat_map(|l| pod.list(l)).map(|c| c.text("name")).collect();
     for (i, rule) in rules.iter().enumerate() {
-        let (path, action) = (path.index(i), rule.text("action"));
-        match action {
-            "" => {
-                errors.required(&path.field("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]")
-            }
-            "FailIndex" if !spec.has("backoffLimitPerIndex") => {
-                errors.invalid(&path.field("action"), action, "requires the backoffLimitPerIndex to be set");
-            }
-            action => errors.one_of(&path.field("action"), action, &["Count", "FailIndex", "FailJob", "Ignore"]),
+        failure_rule(errors, rule, &names, spec.has("backoffLimitPerIndex"), &path.index(i));
+    }
+}
+
+/// A rule is about exit codes or about conditions. `indexed`: whether single indexes can fail.
+fn failure_rule(errors: &mut Errors, rule: &Value, names: &[&str], indexed: bool, path: &Path<'_>) {
+    match rule.text("action") {
+        "FailIndex" if !indexed => {
+            errors.invalid(&path.field("action"), "FailIndex", "requires the backoffLimitPerIndex to be set");
         }
-        let (codes, conditions) = (rule.at("onExitCodes"), rule.list("onPodConditions"));
-        if !codes.is_null() {
-            exit_codes(errors, codes, &names, &path.field("onExitCodes"));
+        action => known(errors, action, &["Count", "FailIndex", "FailJob", "Ignore"], &path.field("action")),
+    }
+    let (codes, conditions) = (rule.at("onExitCodes"), rule.list("onPodConditions"));
+    if !codes.is_null() {
+        exit_codes(errors, codes, names, &path.field("onExitCodes"));
+    }
+    pod_conditions(errors, conditions, &path.field("onPodConditions"));
+    let wrong = match (codes.is_null(), conditions.is_empty()) {
+        (false, false) => "specifying both OnExitCodes and OnPodConditions is not supported",
+        (true, true) => "specifying one of OnExitCodes and OnPodConditions is required",
+        _ => return,
+    };
+    let message = format!("Invalid value: {wrong}");
+    errors.add(|| Cause { kind: api::CauseType::FieldValueInvalid, field: path.to_string(), message });
+}
+
+/// Errors of a word; one that is missing is told with those that are known.
+fn known(errors: &mut Errors, word: &str, words: &[&str], path: &Path<'_>) {
+    match word {
+        "" => {
+            let list: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+            errors.required(path, &format!("valid values: [{}]", list.join(" ")));
         }
-        pod_conditions(errors, conditions, &path.field("onPodConditions"));
-        let both = match (codes.is_null(), conditions.is_empty()) {
-            (false, false) => "specifying both OnExitCodes and OnPodConditions is not supported",
-            (true, true) => "specifying one of OnExitCodes and OnPodConditions is required",
-            _ => continue,
-        };
-        let message = format!("Invalid value: {both}");
-        errors.0.push(Cause { kind: api::CauseType::FieldValueInvalid, field: path.to_string(), message });
+        word => errors.one_of(path, word, words),
     }
 }
 
 fn exit_codes(errors: &mut Errors, codes: &Value, names: &[&str], path: &Path<'_>) {
     let operator = codes.text("operator");
-    match operator {
-        "" => errors.required(&path.field("operator"), "valid values: [\"In\" \"NotIn\"]"),
-        operator => errors.one_of(&path.field("operator"), operator, &["In", "NotIn"]),
-    }
+    known(errors, operator, &["In", "NotIn"], &path.field("operator"));
     if codes.has("containerName") && !names.contains(&codes.text("containerName")) {
         let text = "must be one of the container or initContainer names in the pod template";
         errors.invalid(&path.field("containerName"), codes.text("containerName"), text);
@@ -78,10 +87,7 @@ fn pod_conditions(errors: &mut Errors, conditions: &[Value], path: &Path<'_>) {
     for (i, pattern) in conditions.iter().enumerate() {
         let (path, kind) = (path.index(i), pattern.text("type"));
         errors.invalid_each(&path.field("type"), kind, names::qualified_name(kind));
-        match pattern.text("status") {
-            "" => errors.required(&path.field("status"), "valid values: [\"False\" \"True\" \"Unknown\"]"),
-            status => errors.one_of(&path.field("status"), status, &["False", "True", "Unknown"]),
-        }
+        known(errors, pattern.text("status"), &["False", "True", "Unknown"], &path.field("status"));
     }
 }
 
@@ -100,7 +106,8 @@ pub fn success(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
             ])
         };
         let list: Vec<String> = rules.iter().map(print).collect();
-        let printed = format!("{{\"Rules\":[{}]}}", list.join(","));
+        let list = if rules.is_empty() { "null".into() } else { format!("[{}]", list.join(",")) };
+        let printed = format!("{{\"Rules\":{list}}}");
         return errors.invalid_printed(path, &printed, "requires indexed completion mode");
     }
     let path = path.field("rules");

@@ -3,6 +3,7 @@
 use super::job_policy;
 use crate::core::pod::template;
 use crate::field::{Errors, Fields, Path};
+use crate::rules::{self, Check, Rule};
 use crate::{metadata, names};
 use serde_json::Value;
 
@@ -26,47 +27,53 @@ pub fn with_selector(errors: &mut Errors, spec: &Value) {
     }
 }
 
+const JOB: &[Rule] = &[
+    ("parallelism", Check::NotNegative),
+    ("completions", Check::NotNegative),
+    ("activeDeadlineSeconds", Check::NotNegative),
+    ("backoffLimit", Check::NotNegative),
+    ("ttlSecondsAfterFinished", Check::NotNegative),
+    ("backoffLimitPerIndex", Check::NotNegative),
+    ("maxFailedIndexes", Check::NotNegative),
+    ("backoffLimitPerIndex", Check::In(limit_per_index)),
+    ("managedBy", Check::By(managed_by)),
+    ("completionMode", Check::Optional(&["NonIndexed", "Indexed"])),
+];
+const NOT_INDEXED: &[Rule] =
+    &[("backoffLimitPerIndex", Check::By(only_indexed)), ("maxFailedIndexes", Check::By(only_indexed))];
+const REST: &[Rule] = &[
+    ("podFailurePolicy", Check::In(job_policy::failure)),
+    ("successPolicy", Check::In(job_policy::success)),
+    ("podReplacementPolicy", Check::In(replacement)),
+    ("template", Check::By(template::validate)),
+    ("template.spec.restartPolicy", Check::In(restart_policy)),
+];
+
 /// Errors of a spec in a job or a job template.
 pub fn spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    for field in [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex",
-        "maxFailedIndexes",
-    ] {
-        errors.non_negative(&path.field(field), spec.int(field).unwrap_or(0));
+    rules::check(errors, spec, path, JOB);
+    match spec.text("completionMode") {
+        "Indexed" => indexed(errors, spec, path),
+        "" | "NonIndexed" => rules::check(errors, spec, path, NOT_INDEXED),
+        _ => {}
     }
-    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
-        errors.required(&path.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
-    }
-    if spec.has("managedBy") {
-        managed_by(errors, spec.text("managedBy"), &path.field("managedBy"));
-    }
-    let mode = spec.text("completionMode");
-    if spec.has("completionMode") {
-        errors.supported(&path.field("completionMode"), mode, &["NonIndexed", "Indexed"]);
-    }
-    if mode == "Indexed" {
-        indexed(errors, spec, path);
-    }
-    if ["", "NonIndexed"].contains(&mode) {
-        for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
-            if let Some(value) = spec.int(field) {
-                errors.invalid(&path.field(field), value, "requires indexed completion mode");
-            }
-        }
-    }
-    job_policy::failure(errors, spec, &path.field("podFailurePolicy"));
-    job_policy::success(errors, spec, &path.field("successPolicy"));
-    replacement(errors, spec, &path.field("podReplacementPolicy"));
-    template::validate(errors, spec.at("template"), &path.field("template"));
-    restart_policy(errors, spec, &path.field("template.spec.restartPolicy"));
+    rules::check(errors, spec, path, REST);
 }
 
-fn managed_by(errors: &mut Errors, text: &str, path: &Path<'_>) {
+fn limit_per_index(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+        errors.required(path, "when maxFailedIndexes is specified");
+    }
+}
+
+fn only_indexed(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+    if let Some(value) = value.as_i64() {
+        errors.invalid(path, value, "requires indexed completion mode");
+    }
+}
+
+fn managed_by(errors: &mut Errors, manager: &Value, path: &Path<'_>) {
+    let Some(text) = manager.as_str() else { return };
     match text.split_once('/') {
         None | Some(("" | ".", _)) | Some((_, "")) if text.is_empty() => errors.required(path, ""),
         Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {

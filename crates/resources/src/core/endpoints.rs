@@ -2,7 +2,9 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
+use crate::core::pod::PROTOCOL;
 use crate::field::{Errors, Fields, Path, items_mut, set_default};
+use crate::rules::{self, Check, Rule, each, each_of};
 use crate::{Ctx, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -27,24 +29,16 @@ impl Strategy for Endpoints {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let (mut errors, path) = (Errors::default(), Path::root("subsets"));
-        for (i, subset) in obj.list("subsets").iter().enumerate() {
-            let path = path.index(i);
+        let mut errors = Errors::default();
+        each(obj, "subsets", &Path::TOP, |subset, path| {
             if subset.list("addresses").is_empty() && subset.list("notReadyAddresses").is_empty() {
-                errors.required(&path, "must specify `addresses` or `notReadyAddresses`");
+                errors.required(path, "must specify `addresses` or `notReadyAddresses`");
             }
-            for list in ["addresses", "notReadyAddresses"] {
-                let list_path = path.field(list);
-                for (j, address) in subset.list(list).iter().enumerate() {
-                    self::address(&mut errors, address, &list_path.index(j));
-                }
-            }
-            let ports = path.field("ports");
+            let lists = ["addresses", "notReadyAddresses"];
+            each_of(subset, &lists, path, |address, path| self::address(&mut errors, address, path));
             let many = subset.list("ports").len() > 1;
-            for (j, port) in subset.list("ports").iter().enumerate() {
-                self::port(&mut errors, port, many, &ports.index(j));
-            }
-        }
+            each(subset, "ports", path, |port, path| self::port(&mut errors, port, many, path));
+        });
         errors.0
     }
 
@@ -65,40 +59,25 @@ impl Strategy for Endpoints {
     }
 }
 
+/// Of the two names only the node's is behind a pointer, and may be empty by mistake.
+const NAMES: &[Rule] =
+    &[("hostname", Check::MaybeNamed(names::label)), ("nodeName", Check::NamedIfThere(names::subdomain))];
+
 fn address(errors: &mut Errors, address: &Value, path: &Path<'_>) {
     let ip = address.text("ip");
-    if let Some(text) = names::ip(ip) {
-        errors.invalid(&path.field("ip"), ip, text);
-    }
-    for (field, rule) in [("hostname", names::dns1123_label as names::NameRule), ("nodeName", names::dns1123_subdomain)]
-    {
-        let name = address.text(field);
-        // of the two only the node is behind a pointer, and may be empty by mistake
-        if !name.is_empty() || (field == "nodeName" && address.has(field)) {
-            errors.invalid_each(&path.field(field), name, rule(name, false));
-        }
-    }
+    errors.ip(&path.field("ip"), ip);
+    rules::check(errors, address, path, NAMES);
     endpoint_ip(errors, ip, &path.field("ip"));
 }
 
+const PORT: &[Rule] =
+    &[("port", Check::Port), ("protocol", PROTOCOL), ("appProtocol", Check::NamedIfThere(names::qualified_name))];
+
+/// Only a port that stands alone needs no name.
 fn port(errors: &mut Errors, port: &Value, require_name: bool, path: &Path<'_>) {
-    match port.text("name") {
-        "" if require_name => errors.required(&path.field("name"), ""),
-        "" => {}
-        name => errors.invalid_each(&path.field("name"), name, names::dns1123_label(name, false)),
-    }
-    let number = port.int("port").unwrap_or(0);
-    if let Some(text) = names::port_number(number) {
-        errors.invalid(&path.field("port"), number, text);
-    }
-    match port.text("protocol") {
-        "" => errors.required(&path.field("protocol"), ""),
-        protocol => errors.one_of(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
-    }
-    if port.has("appProtocol") {
-        let name = port.text("appProtocol");
-        errors.invalid_each(&path.field("appProtocol"), name, names::qualified_name(name));
-    }
+    let name = if require_name { Check::Named(names::label) } else { Check::MaybeNamed(names::label) };
+    rules::check(errors, port, path, &[("name", name)]);
+    rules::check(errors, port, path, PORT);
 }
 
 /// Errors of an address that traffic is sent to.

@@ -49,6 +49,15 @@ impl Strategy for Event {
         false
     }
 
+    /// The old form is hardly validated.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        crate::names::path_segment(name, prefix)
+    }
+
+    fn metadata_on_update(&self) -> crate::MetadataChecks {
+        crate::MetadataChecks::None
+    }
+
     fn has_status(&self) -> bool {
         false
     }

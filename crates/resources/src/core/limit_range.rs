@@ -47,13 +47,12 @@ impl Strategy for LimitRange {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, path) = (Errors::default(), Path::root("spec.limits"));
-        let mut kinds: Vec<&str> = Vec::new();
+        let mut kinds = std::collections::HashSet::new();
         for (i, limit) in obj.at("spec").list("limits").iter().enumerate() {
             let (path, kind) = (path.index(i), limit.text("type"));
             type_name(&mut errors, kind, &path.field("type"));
-            match kinds.contains(&kind) {
-                true => errors.duplicate(&path.field("type"), kind),
-                false => kinds.push(kind),
+            if !kinds.insert(kind) {
+                errors.duplicate(&path.field("type"), kind);
             }
             item(&mut errors, limit, kind, &path);
         }

@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, map_mut, set_default};
-use crate::{Ctx, Propagation, Strategy, copy_field, metadata, names};
+use crate::{Ctx, Propagation, StatusRules, Strategy, copy_field, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -26,8 +26,12 @@ impl Strategy for Namespace {
         }
     }
 
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({"phase": "Active"}))
+    }
+
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({"phase": "Active"});
+        self.status_rules().begin(obj);
         let mut list: Vec<Value> = obj.at("spec").list("finalizers").to_vec();
         if !list.iter().any(|f| f == "kubernetes") {
             list.push("kubernetes".into());
@@ -50,10 +54,6 @@ impl Strategy for Namespace {
         let mut errors = Errors::default();
         finalizers(&mut errors, obj);
         errors.0
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {

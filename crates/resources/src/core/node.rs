@@ -4,7 +4,7 @@ use crate::age;
 use crate::columns::{AGE, NAME, or_none};
 use crate::core::pod::taint_effect;
 use crate::core::quantities::{amount, round_up};
-use crate::field::{Errors, Fields, Path, field_mut, go_struct, map_mut};
+use crate::field::{Errors, Fields, Path, field_mut, go_struct, map_mut, repeated};
 use crate::{Ctx, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -68,6 +68,15 @@ impl Strategy for Node {
         errors.0
     }
 
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let spec = obj.at("spec");
+        let texts = [
+            ("configSource", "spec.configSource: the feature is removed"),
+            ("externalID", "spec.externalID: this field is deprecated, and is unused by Kubernetes"),
+        ];
+        texts.into_iter().filter(|(field, _)| spec.has(field)).map(|(_, text)| text.to_owned()).collect()
+    }
+
     fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors(self.validate(ctx, new));
         resources(&mut errors, new);
@@ -96,6 +105,9 @@ impl Strategy for Node {
             errors.forbidden(&Path::root("spec.providerID"), text);
         }
         taints(&mut errors, new);
+        if was.text("externalID") != now.text("externalID") {
+            errors.forbidden(&Path::root("spec.externalID"), "may not be updated");
+        }
         errors.0
     }
 
@@ -163,6 +175,7 @@ fn pod_cidrs(spec: &mut Value) {
 fn taints(errors: &mut Errors, obj: &Object) {
     let path = Path::root("metadata.taints");
     let list = obj.at("spec").list("taints");
+    let twice = repeated(list.iter().map(|taint| (taint.text("key"), taint.text("effect"))));
     for (i, taint) in list.iter().enumerate() {
         let (item, key, value) = (path.index(i), taint.text("key"), taint.text("value"));
         errors.invalid_each(&item.field("key"), key, names::label_key(key));
@@ -171,8 +184,7 @@ fn taints(errors: &mut Errors, obj: &Object) {
             errors.invalid(&item.field("value"), value, &wrong.join(";"));
         }
         taint_effect(errors, taint.text("effect"), false, &item.field("effect"));
-        let same = |t: &Value| t.text("key") == key && t.text("effect") == taint.text("effect");
-        if list[..i].iter().any(same) {
+        if twice[i] {
             let fields = [
                 ("Key", key.into()),
                 ("Value", value.into()),
@@ -202,8 +214,18 @@ fn cidrs(errors: &mut Errors, spec: &Value) {
             errors.invalid(&path.index(i), *cidr, text);
         }
     }
-    let v4: Vec<bool> = list.iter().filter_map(|c| names::parse_cidr(c)).map(|(ip, _)| ip.is_ipv4()).collect();
-    if list.len() > 2 || (v4.len() == 2 && v4[0] == v4[1]) {
+    if list.len() < 2 {
+        return;
+    }
+    let families: Vec<Option<bool>> =
+        list.iter().map(|cidr| names::parse_cidr(cidr).map(|(ip, _)| ip.is_ipv4())).collect();
+    if let Some(i) = families.iter().position(Option::is_none) {
+        let why = format!("invalid CIDR[{i}]: <nil> (invalid CIDR address: {})", list[i]);
+        let text = format!("invalid PodCIDRs. failed to check with dual stack with error:{why}");
+        errors.internal(&path, &text);
+    }
+    let dual = families.contains(&Some(true)) && families.contains(&Some(false)) && !families.contains(&None);
+    if list.len() > 2 || !dual {
         errors.invalid(&path, spec.at("podCIDRs").clone(), "may specify no more than one CIDR for each IP family");
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
+use crate::core::pod::defaults;
 use crate::core::pod::{node_selector, volume_sources};
-use crate::difference::difference;
 use crate::core::quantities::{quantity, round_up};
+use crate::difference::difference;
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
+use crate::rules::{self, Check, Rule};
 use crate::{Ctx, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -63,14 +65,7 @@ impl Strategy for PersistentVolume {
             set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
             set_default(spec, "volumeMode", "Filesystem");
             field_mut(spec, "capacity").into_iter().for_each(round_up);
-            if let Some(host) = field_mut(spec, "hostPath") {
-                if !host.has("type") {
-                    host["type"] = "".into();
-                }
-            }
-            if let Some(iscsi) = field_mut(spec, "iscsi") {
-                set_default(iscsi, "iscsiInterface", "default");
-            }
+            spec.as_object_mut().into_iter().for_each(defaults::volume_sources);
         }
         if let Some(status) = map_mut(obj, "status") {
             set_default(status, "phase", "Pending");
@@ -87,6 +82,9 @@ impl Strategy for PersistentVolume {
             && same(new.at("status").at("lastPhaseTransitionTime"), old.at("status").at("lastPhaseTransitionTime"))
         {
             api::meta::field_mut(new, "status").insert("lastPhaseTransitionTime".into(), ctx.timestamp().into());
+        } else if !new.at("status").has("lastPhaseTransitionTime") && old.at("status").has("lastPhaseTransitionTime") {
+            let since = old.at("status").at("lastPhaseTransitionTime").clone();
+            api::meta::field_mut(new, "status").insert("lastPhaseTransitionTime".into(), since);
         }
     }
 
@@ -99,25 +97,10 @@ impl Strategy for PersistentVolume {
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         let (now, was) = (new.at("spec"), old.at("spec"));
+        // Upstream validates a changed volume twice over.
         spec(&mut errors, now, false, &SPEC);
-        let sources = |spec: &Value| -> Value {
-            SOURCES
-                .iter()
-                .filter(|(k, _)| spec.has(k))
-                .map(|(k, _)| ((*k).to_owned(), spec.at(k).clone()))
-                .collect::<serde_json::Map<_, _>>()
-                .into()
-        };
-        let (mut a, b) = (sources(now), sources(was));
-        // a secret for expansion may be added later
-        if was.at("csi").is_object() && !was.at("csi").has("controllerExpandSecretRef") {
-            a.get_mut("csi").and_then(Value::as_object_mut).map(|csi| csi.remove("controllerExpandSecretRef"));
-        }
-        if !same(&a, &b) {
-            let text = "spec.persistentvolumesource is immutable after creation";
-            let changes = difference("io.k8s.api.core.v1.PersistentVolumeSource", &b, &a);
-            errors.forbidden(&SPEC.field("persistentvolumesource"), &format!("{text}\n{changes}"));
-        }
+        spec(&mut errors, now, false, &SPEC);
+        fixed_source(&mut errors, now, was);
         errors.immutable(&Path::root("volumeMode"), now.at("volumeMode"), was.at("volumeMode"));
         if was.has("nodeAffinity") {
             errors.immutable(&SPEC.field("nodeAffinity"), now.at("nodeAffinity"), was.at("nodeAffinity"));
@@ -156,6 +139,22 @@ impl Strategy for PersistentVolume {
     }
 }
 
+/// The source stays, but a secret for expansion may be added to it.
+fn fixed_source(errors: &mut Errors, now: &Value, was: &Value) {
+    let source = |spec: &Value| -> Value {
+        SOURCES.iter().filter(|(kind, _)| spec.has(kind)).map(|(kind, _)| (*kind, spec.at(kind).clone())).collect()
+    };
+    let (mut new, old) = (source(now), source(was));
+    if was.at("csi").is_object() && !was.at("csi").has("controllerExpandSecretRef") {
+        new.get_mut("csi").and_then(Value::as_object_mut).map(|csi| csi.remove("controllerExpandSecretRef"));
+    }
+    if !same(&new, &old) {
+        let text = "spec.persistentvolumesource is immutable after creation";
+        let changes = difference("io.k8s.api.core.v1.PersistentVolumeSource", &old, &new);
+        errors.forbidden(&SPEC.field("persistentvolumesource"), &format!("{text}\n{changes}"));
+    }
+}
+
 /// The amount of storage, or empty.
 pub fn capacity(of: &Value) -> String {
     let storage = of.at("capacity").at("storage");
@@ -183,64 +182,79 @@ pub fn access_modes(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
 }
 
+const INLINE: &str = "may not be specified in the context of inline volumes";
+const MODES_GIVEN: Rule = ("accessModes", Check::Given(""));
+const MODES_KNOWN: Rule = ("accessModes", Check::In(access_modes));
+/// What a volume has before and after its source.
+const OWN: [&[Rule]; 2] = [
+    &[
+        MODES_GIVEN,
+        MODES_KNOWN,
+        ("capacity", Check::In(size)),
+        ("persistentVolumeReclaimPolicy", Check::In(reclaim_policy)),
+        ("nodeAffinity", Check::By(node_affinity)),
+    ],
+    &[
+        ("persistentVolumeReclaimPolicy", Check::In(recycled_root)),
+        ("storageClassName", Check::MaybeNamed(names::subdomain)),
+        ("volumeMode", Check::Optional(&["Block", "Filesystem"])),
+        ("volumeAttributesClassName", Check::In(attributes_class)),
+    ],
+];
+/// The same of a volume that an attachment carries, which no claim can be bound to.
+const INLINE_ONE: [&[Rule]; 2] = [
+    &[
+        ("claimRef", Check::Absent(INLINE)),
+        ("capacity", Check::Absent(INLINE)),
+        ("csi", Check::By(inline_csi)),
+        MODES_GIVEN,
+        MODES_KNOWN,
+        ("nodeAffinity", Check::Absent(INLINE)),
+    ],
+    &[
+        ("persistentVolumeReclaimPolicy", Check::In(recycled_root)),
+        ("storageClassName", Check::Unset(INLINE)),
+        ("volumeAttributesClassName", Check::In(attributes_class)),
+    ],
+];
+
 /// Errors of a volume's spec; `inline`: one that a volume attachment carries.
 pub fn spec(errors: &mut Errors, spec: &Value, inline: bool, path: &Path<'_>) {
-    const INLINE: &str = "may not be specified in the context of inline volumes";
-    if inline {
-        for field in ["claimRef", "capacity"] {
-            if spec.has(field) {
-                errors.forbidden(&path.field(field), INLINE);
-            }
-        }
-        if !spec.has("csi") {
-            errors.required(&path.field("csi"), "has to be specified in the context of inline volumes");
-        }
-    }
-    if spec.list("accessModes").is_empty() {
-        errors.required(&path.field("accessModes"), "");
-    }
-    access_modes(errors, spec, &path.field("accessModes"));
-    if !inline {
-        size(errors, spec, &path.field("capacity"));
-        let policy = spec.text("persistentVolumeReclaimPolicy");
-        if !policy.is_empty() {
-            let path = path.field("persistentVolumeReclaimPolicy");
-            errors.supported(&path, policy, &["Delete", "Recycle", "Retain"]);
-        }
-    }
-    let affinity = spec.at("nodeAffinity");
-    match (affinity.is_null(), inline) {
-        (false, true) => errors.forbidden(&path.field("nodeAffinity"), INLINE),
-        (false, false) => node_affinity(errors, affinity, &path.field("nodeAffinity")),
-        _ => {}
-    }
+    let [before, after] = if inline { INLINE_ONE } else { OWN };
+    rules::check(errors, spec, path, before);
     sources(errors, spec, path);
-    let root = spec.at("hostPath").text("path").trim_end_matches('/').is_empty() && spec.has("hostPath");
+    rules::check(errors, spec, path, after);
+    if spec.has("volumeAttributesClassName") && !spec.has("csi") {
+        errors.required(&path.field("csi"), "has to be specified when using volumeAttributesClassName");
+    }
+}
+
+fn inline_csi(errors: &mut Errors, csi: &Value, path: &Path<'_>) {
+    if csi.is_null() {
+        errors.required(path, "has to be specified in the context of inline volumes");
+    }
+}
+
+fn reclaim_policy(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let policy = spec.text("persistentVolumeReclaimPolicy");
+    if !policy.is_empty() {
+        errors.one_of(path, policy, &["Delete", "Recycle", "Retain"]);
+    }
+}
+
+/// What is recycled is emptied.
+fn recycled_root(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let root = spec.has("hostPath") && spec.at("hostPath").text("path").trim_end_matches('/').is_empty();
     if root && spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
-        let text = "may not be 'recycle' for a hostPath mount of '/'";
-        errors.forbidden(&path.field("persistentVolumeReclaimPolicy"), text);
+        errors.forbidden(path, "may not be 'recycle' for a hostPath mount of '/'");
     }
-    let class = spec.text("storageClassName");
-    if !class.is_empty() {
-        match inline {
-            true => errors.forbidden(&path.field("storageClassName"), INLINE),
-            false => {
-                errors.invalid_each(&path.field("storageClassName"), class, names::dns1123_subdomain(class, false))
-            }
-        }
-    }
-    if spec.has("volumeMode") && !inline {
-        errors.supported(&path.field("volumeMode"), spec.text("volumeMode"), &["Block", "Filesystem"]);
-    }
-    if spec.has("volumeAttributesClassName") {
-        let (class, at) = (spec.text("volumeAttributesClassName"), path.field("volumeAttributesClassName"));
-        match class {
-            "" => errors.required(&at, "an empty string is disallowed"),
-            class => errors.invalid_each(&at, class, names::dns1123_subdomain(class, false)),
-        }
-        if !spec.has("csi") {
-            errors.required(&path.field("csi"), "has to be specified when using volumeAttributesClassName");
-        }
+}
+
+fn attributes_class(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    match spec.text("volumeAttributesClassName") {
+        _ if !spec.has("volumeAttributesClassName") => {}
+        "" => errors.required(path, "an empty string is disallowed"),
+        class => errors.invalid_each(path, class, names::subdomain(class)),
     }
 }
 
@@ -261,6 +275,7 @@ fn size(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
 
 fn node_affinity(errors: &mut Errors, affinity: &Value, path: &Path<'_>) {
     match affinity.has("required") {
+        _ if affinity.is_null() => {}
         true => node_selector(errors, affinity.at("required"), &path.field("required")),
         false => errors.required(&path.field("required"), "must specify required node constraints"),
     }
@@ -277,7 +292,7 @@ fn sources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         }
         let (of, path_of) = (spec.at(kind), path.field(shown));
         match *kind {
-            "csi" => csi(errors, of, &path_of),
+            "csi" => rules::check(errors, of, &path_of, CSI),
             kind => volume_sources::source(errors, kind, of, &path_of),
         }
         if *kind == "local" && !spec.has("nodeAffinity") {
@@ -289,24 +304,22 @@ fn sources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
 }
 
-fn csi(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    volume_sources::csi_driver_name(errors, of.text("driver"), &path.field("driver"));
-    if of.text("volumeHandle").is_empty() {
-        errors.required(&path.field("volumeHandle"), "");
-    }
-    for field in
-        ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
-    {
-        let (secret, path) = (of.at(field), path.field(field));
-        if secret.is_null() {
-            continue;
-        }
-        for (part, rule) in [("name", names::dns1123_subdomain as names::NameRule), ("namespace", names::dns1123_label)]
-        {
-            match secret.text(part) {
-                "" => errors.required(&path.field(part), ""),
-                text => errors.invalid_each(&path.field(part), text, rule(text, false)),
-            }
-        }
+const SECRET: &[Rule] = &[("name", Check::Named(names::subdomain)), ("namespace", Check::Named(names::label))];
+const CSI: &[Rule] = &[
+    ("driver", Check::In(driver)),
+    ("volumeHandle", Check::Given("")),
+    ("controllerPublishSecretRef", Check::By(secret)),
+    ("controllerExpandSecretRef", Check::By(secret)),
+    ("nodePublishSecretRef", Check::By(secret)),
+    ("nodeExpandSecretRef", Check::By(secret)),
+];
+
+fn driver(errors: &mut Errors, csi: &Value, path: &Path<'_>) {
+    volume_sources::csi_driver_name(errors, csi.text("driver"), path);
+}
+
+fn secret(errors: &mut Errors, secret: &Value, path: &Path<'_>) {
+    if !secret.is_null() {
+        rules::check(errors, secret, path, SECRET);
     }
 }

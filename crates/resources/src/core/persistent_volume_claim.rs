@@ -1,12 +1,13 @@
 //! Persistent volume claims.
 
-use crate::difference::difference;
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
 use crate::core::persistent_volume::{access_modes, capacity, format_access_modes};
 use crate::core::quantities::{amount, quantity, round_up};
+use crate::difference::difference;
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
-use crate::{Ctx, Strategy, copy_field, metadata, names};
+use crate::rules::{self, Check, Rule};
+use crate::{Ctx, StatusRules, Strategy, copy_field, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -43,8 +44,12 @@ impl Strategy for PersistentVolumeClaim {
         }
     }
 
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({"phase": "Pending"}))
+    }
+
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({"phase": "Pending"});
+        self.status_rules().begin(obj);
         if let Some(spec) = obj.get_mut("spec") {
             data_source(spec, true);
         }
@@ -57,10 +62,6 @@ impl Strategy for PersistentVolumeClaim {
             let unsourced = !old.at("spec").has("dataSource") && !old.at("spec").has("dataSourceRef");
             data_source(spec, unsourced);
         }
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -127,14 +128,18 @@ fn data_source(spec: &mut Value, create: bool) {
         spec.as_object_mut().map(|map| map.remove("dataSource"));
     }
     // A source in another namespace is behind a gate that is off.
-    if create && spec.at("dataSourceRef").has("namespace") {
+    if create && !spec.at("dataSourceRef").text("namespace").is_empty() {
         spec.as_object_mut().map(|map| map.remove("dataSourceRef"));
     }
     let (source, by_ref) = (spec.at("dataSource").clone(), spec.at("dataSourceRef").clone());
     if by_ref.text("namespace").is_empty() {
         match (source.is_null(), by_ref.is_null()) {
             (false, true) => spec["dataSourceRef"] = source,
-            (true, false) => spec["dataSource"] = by_ref,
+            (true, false) => {
+                let mut source = by_ref;
+                source.as_object_mut().map(|map| map.remove("namespace"));
+                spec["dataSource"] = source;
+            }
             _ => {}
         }
     }
@@ -142,98 +147,90 @@ fn data_source(spec: &mut Value, create: bool) {
 
 /// Errors of the template of a claim that an ephemeral volume makes.
 pub fn template(errors: &mut Errors, template: &Value, path: &Path<'_>) {
-    let meta = template.at("metadata");
-    let metadata_path = path.field("metadata");
-    metadata::annotations(errors, meta.at("annotations"), &metadata_path.field("annotations"));
-    metadata::labels(errors, meta.at("labels"), &metadata_path.field("labels"));
-    for (field, _) in template.entries("metadata").filter(|(f, _)| !["annotations", "labels"].contains(&f.as_str())) {
-        errors.forbidden(&metadata_path.field(field), "cannot be set");
-    }
+    metadata::of_template(errors, template.at("metadata"), &path.field("metadata"));
     spec(errors, template.at("spec"), &path.field("spec"));
 }
 
+const CLASS: Check = Check::MaybeNamed(names::subdomain);
+const CLAIM: &[Rule] = &[
+    ("accessModes", Check::Given("at least 1 access mode is required")),
+    ("selector", Check::By(metadata::label_selector)),
+    ("accessModes", Check::In(access_modes)),
+    ("resources", Check::By(storage)),
+    ("storageClassName", CLASS),
+    ("volumeMode", Check::Optional(&["Block", "Filesystem"])),
+    ("dataSource", Check::By(source)),
+    ("dataSourceRef", Check::By(source)),
+];
+
 /// Errors of a claim's spec.
 pub fn spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    if spec.list("accessModes").is_empty() {
-        errors.required(&path.field("accessModes"), "at least 1 access mode is required");
-    }
-    metadata::label_selector(errors, spec.at("selector"), &path.field("selector"));
-    access_modes(errors, spec, &path.field("accessModes"));
-    let (resources, storage) = (path.field("resources"), spec.at("resources").at("requests").at("storage"));
-    let storage_path = resources.key("storage");
-    if storage.is_null() {
-        errors.required(&storage_path, "");
-    } else if quantity(storage).sign() <= 0 {
-        errors.invalid(&storage_path, quantity(storage).to_string(), "must be greater than zero");
-    } else {
-        amount(errors, "storage", storage, &storage_path);
-    }
-    let class = |errors: &mut Errors, field: &str| {
-        let name = spec.text(field);
-        if !name.is_empty() {
-            errors.invalid_each(&path.field(field), name, names::dns1123_subdomain(name, false));
-        }
-    };
-    class(errors, "storageClassName");
-    if spec.has("volumeMode") {
-        errors.supported(&path.field("volumeMode"), spec.text("volumeMode"), &["Block", "Filesystem"]);
-    }
-    for field in ["dataSource", "dataSourceRef"] {
-        source(errors, spec.at(field), &path.field(field));
-    }
-    let (source, by_ref) = (spec.at("dataSource"), spec.at("dataSourceRef"));
-    if !source.is_null() && !by_ref.is_null() {
-        let at = path.field("dataSource").to_string();
-        if !by_ref.text("namespace").is_empty() {
-            errors.invalid(path, at, "may not be specified when dataSourceRef.namespace is specified");
-        } else if ["apiGroup", "kind", "name"].iter().any(|f| source.text(f) != by_ref.text(f)) {
-            errors.invalid(path, at, "must match dataSourceRef");
-        }
-    }
-    class(errors, "volumeAttributesClassName");
+    rules::check(errors, spec, path, CLAIM);
+    both_sources(errors, spec, path);
+    rules::check(errors, spec, path, &[("volumeAttributesClassName", CLASS)]);
 }
+
+fn storage(errors: &mut Errors, resources: &Value, path: &Path<'_>) {
+    let (path, storage) = (path.key("storage"), resources.at("requests").at("storage"));
+    if storage.is_null() {
+        errors.required(&path, "");
+    } else if quantity(storage).sign() <= 0 {
+        errors.invalid(&path, quantity(storage).to_string(), "must be greater than zero");
+    } else {
+        amount(errors, "storage", storage, &path);
+    }
+}
+
+/// Errors of what is said twice are told of the whole spec.
+fn both_sources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let (source, by_ref) = (spec.at("dataSource"), spec.at("dataSourceRef"));
+    if source.is_null() || by_ref.is_null() {
+        return;
+    }
+    let at = path.field("dataSource").to_string();
+    if !by_ref.text("namespace").is_empty() {
+        errors.invalid(path, at, "may not be specified when dataSourceRef.namespace is specified");
+    } else if ["apiGroup", "kind", "name"].iter().any(|f| source.text(f) != by_ref.text(f)) {
+        errors.invalid(path, at, "must match dataSourceRef");
+    }
+}
+
+const SOURCE: &[Rule] = &[
+    ("name", Check::Given("")),
+    ("kind", Check::Given("")),
+    ("apiGroup", Check::MaybeNamed(names::subdomain)),
+    ("namespace", Check::MaybeNamed(names::label)),
+];
 
 fn source(errors: &mut Errors, source: &Value, path: &Path<'_>) {
     if source.is_null() {
         return;
     }
-    for field in ["name", "kind"] {
-        if source.text(field).is_empty() {
-            errors.required(&path.field(field), "");
-        }
-    }
-    let (group, kind) = (source.text("apiGroup"), source.text("kind"));
-    if group.is_empty() && kind != "PersistentVolumeClaim" {
+    let (required, names) = SOURCE.split_at(2);
+    rules::check(errors, source, path, required);
+    let kind = source.text("kind");
+    if source.text("apiGroup").is_empty() && kind != "PersistentVolumeClaim" {
         errors.invalid(path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
     }
-    if !group.is_empty() {
-        errors.invalid_each(&path.field("apiGroup"), group, names::dns1123_subdomain(group, false));
-    }
-    let ns = source.text("namespace");
-    if !ns.is_empty() {
-        errors.invalid_each(&path.field("namespace"), ns, names::dns1123_label(ns, false));
-    }
+    rules::check(errors, source, path, names);
 }
 
-/// Only a bound claim may grow, or change the class of its volume's attributes.
+/// Only a bound claim may grow, or change the class of its volume's attributes; volume and class are given once.
 fn fixed(errors: &mut Errors, new: &Object, old: &Object) {
     let (now, was) = (new.at("spec"), old.at("spec"));
-    let mut rest = now.clone();
-    let mut before = was.clone();
+    let (mut rest, mut before) = (now.clone(), was.clone());
     if was.text("volumeName").is_empty() {
-        copy_field(&mut before, &rest, "volumeName");
+        copy_field(&mut before, now, "volumeName");
     }
     if !was.has("storageClassName") {
         copy_field(&mut rest, was, "storageClassName");
     }
-    let bound = new.at("status").text("phase") == "Bound";
-    if bound {
+    if new.at("status").text("phase") == "Bound" {
         copy_field(&mut rest, was, "volumeAttributesClassName");
         if let Some(requests) = rest.pointer_mut("/resources/requests") {
             copy_field(requests, was.at("resources").at("requests"), "storage");
         }
     }
-    let storage = SPEC.field("resources.requests.storage");
     if !same(&rest, &before) {
         let text =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
@@ -242,18 +239,24 @@ fn fixed(errors: &mut Errors, new: &Object, old: &Object) {
     }
     let size = |obj: &Value| quantity(obj.at("resources").at("requests").at("storage"));
     if size(now) < size(was) && size(now) <= quantity(old.at("status").at("capacity").at("storage")) {
-        errors.forbidden(&storage, "field can not be less than status.capacity");
+        let path = SPEC.field("resources.requests.storage");
+        errors.forbidden(&path, "field can not be less than status.capacity");
     }
     errors.immutable(&Path::root("volumeMode"), now.at("volumeMode"), was.at("volumeMode"));
-    if old.at("status").has("currentVolumeAttributesClassName")
-        && !same(now.at("volumeAttributesClassName"), was.at("volumeAttributesClassName"))
-    {
-        let path = SPEC.field("volumeAttributesClassName");
-        let text = "is forbidden when status.currentVolumeAttributesClassName is not nil";
-        match now.at("volumeAttributesClassName").as_str() {
-            None => errors.forbidden(&path, &format!("update to nil {text}")),
-            Some("") => errors.forbidden(&path, &format!("update to empty string {text}")),
-            Some(_) => {}
-        }
+    kept_class(errors, now, old);
+}
+
+/// A class of attributes that is in use can be changed for another, not given up.
+fn kept_class(errors: &mut Errors, now: &Value, old: &Object) {
+    let (class, was) = (now.at("volumeAttributesClassName"), old.at("spec").at("volumeAttributesClassName"));
+    if !old.at("status").has("currentVolumeAttributesClassName") || same(class, was) {
+        return;
     }
+    let to = match class.as_str() {
+        None => "nil",
+        Some("") => "empty string",
+        Some(_) => return,
+    };
+    let text = format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+    errors.forbidden(&SPEC.field("volumeAttributesClassName"), &text);
 }

@@ -1,6 +1,6 @@
 //! Pod templates that stand alone.
 
-use crate::columns::NAME;
+use crate::columns::{CONTAINERS, IMAGES, NAME};
 use crate::core::pod::{defaults, template, warnings};
 use crate::field::{Errors, Fields, Path, map_mut};
 use crate::{Ctx, Strategy, metadata};
@@ -12,12 +12,8 @@ use serde_json::Value;
 /// Pod templates.
 pub struct PodTemplate;
 
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::string("Containers").describe("Names of each container in the template."),
-    Column::string("Images").describe("Images referenced by each container in the template."),
-    Column::string("Pod Labels").describe("The labels for the pod template."),
-];
+const COLUMNS: &[Column] =
+    &[NAME, CONTAINERS, IMAGES, Column::string("Pod Labels").describe("The labels for the pod template.")];
 
 impl Strategy for PodTemplate {
     fn default(&self, obj: &mut Object) {

@@ -4,43 +4,39 @@ use crate::field::{Errors, Fields, NOT_NEGATIVE, Path};
 use crate::names;
 use api::quantity::Quantity;
 use serde_json::Value;
+use std::collections::HashSet;
 
 const CONTAINER: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
-const STANDARD: [&str; 22] = [
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "storage",
-    "requests.storage",
-    "services.nodeports",
-    "services.loadbalancers",
-    "count/pods",
-    "count/services",
+/// Names that Kubernetes knows: whether their amounts are whole, and whether a quota for some pods or claims only
+/// (`scopes`) must suit them.
+const STANDARD: [(&str, bool, bool); 22] = [
+    ("cpu", false, true),
+    ("memory", false, true),
+    ("ephemeral-storage", false, true),
+    ("requests.cpu", false, true),
+    ("requests.memory", false, true),
+    ("requests.ephemeral-storage", false, true),
+    ("limits.cpu", false, true),
+    ("limits.memory", false, true),
+    ("limits.ephemeral-storage", false, true),
+    ("pods", true, true),
+    ("resourcequotas", true, true),
+    ("services", true, true),
+    ("replicationcontrollers", true, true),
+    ("secrets", true, true),
+    ("configmaps", true, true),
+    ("persistentvolumeclaims", true, true),
+    ("storage", false, false),
+    ("requests.storage", false, true),
+    ("services.nodeports", true, false),
+    ("services.loadbalancers", true, false),
+    ("count/pods", false, false),
+    ("count/services", false, false),
 ];
-const INTEGERS: [&str; 9] = [
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "services.nodeports",
-    "services.loadbalancers",
-];
+
+fn standard(name: &str) -> Option<&'static (&'static str, bool, bool)> {
+    STANDARD.iter().find(|(known, ..)| *known == name)
+}
 
 /// The detail of an amount that must be whole.
 pub const NOT_INTEGER: &str = "must be an integer";
@@ -77,12 +73,17 @@ pub fn may_overcommit(name: &str) -> bool {
 
 /// Whether amounts must be whole.
 pub fn is_integer(name: &str) -> bool {
-    INTEGERS.contains(&name) || is_extended(name)
+    standard(name).is_some_and(|(_, whole, _)| *whole) || is_extended(name)
+}
+
+/// Whether a quota's scopes must suit the name.
+pub fn is_scoped(name: &str) -> bool {
+    standard(name).is_some_and(|(.., scoped)| *scoped)
 }
 
 /// Whether the name is one Kubernetes knows.
 pub fn is_standard(name: &str) -> bool {
-    STANDARD.contains(&name) || is_huge_page(name) || name.starts_with("requests.hugepages-")
+    standard(name).is_some() || is_huge_page(name) || name.starts_with("requests.hugepages-")
 }
 
 /// Whether the name is one Kubernetes knows for containers.
@@ -173,8 +174,10 @@ pub fn requirements(errors: &mut Errors, resources: &Value, claims: &[&str], pat
 /// A check of one resource name.
 pub type NameRule = fn(&mut Errors, &str, &Path<'_>);
 
+/// `known` is sorted.
 fn claim_names(errors: &mut Errors, resources: &Value, known: &[&str], path: &Path<'_>) {
-    let mut seen: Vec<String> = Vec::new();
+    // What was claimed: whole claims by name, parts of them by name and request, and the names of both.
+    let (mut seen, mut names): (HashSet<String>, HashSet<&str>) = (HashSet::new(), HashSet::new());
     for (i, claim) in resources.list("claims").iter().enumerate() {
         let (path, name, request) = (path.index(i), claim.text("name"), claim.text("request"));
         if name.is_empty() {
@@ -182,23 +185,25 @@ fn claim_names(errors: &mut Errors, resources: &Value, known: &[&str], path: &Pa
             continue;
         }
         let key = if request.is_empty() { name.to_owned() } else { format!("{name}/{request}") };
-        if seen.iter().any(|s| s == name) {
+        if seen.contains(name) {
             errors.duplicate(&path, name);
         } else {
             if !request.is_empty() {
                 errors.invalid_each(&path.field("request"), request, names::dns1123_label(request, false));
             }
-            let part = |s: &&String| request.is_empty() && s.split('/').next() == Some(name);
-            if seen.contains(&key) || seen.iter().any(|s| part(&s)) {
+            if seen.contains(&key) || (request.is_empty() && names.contains(name)) {
                 errors.duplicate(&path, key.as_str());
             }
-            seen.push(key);
+            names.insert(name.split('/').next().unwrap_or(name));
+            seen.insert(key);
         }
-        if !known.contains(&name) {
-            let list = if known.is_empty() { " which is empty".into() } else { format!(": {}", known.join(", ")) };
-            let mut cause = api::Cause::not_found(path.to_string(), &name.into());
-            cause.message.push_str(&format!(": must be one of the names in pod.spec.resourceClaims{list}"));
-            errors.0.push(cause);
+        if known.binary_search(&name).is_err() {
+            errors.add(|| {
+                let list = if known.is_empty() { " which is empty".into() } else { format!(": {}", known.join(", ")) };
+                let mut cause = api::Cause::not_found(path.to_string(), &name.into());
+                cause.message.push_str(&format!(": must be one of the names in pod.spec.resourceClaims{list}"));
+                cause
+            });
         }
     }
 }

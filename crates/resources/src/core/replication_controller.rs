@@ -1,9 +1,9 @@
 //! Replication controllers.
 
 use crate::age;
-use crate::columns::{AGE, NAME};
-use crate::core::pod::{defaults, template, warnings};
-use crate::field::{Errors, Fields, Path, field_mut, map_mut};
+use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
+use crate::core::pod::{defaults, template};
+use crate::field::{Errors, Fields, Path, field_mut, map_mut, set_default};
 use crate::{Ctx, Propagation, Scale, Strategy, metadata};
 use api::table::Column;
 use api::{Cause, Object};
@@ -19,8 +19,8 @@ const COLUMNS: &[Column] = &[
     Column::integer("Current").field("io.k8s.api.core.v1.ReplicationControllerStatus", "replicas"),
     Column::integer("Ready").field("io.k8s.api.core.v1.ReplicationControllerStatus", "readyReplicas"),
     AGE,
-    Column::string("Containers").wide().describe("Names of each container in the template."),
-    Column::string("Images").wide().describe("Images referenced by each container in the template."),
+    CONTAINERS.wide(),
+    IMAGES.wide(),
     Column::string("Selector").wide().field("io.k8s.api.core.v1.ReplicationControllerSpec", "selector"),
 ];
 const SPEC: Path<'_> = Path::root("spec");
@@ -29,9 +29,7 @@ impl Strategy for ReplicationController {
     fn default(&self, obj: &mut Object) {
         let labels = obj.at("spec").at("template").at("metadata").at("labels").clone();
         if let Some(spec) = map_mut(obj, "spec") {
-            if !spec.has("replicas") {
-                spec["replicas"] = 1.into();
-            }
+            set_default(spec, "replicas", 1);
             if spec.entries("selector").next().is_none() && labels.is_object() {
                 spec["selector"] = labels.clone();
             }
@@ -40,11 +38,7 @@ impl Strategy for ReplicationController {
         if obj.at("metadata").entries("labels").next().is_none() && labels.is_object() {
             api::meta::set(obj, "labels", labels);
         }
-        if let Some(status) = map_mut(obj, "status") {
-            if !status.has("replicas") {
-                status["replicas"] = 0.into();
-            }
-        }
+        crate::apps::zero_counts(obj, &["replicas"]);
     }
 
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
@@ -53,6 +47,10 @@ impl Strategy for ReplicationController {
 
     fn counts_generation(&self) -> bool {
         true
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        crate::names::long_name(name, prefix)
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -80,13 +78,12 @@ impl Strategy for ReplicationController {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        let template = obj.at("spec").at("template");
-        warnings::pod_spec(template.at("spec"), template.at("metadata"), &SPEC.field("template.spec"))
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        crate::apps::named_template_warnings(obj, old)
     }
 
-    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
-        crate::apps::replica_counts(new)
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        crate::apps::status::REPLICAS.check(new, old)
     }
 
     fn default_propagation(&self) -> Propagation {

@@ -2,9 +2,9 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::core::quantities::{amount, is_standard, quantity, resource_name, round_up};
+use crate::core::quantities::{amount, is_scoped, is_standard, quantity, resource_name, round_up};
 use crate::field::{Errors, Fields, IMMUTABLE, Path, field_mut, map_mut};
-use crate::{Ctx, Strategy};
+use crate::{Ctx, StatusRules, Strategy};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -41,25 +41,6 @@ const COMPUTE: [&str; 9] = [
     "ephemeral-storage",
     "requests.ephemeral-storage",
 ];
-const QUOTA_ONLY: [&str; 17] = [
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.storage",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "persistentvolumeclaims",
-    "configmaps",
-];
 
 impl Strategy for ResourceQuota {
     fn default(&self, obj: &mut Object) {
@@ -73,8 +54,8 @@ impl Strategy for ResourceQuota {
         }
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = Value::Object(serde_json::Map::new());
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| serde_json::json!({}))
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -95,10 +76,6 @@ impl Strategy for ResourceQuota {
             errors.invalid(&SPEC.field("scopes"), new.at("spec").at("scopes").clone(), IMMUTABLE);
         }
         errors.0
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        crate::copy_field(new, old, "spec");
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
@@ -134,7 +111,8 @@ fn amounts(errors: &mut Errors, of: &Value, list: &str, path: &Path<'_>) {
     for (name, value) in of.entries(list) {
         let path = path.key(name);
         resource_name(errors, name, &path);
-        if !name.contains('/') && !is_standard(name) {
+        // Claims ask for storage; a quota limits `requests.storage`.
+        if !name.contains('/') && (!is_standard(name) || name == "storage") {
             errors.invalid(&path, name.as_str(), "must be a standard resource for quota");
         }
         amount(errors, name, value, &path);
@@ -165,7 +143,7 @@ fn scope_list(errors: &mut Errors, spec: &Value, scopes: &[&str], path: &Path<'_
         if !SCOPES.contains(scope) {
             errors.invalid(path, printed(), "unsupported scope");
         }
-        for (resource, _) in spec.entries("hard").filter(|(r, _)| QUOTA_ONLY.contains(&r.as_str())) {
+        for (resource, _) in spec.entries("hard").filter(|(r, _)| is_scoped(r)) {
             if !fits(scope, resource) {
                 errors.invalid(path, printed(), "unsupported scope applied to resource");
             }
@@ -190,7 +168,7 @@ fn selector(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         if !SCOPES.contains(&scope) {
             errors.invalid(&path.field("scopeName"), scope, "unsupported scope");
         }
-        for (resource, _) in spec.entries("hard").filter(|(r, _)| QUOTA_ONLY.contains(&r.as_str())) {
+        for (resource, _) in spec.entries("hard").filter(|(r, _)| is_scoped(r)) {
             if !fits(scope, resource) {
                 errors.invalid(path, spec.at("scopeSelector").clone(), "unsupported scope applied to resource");
             }

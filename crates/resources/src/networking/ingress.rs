@@ -4,7 +4,7 @@ use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::core::service::ingress_status;
 use crate::field::{Errors, Fields, Path, map_mut};
-use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
+use crate::{Ctx, MetadataChecks, StatusRules, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -33,8 +33,8 @@ impl Strategy for Ingress {
         map_mut(obj, "status").and_then(|s| map_mut(s, "loadBalancer"));
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({"loadBalancer": {}});
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({"loadBalancer": {}}))
     }
 
     fn counts_generation(&self) -> bool {
@@ -71,10 +71,6 @@ impl Strategy for Ingress {
         }
     }
 
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
-    }
-
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         let list = new.at("status").at("loadBalancer").list("ingress");
@@ -104,7 +100,7 @@ impl Strategy for Ingress {
 fn spec(errors: &mut Errors, spec: &Value) {
     let rules = spec.list("rules");
     if rules.is_empty() && !spec.has("defaultBackend") {
-        errors.invalid(&SPEC, Value::Null, "either `defaultBackend` or `rules` must be specified");
+        errors.invalid(&SPEC, spec.at("rules").clone(), "either `defaultBackend` or `rules` must be specified");
     }
     if spec.has("defaultBackend") {
         backend(errors, spec.at("defaultBackend"), &SPEC.field("defaultBackend"));

@@ -52,8 +52,11 @@ impl Strategy for IpAddress {
         let mut errors = Errors(self.validate(ctx, new));
         let (now, was) = (new.at("spec").at("parentRef"), old.at("spec").at("parentRef"));
         if !same(now, was) {
-            let schema = "io.k8s.api.networking.v1.ParentReference";
-            errors.invalid_struct(&Path::root("spec.parentRef"), schema, now, crate::field::IMMUTABLE);
+            let (schema, path) = ("io.k8s.api.networking.v1.ParentReference", Path::root("spec.parentRef"));
+            match now.is_null() {
+                true => errors.invalid(&path, Value::Null, crate::field::IMMUTABLE),
+                false => errors.invalid_struct(&path, schema, now, crate::field::IMMUTABLE),
+            }
         }
         errors.0
     }

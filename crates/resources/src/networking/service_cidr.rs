@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, IMMUTABLE, Path, map_mut};
-use crate::{Ctx, Strategy, copy_field, names};
+use crate::{Ctx, StatusRules, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -21,8 +21,8 @@ impl Strategy for ServiceCidr {
         map_mut(obj, "status");
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({});
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({}))
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -49,10 +49,6 @@ impl Strategy for ServiceCidr {
             _ => errors.invalid(&path, new.at("spec").at("cidrs").clone(), IMMUTABLE),
         }
         errors.0
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
     }
 
     fn columns(&self) -> &'static [Column] {

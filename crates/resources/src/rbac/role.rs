@@ -1,94 +1,75 @@
 //! Roles and cluster roles.
 
-use crate::field::{Errors, Fields, Path};
-use crate::{Ctx, MetadataChecks, Strategy, metadata, names};
-use api::{Cause, Object};
+use crate::Strategy;
+use crate::field::{Errors, Fields, Path, set_default};
+use crate::metadata;
+use crate::rbac::{Kind, Plain};
+use crate::rules::{self, Check, Rule, each};
+use api::Object;
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// Roles, and cluster roles.
-pub struct Role {
-    /// Whether its rules are for one namespace.
-    pub namespaced: bool,
-}
+pub struct Role;
 
-impl Strategy for Role {
+impl Kind for Role {
     fn default(&self, obj: &mut Object) {
-        null_rules(obj);
+        set_default(obj, "rules", Value::Null);
     }
 
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn metadata_on_update(&self) -> MetadataChecks {
-        MetadataChecks::Both
-    }
-
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::path_segment(name, prefix)
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
-        rules(&mut errors, obj, self.namespaced);
-        if !self.namespaced {
-            aggregation(&mut errors, obj.at("aggregationRule"));
+    fn check(&self, errors: &mut Errors, obj: &Object, namespaced: bool) {
+        each(obj, "rules", &Path::TOP, |rule, path| self::rule(errors, rule, namespaced, path));
+        if !namespaced {
+            aggregation(errors, obj.at("aggregationRule"));
         }
-        errors.0
+    }
+
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
+        Plain.row(obj, now)
     }
 }
+
+const OF_RESOURCES: &[Rule] = &[
+    ("apiGroups", Check::Given("resource rules must supply at least one api group")),
+    ("resources", Check::Given("resource rules must supply at least one resource")),
+];
+const VERBS: &[Rule] = &[("verbs", Check::Given("verbs must contain at least one value"))];
 
 /// Errors of the rule by which a cluster role collects those of others.
 fn aggregation(errors: &mut Errors, rule: &Value) {
     if rule.is_null() {
         return;
     }
-    let path = Path::root("aggregationRule.clusterRoleSelectors");
-    let list = rule.list("clusterRoleSelectors");
-    if list.is_empty() {
-        errors.required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
-    }
-    for (i, selector) in list.iter().enumerate() {
-        let (before, path) = (errors.0.len(), path.index(i));
-        metadata::label_selector(errors, selector, &path);
-        if errors.0.len() > before {
-            errors.invalid(&path, Value::Null, "invalid label selector.");
-        }
+    let given = Check::Given("at least one clusterRoleSelector required if aggregationRule is non-nil");
+    rules::check(
+        errors,
+        rule,
+        &Path::root("aggregationRule"),
+        &[("clusterRoleSelectors", given), ("clusterRoleSelectors", Check::Each(role_selector))],
+    );
+}
+
+fn role_selector(errors: &mut Errors, selector: &Value, path: &Path<'_>) {
+    let before = errors.0.len();
+    metadata::label_selector(errors, selector, path);
+    if errors.0.len() > before {
+        errors.invalid(path, Value::Null, "invalid label selector.");
     }
 }
 
-fn null_rules(obj: &mut Object) {
-    if !obj.has("rules") {
-        obj["rules"] = Value::Null;
+/// A rule is about resources or about URLs, and URLs are the cluster's.
+fn rule(errors: &mut Errors, rule: &Value, namespaced: bool, path: &Path<'_>) {
+    rules::check(errors, rule, path, VERBS);
+    if rule.list("nonResourceURLs").is_empty() {
+        return rules::check(errors, rule, path, OF_RESOURCES);
     }
-}
-
-fn rules(errors: &mut Errors, obj: &Object, namespaced: bool) {
-    let list = Path::root("rules");
-    for (i, rule) in obj.list("rules").iter().enumerate() {
-        let path = list.index(i);
-        if rule.list("verbs").is_empty() {
-            errors.required(&path.field("verbs"), "verbs must contain at least one value");
-        }
-        if !rule.list("nonResourceURLs").is_empty() {
-            let (urls, path) = (rule.at("nonResourceURLs").clone(), path.field("nonResourceURLs"));
-            if namespaced {
-                errors.invalid(&path, urls.clone(), "namespaced rules cannot apply to non-resource URLs");
-            }
-            if ["apiGroups", "resources", "resourceNames"].iter().any(|f| !rule.list(f).is_empty()) {
-                errors.invalid(&path, urls, "rules cannot apply to both regular resources and non-resource URLs");
-            }
-            continue;
-        }
-        if rule.list("apiGroups").is_empty() {
-            errors.required(&path.field("apiGroups"), "resource rules must supply at least one api group");
-        }
-        if rule.list("resources").is_empty() {
-            errors.required(&path.field("resources"), "resource rules must supply at least one resource");
+    let both = ["apiGroups", "resources", "resourceNames"].iter().any(|f| !rule.list(f).is_empty());
+    for (wrong, text) in [
+        (namespaced, "namespaced rules cannot apply to non-resource URLs"),
+        (both, "rules cannot apply to both regular resources and non-resource URLs"),
+    ] {
+        if wrong {
+            errors.invalid(&path.field("nonResourceURLs"), rule.at("nonResourceURLs").clone(), text);
         }
     }
 }

@@ -26,7 +26,11 @@ pub(super) fn device(errors: &mut Errors, device: &Value, per_device: bool, path
     }
     let counters = path.field("consumesCounters");
     for (i, consumption) in device.list("consumesCounters").iter().enumerate() {
+        let set = consumption.text("counterSet");
         consumed(errors, consumption, &counters.index(i));
+        if device.list("consumesCounters")[..i].iter().any(|other| other.text("counterSet") == set) {
+            errors.duplicate(&counters.index(i), set);
+        }
     }
     placement(errors, device, per_device, path);
     binding(errors, device, path);
@@ -47,20 +51,28 @@ pub(super) fn driver_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
 /// `[domain/]identifier`
 fn qualified_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
     let identifier = match name.split_once('/') {
-        None => return errors.invalid_each(path, name, names::c_identifier(name)),
+        None => return identifier(errors, name, path),
         Some((_, rest)) if rest.contains('/') => return,
         Some((domain, identifier)) => {
             match domain {
                 "" => errors.invalid(path, "", "the domain must not be empty"),
-                domain => errors.invalid_each(path, domain, names::dns1123_subdomain(domain, false)),
+                domain => driver_name(errors, domain, path),
             }
             identifier
         }
     };
     match identifier {
         "" => errors.invalid(path, "", "the name must not be empty"),
-        identifier => errors.invalid_each(path, identifier, names::c_identifier(identifier)),
+        name => self::identifier(errors, name, path),
     }
+}
+
+fn identifier(errors: &mut Errors, name: &str, path: &Path<'_>) {
+    const MAX: usize = 32;
+    if name.len() > MAX {
+        errors.too_long(path, MAX);
+    }
+    errors.invalid_each(path, name, names::c_identifier(name));
 }
 
 /// Errors of the name of an attribute that must have a domain.
@@ -68,6 +80,42 @@ pub(super) fn full_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
     qualified_name(errors, name, path);
     if !name.contains('/') {
         errors.invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash");
+    }
+}
+
+/// Errors of the name of a pool, which is a path of subdomains.
+pub(super) fn pool_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
+    const MAX: usize = 253;
+    if name.is_empty() {
+        return errors.required(path, "");
+    }
+    if name.len() > MAX {
+        errors.too_long(path, MAX);
+    }
+    name.split('/').for_each(|part| errors.invalid_each(path, part, names::dns1123_subdomain(part, false)));
+}
+
+/// Errors of the counters that the devices of a pool share.
+pub(super) fn shared_counters(errors: &mut Errors, sets: &[Value], path: &Path<'_>) {
+    for (i, set) in sets.iter().enumerate() {
+        let (item, name) = (path.index(i), set.text("name"));
+        match name {
+            "" => errors.required(&item.field("name"), ""),
+            name => errors.invalid_each(&item.field("name"), name, names::dns1123_label(name, false)),
+        }
+        counters(errors, set, &item.field("counters"));
+        if sets[..i].iter().any(|other| other.text("name") == name) {
+            errors.duplicate(&item, name);
+        }
+    }
+}
+
+fn counters(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    if of.entries("counters").next().is_none() {
+        errors.required(path, "");
+    }
+    for (name, _) in of.entries("counters") {
+        errors.invalid_each(path, name, names::dns1123_label(name, false));
     }
 }
 
@@ -145,13 +193,7 @@ fn consumed(errors: &mut Errors, consumption: &Value, path: &Path<'_>) {
         "" => errors.required(&path.field("counterSet"), ""),
         name => errors.invalid_each(&path.field("counterSet"), name, names::dns1123_label(name, false)),
     }
-    let counters = path.field("counters");
-    if consumption.entries("counters").next().is_none() {
-        errors.required(&counters, "");
-    }
-    for (name, _) in consumption.entries("counters") {
-        errors.invalid_each(&counters, name, names::dns1123_label(name, false));
-    }
+    counters(errors, consumption, &path.field("counters"));
 }
 
 /// A device says where it is only where its slice says that devices do.

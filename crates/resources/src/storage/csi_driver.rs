@@ -2,8 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::core::pod::volume_sources::csi_driver_name;
-use crate::field::{Errors, Fields, Path, map_mut, same, set_default};
+use crate::field::{Errors, Fields, Path, map_mut, repeated, same, set_default};
 use crate::{Ctx, Strategy};
 use api::table::Column;
 use api::{Cause, Object};
@@ -77,10 +76,6 @@ impl Strategy for CsiDriver {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        let name = api::meta::name(obj);
-        if !name.is_empty() {
-            csi_driver_name(&mut errors, name, &Path::root("metadata.name"));
-        }
         spec(&mut errors, obj.at("spec"));
         errors.0
     }
@@ -129,9 +124,10 @@ fn spec(errors: &mut Errors, spec: &Value) {
     errors.supported(&SPEC.field("fsGroupPolicy"), spec.text("fsGroupPolicy"), &policies);
     let path = SPEC.field("tokenRequests");
     let list = spec.list("tokenRequests");
+    let twice = repeated(list.iter().map(|request| request.text("audience")));
     for (i, request) in list.iter().enumerate() {
         let (item, audience) = (path.index(i), request.text("audience"));
-        if list[..i].iter().any(|r| r.text("audience") == audience) {
+        if twice[i] {
             errors.duplicate(&item.field("audience"), audience);
         }
         if let Some(seconds) = request.int("expirationSeconds") {

@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::core::pod::volume_sources::csi_driver_name;
-use crate::field::{Errors, Fields, IMMUTABLE, Path, go_struct, items_mut, map_mut, same};
+use crate::field::{Errors, Fields, IMMUTABLE, Path, go_struct, items_mut, map_mut, repeated, same};
 use crate::{Ctx, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -43,31 +43,31 @@ impl Strategy for CsiNode {
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, path) = (Errors::default(), Path::root("spec.drivers"));
         let list = obj.at("spec").list("drivers");
+        let twice = repeated(list.iter().map(|driver| driver.text("name")));
         for (i, driver) in list.iter().enumerate() {
             let (item, name) = (path.index(i), driver.text("name"));
             csi_driver_name(&mut errors, name, &item.field("name"));
             let id = driver.text("nodeID");
             match id.len() {
                 0 => errors.required(&item.field("nodeID"), ""),
-                193.. => errors.invalid(&item.field("nodeID"), id, "must be 192 characters or less"),
+                257.. => errors.invalid(&item.field("nodeID"), id, "must be 256 characters or less"),
                 _ => {}
             }
             if let Some(count) = driver.at("allocatable").int("count").filter(|c| *c < 0) {
                 errors.invalid(&item.field("allocatable.count"), count, "must be greater than or equal to 0");
             }
-            if list[..i].iter().any(|d| d.text("name") == name) {
+            if twice[i] {
                 errors.duplicate(&item.field("name"), name);
             }
             let keys = driver.texts("topologyKeys");
-            let at = item.field("topologyKeys");
             for (j, key) in keys.iter().enumerate() {
                 if key.is_empty() {
-                    errors.required(&at, "");
+                    errors.required(&item, "");
                 }
                 if keys[..j].contains(key) {
-                    errors.duplicate(&at, *key);
+                    errors.duplicate(&item, *key);
                 }
-                errors.invalid_each(&at, key, names::qualified_name(key));
+                errors.invalid_each(&item, key, names::qualified_name(key));
             }
         }
         errors.0

@@ -34,11 +34,9 @@ impl Strategy for CsiStorageCapacity {
         metadata::label_selector(&mut errors, obj.at("nodeTopology"), &Path::root("nodeTopology"));
         let class = obj.text("storageClassName");
         errors.invalid_each(&Path::root("storageClassName"), class, names::dns1123_subdomain(class, false));
-        for field in ["capacity", "maximumVolumeSize"].into_iter().filter(|f| obj.has(f)) {
-            let amount = quantity(obj.at(field));
-            if amount.sign() < 0 {
-                errors.invalid(&Path::root(field), amount.to_string(), NOT_NEGATIVE);
-            }
+        let amount = quantity(obj.at("capacity"));
+        if obj.has("capacity") && amount.sign() < 0 {
+            errors.invalid(&Path::root("capacity"), amount.to_string(), NOT_NEGATIVE);
         }
         errors.0
     }

@@ -7,6 +7,7 @@ use crate::{Ctx, MetadataChecks, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 /// Storage classes.
@@ -87,7 +88,15 @@ impl Strategy for StorageClass {
     }
 }
 
+/// The values that a term asks for by key, in no order.
+fn asked(term: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
+    let requirements = term.list("matchLabelExpressions").iter();
+    requirements.map(|r| (r.text("key"), r.texts("values").into_iter().collect())).collect()
+}
+
 fn topologies(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
+    // Upstream compares each term also with as many empty ones as there are terms.
+    let mut seen = vec![BTreeMap::new(); list.len()];
     for (i, term) in list.iter().enumerate() {
         let item = path.index(i);
         let expressions = item.field("matchLabelExpressions");
@@ -107,8 +116,10 @@ fn topologies(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
                 errors.duplicate(&at.field("key"), key);
             }
         }
-        if list[..i].contains(term) || requirements.is_empty() {
-            errors.duplicate(&item.field("matchLabelExpressions"), "");
+        let asked = asked(term);
+        for _ in seen.iter().filter(|other| **other == asked) {
+            errors.duplicate(&expressions, "");
         }
+        seen.push(asked);
     }
 }

@@ -5,7 +5,7 @@ use crate::columns::{AGE, NAME};
 use crate::core::persistent_volume;
 use crate::core::pod::volume_sources::csi_driver_name;
 use crate::field::{Errors, Fields, IMMUTABLE, Path, go_struct, map_mut, same};
-use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
+use crate::{Ctx, MetadataChecks, StatusRules, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -38,8 +38,8 @@ impl Strategy for VolumeAttachment {
         }
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({"attached": false});
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({"attached": false})).keeps(&["labels"])
     }
 
     fn metadata_on_update(&self) -> MetadataChecks {
@@ -64,7 +64,9 @@ impl Strategy for VolumeAttachment {
             }
             (false, true) => match source.text("persistentVolumeName") {
                 "" => {
-                    errors.required(&path.field("persistentVolumeName"), "must specify non empty persistentVolumeName")
+                    let path = path.field("persistentVolumeName");
+                    errors.required(&path, "must specify non empty persistentVolumeName");
+                    errors.invalid_each(&path, "", names::dns1123_subdomain("", false));
                 }
                 name => errors.invalid_each(
                     &path.field("persistentVolumeName"),
@@ -102,11 +104,6 @@ impl Strategy for VolumeAttachment {
             errors.invalid_printed(&SPEC, &printed, IMMUTABLE);
         }
         errors.0
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        copy_field(new, old, "spec");
-        api::meta::set(new, "labels", old.at("metadata").at("labels").clone());
     }
 
     fn columns(&self) -> &'static [Column] {

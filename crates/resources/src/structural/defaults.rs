@@ -41,7 +41,7 @@ impl Schema {
         if value.is_null() && !node.nullable {
             match &node.default {
                 Some(default) => *value = default.clone(),
-                None => return node.kind == super::Kind::Any,
+                None => return node.kind == super::Kind::Any && !node.int_or_string,
             }
         }
         self.default_at(at, value);

@@ -12,7 +12,7 @@ struct Format(&'static str, fn(&str) -> bool);
 /// Every format that is checked, and those that upstream knows and accepts anything for.
 const FORMATS: [Format; 26] = [
     Format("bsonobjectid", |text| text.len() == 24 && is_hex(text)),
-    Format("byte", |text| STANDARD.decode(text).is_ok()),
+    Format("byte", |text| !text.is_empty() && STANDARD.decode(text).is_ok()),
     Format("cidr", cidr),
     Format("creditcard", credit_card),
     Format("date", date),
@@ -21,7 +21,7 @@ const FORMATS: [Format; 26] = [
     Format("email", email),
     Format("hexcolor", hex_color),
     Format("hostname", hostname),
-    Format("ipv4", |text| text.parse::<Ipv4Addr>().is_ok()),
+    Format("ipv4", ipv4),
     Format("ipv6", |text| text.parse::<Ipv6Addr>().is_ok()),
     Format("isbn", |text| isbn10(text) || isbn13(text)),
     Format("isbn10", isbn10),
@@ -153,6 +153,12 @@ fn hostname(text: &str) -> bool {
     HOSTNAME.is_match(text) && text.len() <= 255 && text.split('.').all(|label| label.len() <= 63)
 }
 
+/// An address in four parts, which may begin with zeros.
+fn ipv4(text: &str) -> bool {
+    let part = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && part.parse::<u8>().is_ok();
+    text.split('.').count() == 4 && text.split('.').all(part)
+}
+
 fn cidr(text: &str) -> bool {
     let Some((address, bits)) = text.split_once('/') else { return false };
     let Ok(bits) = bits.parse::<u8>() else { return false };
@@ -272,6 +278,8 @@ mod tests {
             ("hostname", "a.example.com", true),
             ("hostname", "a_b", false),
             ("ipv4", "1.2.3", false),
+            ("ipv4", "01.2.3.4", true),
+            ("byte", "", false),
             ("ipv6", "::1", true),
             ("isbn", "0321751043", true),
             ("isbn13", "978-0321751041", true),

@@ -44,10 +44,13 @@ impl Schema {
 }
 
 fn unique(list: &[Value], path: &str, key: impl Fn(&Value) -> Value, out: &mut Vec<Cause>) {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
     for (i, item) in list.iter().enumerate() {
         let key = key(item);
-        if !seen.insert(key.to_string()) {
+        let times = seen.entry(key.to_string()).or_default();
+        *times += 1;
+        // Each is told of once.
+        if *times == 2 {
             out.push(Cause::duplicate(format!("{path}[{i}]"), &key));
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn validate(bounds: &Bounds, value: &Value, path: &str, out: &mut Vec
                 }
                 _ => {}
             },
-            None if (number / factor).fract() != 0.0 => {
+            None if !is_multiple(number, factor) => {
                 invalid(value, format!("{path} in body should be a multiple of {}", text(factor)));
             }
             None => {}
@@ -49,6 +49,14 @@ pub(super) fn validate(bounds: &Bounds, value: &Value, path: &str, out: &mut Vec
             _ => {}
         }
     }
+}
+
+/// Whether a quotient is whole but for the noise of floats, as upstream's validator takes it.
+fn is_multiple(number: f64, factor: f64) -> bool {
+    const EPSILON: f64 = 1e-9;
+    let quotient = if factor < 1.0 { 1.0 / factor * number } else { number / factor };
+    let (whole, off) = (quotient.round(), (quotient - quotient.round()).abs());
+    quotient == whole || off < EPSILON * (quotient.abs() + whole.abs()).min(f64::MAX)
 }
 
 fn text(number: f64) -> String {

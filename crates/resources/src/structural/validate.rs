@@ -157,15 +157,15 @@ impl Schema {
         if let Some(max) = node.bounds.max_properties.filter(|max| map.len() > *max) {
             out.push(Cause::too_many(path, map.len(), max));
         }
-        for key in node.bounds.required.iter().filter(|key| !map.contains_key(*key)) {
-            out.push(Cause::required(place(key), ""));
-        }
         for (key, value) in map {
             if let Some(below) = node.properties.get(key).copied().or(node.additional) {
                 // Old and new are of one type: a change of it would not be seen.
                 let old = old.filter(|_| !path.is_empty() || !matches!(key.as_str(), "apiVersion" | "kind"));
                 self.check_part(below, value, &place(key), old.and_then(|old| old.key(key)), out);
             }
+        }
+        for key in node.bounds.required.iter().filter(|key| !map.contains_key(*key)) {
+            out.push(Cause::required(place(key), ""));
         }
     }
 }
@@ -200,7 +200,10 @@ fn check_type(node: &Node, value: &Value, path: &str, out: &mut Vec<Cause>) {
         Kind::Boolean => "boolean",
     };
     let fits = wanted.split(',').any(|w| w == found) || (wanted == "number" && found == "integer");
-    if !(fits || (value.is_null() && node.nullable)) {
+    let format = node.bounds.format.as_str();
+    if found == "number" && wanted == "integer" && matches!(format, "int32" | "int64") {
+        out.push(of_type(path, "float64", format));
+    } else if !(fits || (value.is_null() && node.nullable)) {
         out.push(of_type(path, found, wanted));
     }
 }

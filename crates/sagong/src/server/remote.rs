@@ -1,7 +1,8 @@
 //! A client of an API server on another host: TLS with the certificate of a kubeconfig.
 
 use anyhow::{Context, Result, bail};
-use http::Uri;
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Uri};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -47,7 +48,11 @@ impl Remote {
     pub fn client(&self) -> Result<kube::Client> {
         let tls = Arc::new(pki::tls::client_config(&[&self.ca], Some(&self.identity))?);
         let hyper = HyperClient::builder(TokioExecutor::new()).build(Connector(TlsConnector::from(tls)));
-        Ok(kube::Client::new(BaseUriLayer::new(self.server.clone()).layer(hyper), "default"))
+        let named = tower::util::MapRequestLayer::new(|mut request: Request<kube::client::Body>| {
+            request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("kubelet"));
+            request
+        });
+        Ok(kube::Client::new(named.layer(BaseUriLayer::new(self.server.clone()).layer(hyper)), "default"))
     }
 }
 

@@ -12,11 +12,9 @@ pub(super) const BAD_QUANTITY: &str =
 pub(super) fn from_bool(slot: Slot, value: bool, state: &mut State) -> Option<Value> {
     match slot.kind() {
         Kind::Bool | Kind::Json | Kind::RawExtension | Kind::SchemaOrBool => return Some(value.into()),
-        Kind::Quantity => state.fail(|| BAD_QUANTITY.into()),
-        Kind::IntOrString => state.fail(|| "json: cannot unmarshal bool into Go value of type int32".into()),
-        Kind::Time | Kind::MicroTime | Kind::Duration => {
-            state.fail(|| "json: cannot unmarshal bool into Go value of type string".into());
-        }
+        Kind::Quantity => state.stop(|| BAD_QUANTITY.into()),
+        Kind::IntOrString => state.stop_at("bool", "int32"),
+        Kind::Time | Kind::MicroTime | Kind::Duration => state.stop_at("bool", "string"),
         _ => state.mismatch("bool", &slot.go()),
     }
     None
@@ -29,14 +27,10 @@ pub(super) fn from_number(slot: Slot, value: Number, state: &mut State) -> Optio
         Kind::Int32 if fits_i32(&value) => return Some(value.into()),
         Kind::Int32 | Kind::Int64 => state.mismatch(&format!("number {value}"), &slot.go()),
         Kind::IntOrString if fits_i32(&value) => return Some(value.into()),
-        Kind::IntOrString => {
-            state.fail(|| format!("json: cannot unmarshal number {value} into Go value of type int32"));
-        }
+        Kind::IntOrString => state.stop_at(&format!("number {value}"), "int32"),
         Kind::Quantity => return quantity(&value.to_string(), state),
-        Kind::Time | Kind::MicroTime | Kind::Duration => {
-            state.fail(|| "json: cannot unmarshal number into Go value of type string".into());
-        }
-        Kind::SchemaOrBool => state.fail(|| "boolean or JSON schema expected".into()),
+        Kind::Time | Kind::MicroTime | Kind::Duration => state.stop_at("number", "string"),
+        Kind::SchemaOrBool => state.stop(|| "boolean or JSON schema expected".into()),
         _ => state.mismatch("number", &slot.go()),
     }
     None
@@ -54,7 +48,7 @@ pub(super) fn from_str(slot: Slot, value: &str, state: &mut State) -> Option<Val
         Kind::Quantity => return quantity(value, state),
         Kind::Time => return time(value, false, state),
         Kind::MicroTime => return time(value, true, state),
-        Kind::SchemaOrBool => state.fail(|| "boolean or JSON schema expected".into()),
+        Kind::SchemaOrBool => state.stop(|| "boolean or JSON schema expected".into()),
         _ => state.mismatch("string", &slot.go()),
     }
     None
@@ -63,26 +57,74 @@ pub(super) fn from_str(slot: Slot, value: &str, state: &mut State) -> Option<Val
 fn quantity(text: &str, state: &mut State) -> Option<Value> {
     let canonical = (state.quantity)(text);
     if canonical.is_none() {
-        state.fail(|| BAD_QUANTITY.into());
+        state.stop(|| BAD_QUANTITY.into());
     }
     canonical.map(Value::String)
 }
 
-/// Go skips line breaks in base64 and writes none.
+/// Go skips line breaks in base64 and takes any bits behind the last byte; it writes neither.
 fn bytes(text: &str, state: &mut State) -> Option<Value> {
-    let clean: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    match STANDARD.decode(&clean) {
-        Ok(_) => Some(clean.into()),
-        Err(e) => {
-            let at = match e {
-                base64::DecodeError::InvalidByte(at, _) => at,
-                base64::DecodeError::InvalidLastSymbol { .. } => clean.len().saturating_sub(1),
-                _ => clean.len(),
-            };
+    match read_base64(text.as_bytes()) {
+        Ok(bytes) => Some(STANDARD.encode(bytes).into()),
+        Err(at) => {
             state.fail(|| format!("illegal base64 data at input byte {at}"));
             None
         }
     }
+}
+
+/// The bytes of a base64 text, or the offset that Go tells: of a letter that cannot be, or of the group that is cut off.
+fn read_base64(text: &[u8]) -> Result<Vec<u8>, usize> {
+    let mut letters = text.iter().enumerate().filter(|(_, c)| !matches!(c, b'\r' | b'\n')).peekable();
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    while letters.peek().is_some() {
+        let (mut group, mut read) = (0u32, 0);
+        while read < 4 {
+            match letters.next() {
+                None => return Err(text.len() - read),
+                Some((at, b'=')) => {
+                    padding_ends(at, read, &mut letters, text.len())?;
+                    break;
+                }
+                Some((at, letter)) => group = group << 6 | sextet(*letter).ok_or(at)?,
+            }
+            read += 1;
+        }
+        let bytes = (group << (6 * (4 - read)) << 8).to_be_bytes();
+        out.extend_from_slice(&bytes[..read * 6 / 8]);
+    }
+    Ok(out)
+}
+
+/// After the first `=` of a group of which `read` letters were read: another where there were two, then nothing.
+fn padding_ends<'a>(
+    at: usize,
+    read: usize,
+    letters: &mut impl Iterator<Item = (usize, &'a u8)>,
+    len: usize,
+) -> Result<(), usize> {
+    match read {
+        0 | 1 => return Err(at),
+        2 => match letters.next() {
+            None => return Err(len),
+            Some((_, b'=')) => {}
+            Some((next, _)) => return Err(next - 1),
+        },
+        _ => {}
+    }
+    letters.next().map_or(Ok(()), |(next, _)| Err(next))
+}
+
+fn sextet(letter: u8) -> Option<u32> {
+    let value = match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    };
+    Some(value.into())
 }
 
 fn time(text: &str, micro: bool, state: &mut State) -> Option<Value> {
@@ -139,5 +181,29 @@ fn out_of_range(text: &str) -> &'static str {
         (_, _, _, 60.., _) => "minute",
         (_, _, _, _, 60..) => "second",
         _ => "day",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_as_go_reads_it() {
+        let check = |text: &str, want: Result<&[u8], usize>| {
+            assert_eq!(read_base64(text.as_bytes()), want.map(<[u8]>::to_vec), "{text:?}");
+        };
+        check("eA==", Ok(b"x"));
+        check("eB==", Ok(b"x"));
+        check("eHl6\n", Ok(b"xyz"));
+        check("eH\nk=", Ok(b"xy"));
+        check("", Ok(b""));
+        check("b", Err(0));
+        check("eHl6b", Err(4));
+        check("!!", Err(0));
+        check("e===", Err(1));
+        check("eA=", Err(3));
+        check("eA==x", Err(4));
+        check("eA=x", Err(2));
     }
 }

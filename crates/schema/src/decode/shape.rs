@@ -1,6 +1,6 @@
 //! The walk: which JSON form meets which type.
 
-use super::{Seed, Slot, State, Step, is_empty, scalar, zero};
+use super::{Seed, Slot, State, Step, holds_nothing, is_empty, scalar, zero};
 use crate::types::{Field, Kind, Schema, Type};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -88,12 +88,10 @@ fn json_schema() -> Option<Schema> {
 /// Saves the error of a list or object where the type wants something else.
 fn mismatch(slot: Slot, found: &str, state: &mut State) {
     match slot.kind() {
-        Kind::Quantity => state.fail(|| scalar::BAD_QUANTITY.into()),
-        Kind::IntOrString => state.fail(|| format!("json: cannot unmarshal {found} into Go value of type int32")),
-        Kind::Time | Kind::MicroTime | Kind::Duration => {
-            state.fail(|| format!("json: cannot unmarshal {found} into Go value of type string"));
-        }
-        Kind::SchemaOrBool => state.fail(|| "boolean or JSON schema expected".into()),
+        Kind::Quantity => state.stop(|| scalar::BAD_QUANTITY.into()),
+        Kind::IntOrString => state.stop_at(found, "int32"),
+        Kind::Time | Kind::MicroTime | Kind::Duration => state.stop_at(found, "string"),
+        Kind::SchemaOrBool => state.stop(|| "boolean or JSON schema expected".into()),
         _ => state.mismatch(found, &slot.go()),
     }
 }
@@ -108,7 +106,6 @@ fn lenient<T>(state: &mut State, inner: impl FnOnce(&mut State) -> T) -> T {
 fn structure<'de, A: MapAccess<'de>>(schema: Schema, mut map: A, state: &mut State) -> Result<Value, A::Error> {
     let mut out = Map::new();
     let mut seen: Vec<Field> = Vec::new();
-    let owner = schema.kind_name();
     while let Some(key) = map.next_key::<String>()? {
         let Some(field) = schema.field(&key) else {
             state.strict("unknown", &key);
@@ -120,15 +117,21 @@ fn structure<'de, A: MapAccess<'de>>(schema: Schema, mut map: A, state: &mut Sta
         } else {
             seen.push(field);
         }
-        let value = state.at(Step::Field(owner, field.name()), |state| {
+        let value = state.at(Step::Field(schema, field), |state| {
             map.next_value_seed(Seed { ty: Slot::Type(field.ty()), state })
         })?;
-        match value.filter(|v| !((field.is_omitempty() || field.is_omitzero()) && is_empty(field, v))) {
+        match value.filter(|v| !is_left_out(field, v)) {
             Some(value) => out.insert(key, value),
             None => out.remove(&key),
         };
     }
     Ok(Value::Object(out))
+}
+
+/// Whether Go, writing what it has read, leaves the value out and nothing before that misses it.
+fn is_left_out(field: Field, value: &Value) -> bool {
+    let told = field.tells_empty() && holds_nothing(value);
+    (field.is_omitempty() || field.is_omitzero()) && is_empty(field, value) && !told
 }
 
 fn list<'de, A: SeqAccess<'de>>(ty: Type, mut seq: A, state: &mut State) -> Result<Value, A::Error> {

@@ -12,7 +12,7 @@ pub use list::ListMessage;
 
 use crate::types::Schema;
 use crate::wire::{Reader, Wire, Writer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 const MAGIC: &[u8] = b"k8s\0";
 /// The same as Go prints it.
@@ -97,14 +97,17 @@ impl<'a> Envelope<'a> {
         Ok(envelope)
     }
 
+    /// The object's bytes where they are JSON.
+    pub fn json(&self) -> Option<&'a [u8]> {
+        self.is_json.then_some(self.raw)
+    }
+
     /// Reads the object; an empty schema is found by the envelope's kind.
     pub fn object(&self, schema: &str) -> Result<Value, String> {
         let mut map = if self.is_json {
             serde_json::from_slice(self.raw).map_err(|e| e.to_string())?
         } else {
-            let mut map = Map::new();
-            from::structure(&mut map, find(schema, &self.api_version, &self.kind)?, self.raw, 0)?;
-            map
+            from::object(find(schema, &self.api_version, &self.kind)?, self.raw)?
         };
         for (key, text) in [("apiVersion", &self.api_version), ("kind", &self.kind)] {
             if !text.is_empty() {

@@ -160,8 +160,7 @@ impl Api {
     fn fan_out(&self, target: &Target) -> Result<Vec<f64>> {
         let path = format!("{NAMESPACE}/configmaps");
         let changes = (self.rate * self.seconds) as usize;
-        let mut writer = target.connect()?;
-        writer.call("POST", &path, JSON, json!({"metadata": {"name": "seen"}}).to_string().as_bytes())?;
+        target.connect()?.call("POST", &path, JSON, json!({"metadata": {"name": "seen"}}).to_string().as_bytes())?;
         let begun = Instant::now();
         let mut watchers = Vec::new();
         for _ in 0..self.watchers {
@@ -169,6 +168,8 @@ impl Api {
             connection.watch(&format!("{path}?watch=1&fieldSelector=metadata.name%3Dseen"))?;
             watchers.push(connection);
         }
+        // So many connections may have taken longer than a server keeps an idle one.
+        let mut writer = target.connect()?;
         let samples = std::thread::scope(|scope| -> Result<Vec<_>> {
             let watch = |connection| move || lags(connection, changes, begun);
             let small = || std::thread::Builder::new().stack_size(256 << 10);

@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`: the figures the README claims, one file each.
 
 mod api;
+mod bodies;
 mod first_cluster;
 mod http;
 mod pods;
@@ -19,6 +20,8 @@ pub struct Bench {
 enum What {
     /// The API server alone: writes, reads, lists, watches, memory
     Api(api::Api),
+    /// The worst request bodies: CPU time and memory
+    Bodies(bodies::Bodies),
     /// From an empty directory to running pods on one node
     FirstCluster(first_cluster::FirstCluster),
     /// Pods: start, burst, exec, memory, idle CPU
@@ -30,6 +33,7 @@ impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
         match self.what {
             What::Api(bench) => bench.run(),
+            What::Bodies(bench) => bench.run(),
             What::FirstCluster(bench) => bench.run(),
             What::Pods(bench) => bench.run(),
         }

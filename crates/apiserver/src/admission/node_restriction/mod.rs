@@ -120,7 +120,10 @@ fn request(a: &Attributes<'_>, node: &str, object: Option<&Object>) -> Result<()
     }
     let pem = STANDARD.decode(csr.at("spec").text("request")).unwrap_or_default();
     let parsed = pki::CertificateRequest::parse(&pem);
-    let parsed = parsed.map_err(|why| a.forbidden(&format!("unable to parse csr: {why}")))?;
+    let parsed = parsed.map_err(|why| {
+        let why = why.to_string();
+        a.forbidden(&format!("unable to parse csr: {}", why.trim_start_matches("certificate request: ")))
+    })?;
     let wanted = format!("system:node:{node}");
     match parsed.common_name == wanted {
         true => Ok(()),

@@ -2,112 +2,122 @@
 
 use super::{Scope, env, probe, security, volume};
 use crate::core::quantities;
-use crate::field::{Errors, Fields, Path};
+use crate::field::{Errors, Fields, Path, repeated};
 use crate::names;
+use crate::rules::{self, Check, Rule, Unique, each};
 use serde_json::Value;
+use std::collections::HashSet;
 
-const NOT_FOR_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
-const NOT_FOR_INIT: &str = "may not be set for init containers without restartPolicy=Always";
-/// What an ephemeral container may set, of upstream's `EphemeralContainerCommon`; the others in its order.
-const EPHEMERAL_FORBIDDEN: [&str; 8] = [
-    "ports",
-    "resources",
-    "resizePolicy",
-    "restartPolicy",
-    "restartPolicyRules",
-    "livenessProbe",
-    "readinessProbe",
-    "startupProbe",
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+const NOT_FOR_EPHEMERAL: Check = Check::Unset(NOT_EPHEMERAL);
+const NOT_FOR_INIT: Check = Check::Absent("may not be set for init containers without restartPolicy=Always");
+/// What only containers have that start with their pod.
+const EPHEMERAL: &[Rule] = &[
+    ("ports", NOT_FOR_EPHEMERAL),
+    ("resources", NOT_FOR_EPHEMERAL),
+    ("resizePolicy", NOT_FOR_EPHEMERAL),
+    ("restartPolicy", NOT_FOR_EPHEMERAL),
+    ("restartPolicyRules", NOT_FOR_EPHEMERAL),
+    ("livenessProbe", NOT_FOR_EPHEMERAL),
+    ("readinessProbe", NOT_FOR_EPHEMERAL),
+    ("startupProbe", NOT_FOR_EPHEMERAL),
+    ("lifecycle", Check::Absent(NOT_EPHEMERAL)),
+    ("volumeMounts", Check::Each(whole_volume)),
 ];
-const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
+/// What only containers have that keep running.
+const ONCE: &[Rule] = &[
+    ("lifecycle", NOT_FOR_INIT),
+    ("livenessProbe", NOT_FOR_INIT),
+    ("readinessProbe", NOT_FOR_INIT),
+    ("startupProbe", NOT_FOR_INIT),
+    ("resizePolicy", Check::Each(resized_running)),
+];
+const EVERY: &[Rule] = &[
+    ("name", Check::Named(names::label)),
+    ("image", Check::Given("")),
+    ("terminationMessagePolicy", Check::OneOf(&["File", "FallbackToLogsOnError"])),
+    ("ports", Check::In(ports)),
+    ("env", Check::Each(env::variable)),
+    ("envFrom", Check::In(env::variables_from)),
+];
+/// The policies of pulling an image.
+pub const PULL: Check = Check::OneOf(&["Always", "IfNotPresent", "Never"]);
+/// The protocols of ports.
+pub const PROTOCOL: Check = Check::OneOf(&["SCTP", "TCP", "UDP"]);
+const PORT: &[Rule] =
+    &[("containerPort", Check::In(container_port)), ("hostPort", Check::By(host_port)), ("protocol", PROTOCOL)];
+const RESIZES: [(&str, [&str; 2]); 2] =
+    [("resourceName", ["cpu", "memory"]), ("restartPolicy", ["NotRequired", "RestartContainer"])];
+const RESTARTS: &[Rule] = &[("restartPolicyRules", Check::In(restart_rules))];
+const RESTART_RULE: &[Rule] =
+    &[("action", Check::Among(&["Restart", "RestartAllContainers"])), ("exitCodes", Check::By(exit_codes))];
 
 /// Errors of `containers`.
 pub fn containers(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) {
-    let list = scope.spec.list("containers");
-    if list.is_empty() {
-        return errors.required(path, "");
+    if scope.spec.list("containers").is_empty() {
+        return errors.required(&path.field("containers"), "");
     }
-    let mut names: Vec<&str> = Vec::new();
-    for (i, c) in list.iter().enumerate() {
-        let path = path.index(i);
-        common(errors, scope, c, &path);
-        let name = c.text("name");
-        match names.contains(&name) {
-            true => errors.duplicate(&path.field("name"), name),
-            false => names.push(name),
+    let (mut names, mut ports) = (Unique::default(), HostPorts::default());
+    each(scope.spec, "containers", path, |c, path| {
+        every(errors, scope, c, path);
+        names.add(errors, c.text("name"), &path.field("name"));
+        probe::handlers(errors, scope, c, path);
+        if restart_policy(errors, c, path) {
+            rules::check(errors, c, path, RESTARTS);
         }
-        probe::handlers(errors, scope, c, &path);
-        restart_policy(errors, c, Kind::App, &path);
-    }
-    host_port_conflicts(errors, list, path);
+    });
+    each(scope.spec, "containers", path, |c, path| ports.add(errors, c, path));
 }
 
 /// Errors of `initContainers`.
 pub fn init_containers(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) {
-    let mut names: Vec<&str> = scope.spec.list("containers").iter().map(|c| c.text("name")).collect();
-    for (i, c) in scope.spec.list("initContainers").iter().enumerate() {
-        let item = path.index(i);
-        common(errors, scope, c, &item);
-        restart_policy(errors, c, Kind::Init, &item);
-        let name = c.text("name");
-        match names.contains(&name) {
-            true => errors.duplicate(&item.field("name"), name),
-            false if !name.is_empty() => names.push(name),
-            false => {}
+    let mut names = Unique::with(scope.spec.list("containers").iter().map(|c| c.text("name")));
+    let list = path.field("initContainers");
+    each(scope.spec, "initContainers", path, |c, path| {
+        every(errors, scope, c, path);
+        // a missing policy leaves the rules of an init container without a meaning
+        if restart_policy(errors, c, path) && c.has("restartPolicy") {
+            rules::check(errors, c, path, RESTARTS);
         }
-        host_port_conflicts(errors, std::slice::from_ref(c), path);
-        if c.text("restartPolicy") == "Always" {
-            probe::handlers(errors, scope, c, &item);
-            continue;
+        if !c.text("name").is_empty() || names.has("") {
+            names.add(errors, c.text("name"), &path.field("name"));
         }
-        for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
-            if c.has(field) {
-                errors.forbidden(&item.field(field), NOT_FOR_INIT);
-            }
+        // each starts alone, so its ports only clash among themselves, and its place is not told
+        HostPorts::default().add(errors, c, &list.index(0));
+        match c.text("restartPolicy") {
+            "Always" => probe::handlers(errors, scope, c, path),
+            _ => rules::check(errors, c, path, ONCE),
         }
-        let policies = item.field("resizePolicy");
-        for (j, policy) in c.list("resizePolicy").iter().enumerate() {
-            if policy.text("restartPolicy") == "RestartContainer" {
-                let text = "must not be set to 'RestartContainer' for non-sidecar initContainers";
-                errors.invalid(&policies.index(j).field("restartPolicy"), "RestartContainer", text);
-            }
-        }
-    }
+    });
 }
 
 /// Errors of `ephemeralContainers`.
 pub fn ephemeral_containers(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) {
-    let others: Vec<&str> =
-        ["containers", "initContainers"].iter().flat_map(|l| scope.spec.list(l)).map(|c| c.text("name")).collect();
-    let mut names = others.clone();
-    for (i, c) in scope.spec.list("ephemeralContainers").iter().enumerate() {
-        let path = path.index(i);
-        common(errors, scope, c, &path);
-        image_spaces(errors, c, &path);
-        let (name, target) = (c.text("name"), c.text("targetContainerName"));
-        match names.contains(&name) {
-            true => errors.duplicate(&path.field("name"), name),
-            false => names.push(name),
-        }
-        if !target.is_empty() && !others.contains(&target) {
+    let others = ["containers", "initContainers"];
+    let others: HashSet<&str> = others.iter().flat_map(|l| scope.spec.list(l)).map(|c| c.text("name")).collect();
+    let mut names = Unique::with(others.iter().copied());
+    each(scope.spec, "ephemeralContainers", path, |c, path| {
+        every(errors, scope, c, path);
+        image_spaces(errors, c, path);
+        names.add(errors, c.text("name"), &path.field("name"));
+        let target = c.text("targetContainerName");
+        if !target.is_empty() && !others.contains(target) {
             errors.not_found(&path.field("targetContainerName"), target);
         }
-        for field in EPHEMERAL_FORBIDDEN {
-            if !crate::field::same(c.at(field), &Value::Null) {
-                errors.forbidden(&path.field(field), NOT_FOR_EPHEMERAL);
-            }
-        }
-        if c.has("lifecycle") {
-            errors.forbidden(&path.field("lifecycle"), NOT_FOR_EPHEMERAL);
-        }
-        let mounts = path.field("volumeMounts");
-        for (j, mount) in c.list("volumeMounts").iter().enumerate() {
-            for field in ["subPath", "subPathExpr"] {
-                if !mount.text(field).is_empty() {
-                    errors.forbidden(&mounts.index(j).field(field), NOT_FOR_EPHEMERAL);
-                }
-            }
-        }
+        rules::check(errors, c, path, EPHEMERAL);
+    });
+}
+
+fn whole_volume(errors: &mut Errors, mount: &Value, path: &Path<'_>) {
+    for field in ["subPath", "subPathExpr"].into_iter().filter(|f| !mount.text(f).is_empty()) {
+        errors.forbidden(&path.field(field), NOT_EPHEMERAL);
+    }
+}
+
+fn resized_running(errors: &mut Errors, policy: &Value, path: &Path<'_>) {
+    if policy.text("restartPolicy") == "RestartContainer" {
+        let text = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+        errors.invalid(&path.field("restartPolicy"), "RestartContainer", text);
     }
 }
 
@@ -119,98 +129,73 @@ pub fn image_spaces(errors: &mut Errors, c: &Value, path: &Path<'_>) {
     }
 }
 
-fn common(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>) {
-    match c.text("name") {
-        "" => errors.required(&path.field("name"), ""),
-        name => errors.invalid_each(&path.field("name"), name, names::dns1123_label(name, false)),
-    }
-    if c.text("image").is_empty() {
-        errors.required(&path.field("image"), "");
-    }
-    let policy = path.field("terminationMessagePolicy");
-    match c.text("terminationMessagePolicy") {
-        "" => errors.required(&policy, ""),
-        text => errors.one_of(&policy, text, &["File", "FallbackToLogsOnError"]),
-    }
-    ports(errors, c, &path.field("ports"));
-    env::env(errors, c, &path.field("env"));
-    env::env_from(errors, c, &path.field("envFrom"));
+/// Errors of what a container has in whichever list it is.
+fn every(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>) {
+    rules::check(errors, c, path, EVERY);
     volume::mounts(errors, scope, c, &path.field("volumeMounts"));
     volume::devices(errors, scope, c, &path.field("volumeDevices"));
-    pull_policy(errors, c.text("imagePullPolicy"), &path.field("imagePullPolicy"));
-    let rule = quantities::container_resource_name;
-    quantities::requirements(errors, c.at("resources"), &scope.claims, &path.field("resources"), rule);
+    rules::check(errors, c, path, &[("imagePullPolicy", PULL)]);
+    let name = quantities::container_resource_name;
+    quantities::requirements(errors, c.at("resources"), &scope.claims, &path.field("resources"), name);
     resize_policy(errors, scope, c, &path.field("resizePolicy"));
     security::container(errors, scope, c.at("securityContext"), &path.field("securityContext"));
 }
 
-/// Errors of a policy of pulling an image.
-pub fn pull_policy(errors: &mut Errors, policy: &str, path: &Path<'_>) {
-    match policy {
-        "" => errors.required(path, ""),
-        policy => errors.one_of(path, policy, &["Always", "IfNotPresent", "Never"]),
-    }
-}
-
+/// Names of ports are unique where they are good.
 fn ports(errors: &mut Errors, c: &Value, path: &Path<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut names = Unique::default();
     for (i, port) in c.list("ports").iter().enumerate() {
         let (path, name) = (path.index(i), port.text("name"));
         let wrong = if name.is_empty() { Vec::new() } else { names::port_name(name) };
-        if !wrong.is_empty() {
-            errors.invalid_each(&path.field("name"), name, wrong);
-        } else if seen.contains(&name) {
-            errors.duplicate(&path.field("name"), name);
-        } else if !name.is_empty() {
-            seen.push(name);
+        match wrong.is_empty() {
+            true if name.is_empty() => {}
+            true => names.add(errors, name, &path.field("name")),
+            false => errors.invalid_each(&path.field("name"), name, wrong),
         }
-        for field in ["containerPort", "hostPort"] {
-            match port.int(field).unwrap_or(0) {
-                0 if field == "containerPort" => errors.required(&path.field(field), ""),
-                0 => {}
-                number => {
-                    if let Some(text) = names::port_number(number) {
-                        errors.invalid(&path.field(field), number, text);
-                    }
-                }
-            }
-        }
-        match port.text("protocol") {
-            "" => errors.required(&path.field("protocol"), ""),
-            protocol => errors.one_of(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
-        }
+        rules::check(errors, port, &path, PORT);
     }
 }
 
-fn host_port_conflicts(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
-    let mut seen: Vec<String> = Vec::new();
-    for (i, c) in list.iter().enumerate() {
-        let (item, ports) = (path.index(i), "ports");
-        let ports_path = item.field(ports);
-        for (j, port) in c.list(ports).iter().enumerate() {
+fn container_port(errors: &mut Errors, port: &Value, path: &Path<'_>) {
+    match port.int("containerPort").unwrap_or(0) {
+        0 => errors.required(path, ""),
+        number => errors.port_number(path, number),
+    }
+}
+
+fn host_port(errors: &mut Errors, number: &Value, path: &Path<'_>) {
+    if let Some(number) = number.as_i64().filter(|number| *number != 0) {
+        errors.port_number(path, number);
+    }
+}
+
+/// Ports of the host that are taken.
+#[derive(Default)]
+struct HostPorts(HashSet<String>);
+
+impl HostPorts {
+    fn add(&mut self, errors: &mut Errors, c: &Value, path: &Path<'_>) {
+        each(c, "ports", path, |port, path| {
             let number = port.int("hostPort").unwrap_or(0);
-            if number == 0 {
-                continue;
-            }
             let key = format!("{}/{}/{number}", port.text("protocol"), port.text("hostIP"));
-            match seen.contains(&key) {
-                true => errors.duplicate(&ports_path.index(j).field("hostPort"), key),
-                false => seen.push(key),
+            if number != 0 && !self.0.insert(key.clone()) {
+                errors.duplicate(&path.field("hostPort"), key);
             }
-        }
+        });
     }
 }
 
+/// Upstream's paths of most of these errors are those of the list.
 fn resize_policy(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
-    for (i, policy) in c.list("resizePolicy").iter().enumerate() {
+    let policies = c.list("resizePolicy");
+    let again = repeated(policies.iter().map(|policy| policy.text("resourceName")));
+    for (i, policy) in policies.iter().enumerate() {
         let (resource, restart) = (policy.text("resourceName"), policy.text("restartPolicy"));
-        if seen.contains(&resource) {
+        if again[i] {
             errors.duplicate(&path.index(i), resource);
         }
-        seen.push(resource);
-        for (value, supported) in [(resource, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])] {
-            match value {
+        for (field, supported) in RESIZES {
+            match policy.text(field) {
                 "" => errors.required(path, ""),
                 value => errors.one_of(path, value, &supported),
             }
@@ -221,41 +206,35 @@ fn resize_policy(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<
     }
 }
 
-/// The two kinds of containers that restart.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    App,
-    Init,
+/// Finds errors of a container's own policy; whether it has one, or rules that need one.
+fn restart_policy(errors: &mut Errors, c: &Value, path: &Path<'_>) -> bool {
+    let (policy, given) = (path.field("restartPolicy"), c.has("restartPolicy"));
+    let has_rules = !c.list("restartPolicyRules").is_empty();
+    if given {
+        errors.one_of(&policy, c.text("restartPolicy"), &["Always", "Never", "OnFailure"]);
+    } else if has_rules {
+        errors.required(&policy, "must specify restartPolicy when restart rules are used");
+    }
+    given || has_rules
 }
 
-fn restart_policy(errors: &mut Errors, c: &Value, kind: Kind, path: &Path<'_>) {
-    let (policy, rules) = (c.text("restartPolicy"), c.list("restartPolicyRules"));
-    match (c.has("restartPolicy"), rules.is_empty()) {
-        (false, true) => return,
-        (false, false) => {
-            let text = "must specify restartPolicy when restart rules are used";
-            errors.required(&path.field("restartPolicy"), text);
-            if kind == Kind::Init {
-                return;
-            }
-        }
-        (true, _) => errors.one_of(&path.field("restartPolicy"), policy, &POLICIES),
+fn restart_rules(errors: &mut Errors, c: &Value, path: &Path<'_>) {
+    let list = c.list("restartPolicyRules");
+    if list.len() > 20 {
+        errors.too_many(path, list.len(), 20);
     }
-    let list = path.field("restartPolicyRules");
-    if rules.len() > 20 {
-        errors.too_many(&list, rules.len(), 20);
+    for (i, rule) in list.iter().enumerate() {
+        rules::check(errors, rule, &path.index(i), RESTART_RULE);
     }
-    for (i, rule) in rules.iter().enumerate() {
-        let path = list.index(i);
-        errors.supported(&path.field("action"), rule.text("action"), &["Restart", "RestartAllContainers"]);
-        let (codes, path) = (rule.at("exitCodes"), path.field("exitCodes"));
-        if codes.is_null() {
-            errors.required(&path, "must be specified");
-            continue;
-        }
-        errors.supported(&path.field("operator"), codes.text("operator"), &["In", "NotIn"]);
-        if codes.list("values").len() > 255 {
-            errors.too_many(&path.field("values"), codes.list("values").len(), 255);
-        }
+}
+
+fn exit_codes(errors: &mut Errors, codes: &Value, path: &Path<'_>) {
+    if codes.is_null() {
+        return errors.required(path, "must be specified");
+    }
+    rules::check(errors, codes, path, &[("operator", Check::Among(&["In", "NotIn"]))]);
+    let count = codes.list("values").len();
+    if count > 255 {
+        errors.too_many(&path.field("values"), count, 255);
     }
 }

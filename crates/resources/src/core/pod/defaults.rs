@@ -11,6 +11,9 @@ pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemer
 pub fn pod(obj: &mut Value) {
     let Some(spec) = map_mut(obj, "spec") else { return };
     pod_spec(spec);
+    if spec.int("terminationGracePeriodSeconds").is_some_and(|s| s < 0) {
+        spec["terminationGracePeriodSeconds"] = 1.into();
+    }
     for list in ["containers", "initContainers"] {
         items_mut(spec, list).for_each(requests_from_limits);
     }
@@ -39,9 +42,6 @@ pub fn pod_spec(spec: &mut Value) {
     set_default(spec, "dnsPolicy", "ClusterFirst");
     set_default(spec, "schedulerName", "default-scheduler");
     set_default(spec, "terminationGracePeriodSeconds", 30);
-    if spec.int("terminationGracePeriodSeconds").is_some_and(|s| s < 0) {
-        spec["terminationGracePeriodSeconds"] = 1.into();
-    }
     map_mut(spec, "securityContext");
     if !spec.has("containers") {
         spec["containers"] = Value::Null;
@@ -59,19 +59,6 @@ pub fn pod_spec(spec: &mut Value) {
     }
     if let Some(resources) = field_mut(spec, "resources") {
         resource_lists(resources);
-    }
-}
-
-/// Drops what is behind a feature gate that is off (ContainerStopSignals).
-pub fn drop_gated(spec: &mut Value) {
-    for list in CONTAINER_LISTS {
-        for c in items_mut(spec, list) {
-            if let Some(lifecycle) = field_mut(c, "lifecycle") {
-                if lifecycle.as_object_mut().and_then(|map| map.remove("stopSignal")).is_some() {
-                    drop_empty(c, "lifecycle");
-                }
-            }
-        }
     }
 }
 
@@ -191,11 +178,8 @@ fn field_source(source: &mut Value) {
     }
 }
 
-fn volume(volume: &mut Value) {
-    let Value::Object(map) = volume else { return };
-    if !map.iter().any(|(name, value)| name != "name" && !value.is_null()) {
-        map.insert("emptyDir".into(), json!({}));
-    }
+/// Defaults of the sources that volumes of pods and persistent volumes have.
+pub fn volume_sources(map: &mut serde_json::Map<String, Value>) {
     for (source, field, value) in VOLUME_DEFAULTS {
         if let Some(source) = map.get_mut(*source).filter(|v| v.is_object()) {
             let value = value.parse::<i64>().map_or_else(|_| Value::from(*value), Value::from);
@@ -210,6 +194,14 @@ fn volume(volume: &mut Value) {
     if let Some(disk) = map.get_mut("azureDisk").filter(|v| v.is_object()) {
         set_default(disk, "readOnly", false);
     }
+}
+
+fn volume(volume: &mut Value) {
+    let Value::Object(map) = volume else { return };
+    if !map.iter().any(|(name, value)| name != "name" && !value.is_null()) {
+        map.insert("emptyDir".into(), json!({}));
+    }
+    volume_sources(map);
     for item in map.get_mut("downwardAPI").into_iter().flat_map(|d| items_mut(d, "items")) {
         field_source(item);
     }

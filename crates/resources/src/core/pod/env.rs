@@ -3,6 +3,7 @@
 use crate::core::quantities::quantity;
 use crate::field::{Errors, Fields, Path};
 use crate::names;
+use crate::rules::{self, Check, Rule};
 use serde_json::Value;
 
 const ENV_FIELDS: [&str; 9] = [
@@ -39,85 +40,87 @@ const KNOWN_FIELDS: [&str; 8] = [
     "status.nominatedNodeName",
 ];
 
-/// Errors of `env`.
-pub fn env(errors: &mut Errors, c: &Value, path: &Path<'_>) {
-    for (i, var) in c.list("env").iter().enumerate() {
-        let path = path.index(i);
-        match var.text("name") {
-            "" => errors.required(&path.field("name"), ""),
-            name => errors.invalid_each(&path.field("name"), name, names::env_var_name(name)),
-        }
-        if var.has("valueFrom") {
-            value_from(errors, var, &path.field("valueFrom"));
-        }
+/// Errors of an item of `env`.
+pub fn variable(errors: &mut Errors, variable: &Value, path: &Path<'_>) {
+    rules::check(
+        errors,
+        variable,
+        path,
+        &[("name", Check::Named(names::env_var_name)), ("valueFrom", Check::In(value_from))],
+    );
+}
+
+/// Where a value may come from, in the order of the errors.
+const SOURCES: &[Rule] = &[
+    ("fieldRef", Check::By(env_field)),
+    ("resourceFieldRef", Check::By(env_resource)),
+    ("configMapKeyRef", Check::By(key_selector)),
+    ("secretKeyRef", Check::By(key_selector)),
+    ("fileKeyRef", Check::By(file_key)),
+];
+const FILE_KEY: &[Rule] = &[
+    ("key", Check::Named(names::env_var_name)),
+    ("volumeName", Check::Named(names::label)),
+    ("path", Check::In(file_path)),
+];
+
+fn value_from(errors: &mut Errors, variable: &Value, path: &Path<'_>) {
+    let source = variable.at("valueFrom");
+    if source.is_null() {
+        return;
+    }
+    rules::check(errors, source, path, SOURCES);
+    let text = match SOURCES.iter().filter(|(kind, _)| source.has(kind)).count() {
+        0 => "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        _ if !variable.text("value").is_empty() => "may not be specified when `value` is not empty",
+        1 => return,
+        _ => "may not have more than one field specified at a time",
+    };
+    errors.invalid(path, "", text);
+}
+
+fn env_field(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    if !of.is_null() {
+        field_ref(errors, of, &ENV_FIELDS, path);
     }
 }
 
-fn value_from(errors: &mut Errors, var: &Value, path: &Path<'_>) {
-    let source = var.at("valueFrom");
-    let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-    for kind in sources.into_iter().filter(|k| source.has(k)) {
-        let (of, path) = (source.at(kind), path.field(kind));
-        match kind {
-            "fieldRef" => field_ref(errors, of, &ENV_FIELDS, &path),
-            "resourceFieldRef" => resource_field(errors, of, false, &path),
-            "fileKeyRef" => file_key(errors, of, &path),
-            _ => key_selector(errors, of, &path),
-        }
-    }
-    match sources.iter().filter(|k| source.has(k)).count() {
-        0 => {
-            let text = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
-            errors.invalid(path, "", text);
-        }
-        _ if !var.text("value").is_empty() => {
-            errors.invalid(path, "", "may not be specified when `value` is not empty")
-        }
-        1 => {}
-        _ => errors.invalid(path, "", "may not have more than one field specified at a time"),
+fn env_resource(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    if !of.is_null() {
+        resource_field(errors, of, false, path);
     }
 }
 
 fn key_selector(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    let name = of.text("name");
-    errors.invalid_each(&path.field("name"), name, names::dns1123_subdomain(name, false));
-    match of.text("key") {
-        "" => errors.required(&path.field("key"), ""),
-        key => errors.invalid_each(&path.field("key"), key, names::config_map_key(key)),
+    if !of.is_null() {
+        // a name that was left out is a bad name, not a missing one
+        let name = of.text("name");
+        errors.invalid_each(&path.field("name"), name, names::subdomain(name));
+        rules::check(errors, of, path, &[("key", Check::Named(names::config_map_key))]);
     }
 }
 
 fn file_key(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    match of.text("key") {
-        "" => errors.required(&path.field("key"), ""),
-        key => errors.invalid_each(&path.field("key"), key, names::env_var_name(key)),
-    }
-    match of.text("volumeName") {
-        "" => errors.required(&path.field("volumeName"), ""),
-        name => errors.invalid_each(&path.field("volumeName"), name, names::dns1123_label(name, false)),
-    }
-    match of.text("path") {
-        "" => errors.required(&path.field("path"), ""),
-        file => super::volume::no_backsteps(errors, file, &path.field("path")),
+    if !of.is_null() {
+        rules::check(errors, of, path, FILE_KEY);
     }
 }
 
-/// Errors of `envFrom`.
-pub fn env_from(errors: &mut Errors, c: &Value, path: &Path<'_>) {
+fn file_path(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    match of.text("path") {
+        "" => errors.required(path, ""),
+        _ => super::volume::no_backsteps(errors, of.at("path"), path),
+    }
+}
+
+/// Errors of `envFrom`; that a source is none, or several, is told of the list.
+pub fn variables_from(errors: &mut Errors, c: &Value, path: &Path<'_>) {
+    const NAME: &[Rule] = &[("name", Check::Named(names::subdomain_prefix))];
     for (i, source) in c.list("envFrom").iter().enumerate() {
         let item = path.index(i);
-        let prefix = source.text("prefix");
-        if !prefix.is_empty() {
-            errors.invalid_each(&item.field("prefix"), prefix, names::env_var_name(prefix));
-        }
+        rules::check(errors, source, &item, &[("prefix", Check::MaybeNamed(names::env_var_name))]);
         let kinds = ["configMapRef", "secretRef"].into_iter().filter(|k| source.has(k));
-        for kind in kinds.clone() {
-            let path = item.field(kind);
-            match source.at(kind).text("name") {
-                "" => errors.required(&path.field("name"), ""),
-                name => errors.invalid_each(&path.field("name"), name, names::dns1123_subdomain(name, true)),
-            }
-        }
+        kinds.clone().for_each(|kind| rules::check(errors, source.at(kind), &item.field(kind), NAME));
         match kinds.count() {
             0 => errors.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"),
             1 => {}
@@ -128,10 +131,7 @@ pub fn env_from(errors: &mut Errors, c: &Value, path: &Path<'_>) {
 
 /// Errors of an item of a downward API volume.
 pub fn downward_file(errors: &mut Errors, file: &Value, path: &Path<'_>) {
-    if file.text("path").is_empty() {
-        errors.required(&path.field("path"), "");
-    }
-    super::volume::local_path(errors, file.text("path"), &path.field("path"));
+    rules::check(errors, file, path, &[("path", Check::Given("")), ("path", Check::By(super::volume::local_path))]);
     match (file.has("fieldRef"), file.has("resourceFieldRef")) {
         (true, both) => {
             field_ref(errors, file.at("fieldRef"), &VOLUME_FIELDS, &path.field("fieldRef"));
@@ -142,7 +142,7 @@ pub fn downward_file(errors: &mut Errors, file: &Value, path: &Path<'_>) {
         (false, true) => resource_field(errors, file.at("resourceFieldRef"), true, &path.field("resourceFieldRef")),
         (false, false) => errors.required(path, "one of fieldRef and resourceFieldRef is required"),
     }
-    super::volume::file_mode(errors, file.int("mode"), &path.field("mode"));
+    rules::check(errors, file, path, &[("mode", super::volume::FILE_MODE)]);
 }
 
 fn field_ref(errors: &mut Errors, of: &Value, supported: &[&str], path: &Path<'_>) {

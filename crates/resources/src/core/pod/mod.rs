@@ -1,6 +1,6 @@
 //! Pods.
 
-mod affinity;
+pub mod affinity;
 mod container;
 pub mod defaults;
 mod env;
@@ -10,6 +10,7 @@ mod qos_and_mutation;
 pub mod resources;
 mod security;
 mod spec;
+mod status;
 mod table;
 pub mod template;
 mod update;
@@ -18,10 +19,13 @@ pub mod volume_sources;
 pub mod warnings;
 
 pub use affinity::{node_selector, taint_effect, tolerations};
+pub use container::PROTOCOL;
 pub use probe::port_number_or_name;
-pub use spec::{Scope, ip, pod_spec};
+pub use spec::{Scope, pod_spec};
+pub use update::copy_node_affinity;
 
 use crate::field::{Errors, Fields, Path};
+use crate::rules::{self, Check, each, each_of};
 use crate::{Ctx, Strategy, copy_field};
 use api::table::Column;
 use api::{Cause, Object};
@@ -40,7 +44,6 @@ impl Strategy for Pod {
     }
 
     fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {
-        defaults::drop_gated(&mut obj["spec"]);
         defaults::service_account(&mut obj["spec"]);
         qos_and_mutation::merge_label_keys(obj);
         obj["status"] = qos_and_mutation::initial_status(ctx, obj);
@@ -76,8 +79,10 @@ impl Strategy for Pod {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        warnings::pod_spec(obj.at("spec"), obj.at("metadata"), &Path::root("spec"))
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::from_iter(warnings::host_name(obj, old, "the Pod's hostname"));
+        out.extend(warnings::pod_spec(obj.at("spec"), obj.at("metadata"), &Path::root("spec")));
+        out
     }
 
     fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
@@ -135,8 +140,8 @@ impl Strategy for Pod {
 
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         match name {
-            "ephemeralcontainers" => Some(&EphemeralContainers),
-            "resize" => Some(&Resize),
+            "ephemeralcontainers" => Some(&EPHEMERAL_CONTAINERS),
+            "resize" => Some(&RESIZE),
             _ => None,
         }
     }
@@ -151,64 +156,31 @@ fn whole(errors: &mut Errors, obj: &Object) {
     }
     pod_spec(errors, spec, obj.at("metadata"), true, &path);
     if spec.text("serviceAccountName").is_empty() {
-        let volumes = path.field("volumes");
-        for (i, volume) in spec.list("volumes").iter().enumerate() {
-            let item = volumes.index(i);
-            let sources = item.field("projected.sources");
-            for (j, source) in volume.at("projected").list("sources").iter().enumerate() {
-                if source.has("serviceAccountToken") {
-                    let text = "must not be specified when serviceAccountName is not set";
-                    errors.forbidden(&sources.index(j).field("serviceAccountToken"), text);
-                }
-            }
-        }
+        const TOKEN: Check = Check::Absent("must not be specified when serviceAccountName is not set");
+        each(spec, "volumes", &path, |volume, path| {
+            let projected = path.field("projected");
+            each(volume.at("projected"), "sources", &projected, |source, path| {
+                rules::check(errors, source, path, &[("serviceAccountToken", TOKEN)]);
+            });
+        });
     }
-    for list in ["containers", "initContainers"] {
-        let list_path = path.field(list);
-        for (i, c) in spec.list(list).iter().enumerate() {
-            container::image_spaces(errors, c, &list_path.index(i));
-        }
-    }
+    each_of(spec, &["containers", "initContainers"], &path, |c, path| container::image_spaces(errors, c, path));
 }
 
-/// `pods/ephemeralcontainers`: only the ephemeral containers change.
-struct EphemeralContainers;
-
-impl Strategy for EphemeralContainers {
-    fn metadata_on_update(&self) -> crate::MetadataChecks {
-        crate::MetadataChecks::Both
-    }
-
-    fn default(&self, obj: &mut Object) {
-        defaults::pod(obj);
-    }
-
-    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        let containers = new.at("spec").at("ephemeralContainers").clone();
-        keep_spec(new, old);
-        if !containers.is_null() {
-            new["spec"]["ephemeralContainers"] = containers;
-        } else if let Some(spec) = new["spec"].as_object_mut() {
-            spec.remove("ephemeralContainers");
-        }
-    }
-
-    fn counts_generation(&self) -> bool {
-        true
-    }
-
-    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
-        whole(&mut errors, new);
-        update::ephemeral_containers(&mut errors, new, old);
-        errors.0
-    }
+/// A subresource that changes one part of the spec, which is then checked as a whole.
+struct Part {
+    /// Takes over the part from the spec that the request brought.
+    take: fn(&mut Value, &Value),
+    /// Finds what may not change.
+    check: fn(&mut Errors, &Object, &Object),
 }
 
-/// `pods/resize`: only the resources of containers change.
-struct Resize;
+/// `pods/ephemeralcontainers`
+static EPHEMERAL_CONTAINERS: Part = Part { take: take_ephemeral, check: update::ephemeral_containers };
+/// `pods/resize`
+static RESIZE: Part = Part { take: take_resources, check: update::resize };
 
-impl Strategy for Resize {
+impl Strategy for Part {
     fn metadata_on_update(&self) -> crate::MetadataChecks {
         crate::MetadataChecks::Both
     }
@@ -220,17 +192,7 @@ impl Strategy for Resize {
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         let wanted = new.at("spec").clone();
         keep_spec(new, old);
-        for list in ["containers", "initContainers"] {
-            for c in crate::field::items_mut(&mut new["spec"], list) {
-                let same = |w: &&Value| w.text("name") == c.text("name");
-                if let Some(wanted) = wanted.list(list).iter().find(same) {
-                    c["resources"] = wanted.at("resources").clone();
-                    if wanted.has("resizePolicy") {
-                        c["resizePolicy"] = wanted.at("resizePolicy").clone();
-                    }
-                }
-            }
-        }
+        (self.take)(&mut new["spec"], &wanted);
     }
 
     fn counts_generation(&self) -> bool {
@@ -240,8 +202,32 @@ impl Strategy for Resize {
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         whole(&mut errors, new);
-        update::resize(&mut errors, new, old);
+        (self.check)(&mut errors, new, old);
         errors.0
+    }
+}
+
+fn take_ephemeral(spec: &mut Value, wanted: &Value) {
+    let given = wanted.has("ephemeralContainers");
+    copy_field(spec, if given { wanted } else { &Value::Null }, "ephemeralContainers");
+}
+
+fn take_resources(spec: &mut Value, wanted: &Value) {
+    for list in ["containers", "initContainers"] {
+        let names = |of: &Value| of.list(list).iter().map(|c| c.text("name").to_owned()).collect::<Vec<_>>();
+        if names(spec) != names(wanted) {
+            // Validation refuses them.
+            spec[list] = wanted.at(list).clone();
+            continue;
+        }
+        for c in crate::field::items_mut(spec, list) {
+            let same = |w: &&Value| w.text("name") == c.text("name");
+            let Some(wanted) = wanted.list(list).iter().find(same) else { continue };
+            c["resources"] = wanted.at("resources").clone();
+            if wanted.has("resizePolicy") {
+                c["resizePolicy"] = wanted.at("resizePolicy").clone();
+            }
+        }
     }
 }
 

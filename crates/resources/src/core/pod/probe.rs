@@ -3,9 +3,9 @@
 use super::Scope;
 use crate::field::{Errors, Fields, Path};
 use crate::names;
+use crate::rules::{self, Check, Rule};
 use serde_json::Value;
 
-const ONE_HANDLER: &str = "may not specify more than 1 handler type";
 const WINDOWS_SIGNALS: [&str; 2] = ["SIGKILL", "SIGTERM"];
 const LINUX_SIGNALS: &[&str] = &[
     "SIGABRT",
@@ -75,34 +75,54 @@ const LINUX_SIGNALS: &[&str] = &[
     "SIGXFSZ",
 ];
 
+/// How often and how long a probe waits.
+const PROBE: &[Rule] = &[
+    ("initialDelaySeconds", Check::NotNegative),
+    ("timeoutSeconds", Check::NotNegative),
+    ("periodSeconds", Check::NotNegative),
+    ("successThreshold", Check::NotNegative),
+    ("failureThreshold", Check::NotNegative),
+    ("terminationGracePeriodSeconds", Check::Within(1, i64::MAX, "must be greater than 0")),
+];
+/// Only what is restarted has a grace period, and only what is not restarted may need several successes.
+const READINESS: Rule =
+    ("terminationGracePeriodSeconds", Check::Within(1, NONE, "must not be set for readinessProbes"));
+/// The end of a range that begins with 1 and holds nothing.
+const NONE: i64 = 0;
+const RESTARTING: Rule = ("successThreshold", Check::In(one_success));
+const PROBES: [(&str, Rule); 3] =
+    [("livenessProbe", RESTARTING), ("readinessProbe", READINESS), ("startupProbe", RESTARTING)];
+const HTTP: &[Rule] = &[
+    ("path", Check::Given("")),
+    ("port", Check::By(port_number_or_name)),
+    ("scheme", Check::Among(&["HTTP", "HTTPS"])),
+    ("httpHeaders", Check::In(headers)),
+];
+const PORT: Rule = ("port", Check::By(port_number_or_name));
+/// What a handler does, in the order of the errors.
+const ACTIONS: [(&str, &[Rule]); 5] = [
+    ("exec", &[("command", Check::Given(""))]),
+    ("httpGet", HTTP),
+    ("tcpSocket", &[PORT]),
+    ("grpc", &[PORT]),
+    ("sleep", &[]),
+];
+
 /// Errors of a container's lifecycle hooks and its three probes.
 pub fn handlers(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>) {
     lifecycle(errors, scope, c.at("lifecycle"), &path.field("lifecycle"));
-    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
+    for (kind, own) in PROBES.into_iter().filter(|(kind, _)| c.has(kind)) {
         let (probe, path) = (c.at(kind), path.field(kind));
-        if probe.is_null() {
-            continue;
-        }
-        self::probe(errors, scope, probe, &path);
-        if kind == "readinessProbe" {
-            if let Some(seconds) = probe.int("terminationGracePeriodSeconds") {
-                let text = "must not be set for readinessProbes";
-                errors.invalid(&path.field("terminationGracePeriodSeconds"), seconds, text);
-            }
-        } else if probe.int("successThreshold") != Some(1) {
-            let value = probe.int("successThreshold").unwrap_or(0);
-            errors.invalid(&path.field("successThreshold"), value, "must be 1");
-        }
+        handler(errors, scope, probe, &path);
+        rules::check(errors, probe, &path, PROBE);
+        rules::check(errors, probe, &path, &[own]);
     }
 }
 
-fn probe(errors: &mut Errors, scope: &Scope<'_>, probe: &Value, path: &Path<'_>) {
-    handler(errors, scope, probe, path);
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
-        errors.non_negative(&path.field(field), probe.int(field).unwrap_or(0));
-    }
-    if let Some(seconds) = probe.int("terminationGracePeriodSeconds").filter(|s| *s <= 0) {
-        errors.invalid(&path.field("terminationGracePeriodSeconds"), seconds, "must be greater than 0");
+fn one_success(errors: &mut Errors, probe: &Value, path: &Path<'_>) {
+    let times = probe.int("successThreshold").unwrap_or(0);
+    if times != 1 {
+        errors.invalid(path, times, "must be 1");
     }
 }
 
@@ -125,40 +145,20 @@ fn lifecycle(errors: &mut Errors, scope: &Scope<'_>, lifecycle: &Value, path: &P
     }
 }
 
+/// A handler does one thing; only the first it names is looked at.
 fn handler(errors: &mut Errors, scope: &Scope<'_>, handler: &Value, path: &Path<'_>) {
-    let mut found = false;
-    for kind in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
-        let (action, path) = (handler.at(kind), path.field(kind));
-        if action.is_null() {
-            continue;
-        }
-        if std::mem::replace(&mut found, true) {
-            errors.forbidden(&path, ONE_HANDLER);
-            continue;
-        }
-        match kind {
-            "exec" if action.list("command").is_empty() => errors.required(&path.field("command"), ""),
-            "httpGet" => http_get(errors, action, &path),
-            "tcpSocket" => port_number_or_name(errors, action.at("port"), &path.field("port")),
-            "grpc" => port_number_or_name(errors, action.at("port"), &path.field("port")),
-            "sleep" => sleep(errors, scope, action, &path),
-            _ => {}
-        }
+    let mut named = ACTIONS.iter().filter(|(kind, _)| handler.has(kind));
+    match named.next() {
+        None => errors.required(path, "must specify a handler type"),
+        Some(("sleep", _)) => sleep(errors, scope, handler.at("sleep"), &path.field("sleep")),
+        Some((kind, rules)) => rules::check(errors, handler.at(kind), &path.field(kind), rules),
     }
-    if !found {
-        errors.required(path, "must specify a handler type");
-    }
+    named.for_each(|(kind, _)| errors.forbidden(&path.field(kind), "may not specify more than 1 handler type"));
 }
 
-fn http_get(errors: &mut Errors, http: &Value, path: &Path<'_>) {
-    if http.text("path").is_empty() {
-        errors.required(&path.field("path"), "");
-    }
-    port_number_or_name(errors, http.at("port"), &path.field("port"));
-    errors.supported(&path.field("scheme"), http.text("scheme"), &["HTTP", "HTTPS"]);
+fn headers(errors: &mut Errors, http: &Value, path: &Path<'_>) {
     for header in http.list("httpHeaders") {
-        let name = header.text("name");
-        errors.invalid_each(&path.field("httpHeaders"), name, names::http_header(name));
+        errors.invalid_each(path, header.text("name"), names::http_header(header.text("name")));
     }
 }
 
@@ -174,11 +174,6 @@ fn sleep(errors: &mut Errors, scope: &Scope<'_>, action: &Value, path: &Path<'_>
 pub fn port_number_or_name(errors: &mut Errors, port: &Value, path: &Path<'_>) {
     match port.as_str() {
         Some(name) => errors.invalid_each(path, name, names::port_name(name)),
-        None => {
-            let number = port.as_i64().unwrap_or(0);
-            if let Some(text) = names::port_number(number) {
-                errors.invalid(path, number, text);
-            }
-        }
+        None => errors.port_number(path, port.as_i64().unwrap_or(0)),
     }
 }

@@ -3,15 +3,17 @@
 use super::{env, volume};
 use crate::field::{Errors, Fields, Path};
 use crate::names;
+use crate::rules::{self, Check, each};
 use serde_json::Value;
+use std::collections::HashSet;
 
 const CONFLICT: &str = "conflicting duplicate paths";
 const KEY_TYPES: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
 
 /// Errors of a projected volume.
 pub fn projected(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    volume::file_mode(errors, of.int("defaultMode"), &path.field("defaultMode"));
-    let mut paths: Vec<&str> = Vec::new();
+    rules::check(errors, of, path, &[("defaultMode", volume::FILE_MODE)]);
+    let mut paths = HashSet::new();
     let list = path.field("sources");
     for (i, source) in of.list("sources").iter().enumerate() {
         let item = list.index(i);
@@ -35,28 +37,23 @@ pub fn projected(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     }
 }
 
-fn claim<'a>(errors: &mut Errors, text: &'a str, shown: &str, paths: &mut Vec<&'a str>, path: &Path<'_>) {
-    if paths.contains(&text) {
+fn claim<'a>(errors: &mut Errors, text: &'a str, shown: &str, paths: &mut HashSet<&'a str>, path: &Path<'_>) {
+    if !paths.insert(text) {
         errors.invalid(path, shown, CONFLICT);
-    } else {
-        paths.push(text);
     }
 }
 
-fn items<'a>(errors: &mut Errors, of: &'a Value, paths: &mut Vec<&'a str>, volume: &Path<'_>, path: &Path<'_>) {
-    if of.text("name").is_empty() {
-        errors.required(&path.field("name"), "");
-    }
-    let list = path.field("items");
-    for (i, item) in of.list("items").iter().enumerate() {
-        volume::key_to_path(errors, item, &list.index(i));
+fn items<'a>(errors: &mut Errors, of: &'a Value, paths: &mut HashSet<&'a str>, volume: &Path<'_>, path: &Path<'_>) {
+    rules::check(errors, of, path, &[("name", Check::Given(""))]);
+    each(of, "items", path, |item, path| {
+        volume::key_to_path(errors, item, path);
         if !item.text("path").is_empty() {
             claim(errors, item.text("path"), of.text("name"), paths, volume);
         }
-    }
+    });
 }
 
-fn downward<'a>(errors: &mut Errors, of: &'a Value, paths: &mut Vec<&'a str>, volume: &Path<'_>, path: &Path<'_>) {
+fn downward<'a>(errors: &mut Errors, of: &'a Value, paths: &mut HashSet<&'a str>, volume: &Path<'_>, path: &Path<'_>) {
     for file in of.list("items") {
         env::downward_file(errors, file, path);
         if !file.text("path").is_empty() {
@@ -77,44 +74,51 @@ fn token(errors: &mut Errors, of: &Value, volume: &Path<'_>, path: &Path<'_>) {
     }
     match of.text("path") {
         "" => errors.required(&volume.field("path"), ""),
-        text => volume::local_path(errors, text, &volume.field("path")),
+        _ => volume::local_path(errors, of.at("path"), &volume.field("path")),
     }
 }
 
-fn trust_bundle<'a>(errors: &mut Errors, of: &'a Value, paths: &mut Vec<&'a str>, volume: &Path<'_>, path: &Path<'_>) {
+fn trust_bundle<'a>(
+    errors: &mut Errors,
+    of: &'a Value,
+    paths: &mut HashSet<&'a str>,
+    volume: &Path<'_>,
+    path: &Path<'_>,
+) {
     match (of.has("name"), of.has("signerName")) {
         (true, true) => errors.invalid(path, of.clone(), "only one of name and signerName may be used"),
-        (true, false) => {
-            let name = of.text("name");
-            if name.is_empty() {
-                errors.required(&path.field("name"), "must be a valid object name");
-            }
-            for text in names::dns1123_subdomain(name.rsplit(':').next().unwrap_or(""), false) {
-                errors.invalid(&path.field("name"), name, &format!("not a valid clustertrustbundlename: {text}"));
-            }
-            if of.has("labelSelector") {
-                let text = "labelSelector must be unset if name is specified";
-                errors.invalid(&path.field("labelSelector"), of.at("labelSelector").clone(), text);
-            }
-        }
+        (true, false) => one_bundle(errors, of, path),
         (false, true) => {
-            if of.text("signerName").is_empty() {
-                errors.required(&path.field("signerName"), "must be a valid signer name");
-            }
+            rules::check(errors, of, path, &[("signerName", Check::Given("must be a valid signer name"))]);
             crate::certificates::signer_name(errors, of.text("signerName"), &path.field("signerName"));
             crate::metadata::label_selector(errors, of.at("labelSelector"), &path.field("labelSelector"));
         }
         (false, false) => errors.required(path, "either name or signerName must be specified"),
     }
-    let text = of.text("path");
-    if text.is_empty() {
-        errors.required(&path.field("path"), "");
-    }
-    volume::local_path(errors, text, &path.field("path"));
-    claim(errors, text, text, paths, volume);
+    rules::check(errors, of, path, &[("path", Check::Given("")), ("path", Check::By(volume::local_path))]);
+    claim(errors, of.text("path"), of.text("path"), paths, volume);
 }
 
-fn certificate<'a>(errors: &mut Errors, of: &'a Value, paths: &mut Vec<&'a str>, volume: &Path<'_>, path: &Path<'_>) {
+/// A bundle that is chosen by name: what precedes the last colon is its signer's.
+fn one_bundle(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    let name = of.text("name");
+    rules::check(errors, of, path, &[("name", Check::Given("must be a valid object name"))]);
+    for text in names::subdomain(name.rsplit(':').next().unwrap_or("")) {
+        errors.invalid(&path.field("name"), name, &format!("not a valid clustertrustbundlename: {text}"));
+    }
+    if of.has("labelSelector") {
+        let text = "labelSelector must be unset if name is specified";
+        errors.invalid(&path.field("labelSelector"), of.at("labelSelector").clone(), text);
+    }
+}
+
+fn certificate<'a>(
+    errors: &mut Errors,
+    of: &'a Value,
+    paths: &mut HashSet<&'a str>,
+    volume: &Path<'_>,
+    path: &Path<'_>,
+) {
     crate::certificates::signer_name(errors, of.text("signerName"), &path.field("signerName"));
     errors.supported(&path.field("keyType"), of.text("keyType"), &KEY_TYPES);
     let max = if of.text("signerName").starts_with("kubernetes.io/") { 86_400 } else { 91 * 86_400 };
@@ -129,7 +133,7 @@ fn certificate<'a>(errors: &mut Errors, of: &'a Value, paths: &mut Vec<&'a str>,
     }
     let fields = ["credentialBundlePath", "keyPath", "certificateChainPath"];
     for field in fields.into_iter().filter(|f| !of.text(f).is_empty()) {
-        volume::local_path(errors, of.text(field), &path.field(field));
+        volume::local_path(errors, of.at(field), &path.field(field));
         claim(errors, of.text(field), of.text(field), paths, volume);
     }
     if fields.iter().all(|f| of.text(f).is_empty()) {

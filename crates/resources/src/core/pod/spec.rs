@@ -4,15 +4,17 @@ use super::defaults::CONTAINER_LISTS;
 use super::{affinity, container, security, volume};
 use crate::core::quantities;
 use crate::field::{Errors, Fields, Path, go_struct};
+use crate::rules::{self, Check, Rule, Unique, each, each_of, each_text};
 use crate::{metadata, names};
 use serde_json::Value;
+use std::collections::{HashMap, HashSet};
 
 /// What the parts of a spec need to know of the rest.
 pub struct Scope<'a> {
     /// The whole spec.
     pub spec: &'a Value,
-    /// Volumes without errors.
-    pub volumes: Vec<&'a Value>,
+    /// Volumes without errors, by name.
+    pub volumes: HashMap<&'a str, &'a Value>,
     /// Names of resource claims.
     pub claims: Vec<&'a str>,
     /// Grace period.
@@ -28,6 +30,36 @@ impl Scope<'_> {
     }
 }
 
+/// How the pod is run.
+const RUN: &[Rule] = &[
+    ("restartPolicy", Check::OneOf(&["Always", "OnFailure", "Never"])),
+    ("dnsPolicy", Check::OneOf(&["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"])),
+    ("nodeSelector", Check::By(metadata::labels)),
+];
+/// Where it is run, and when.
+const PLACE: &[Rule] = &[
+    ("affinity", Check::By(affinity::affinity)),
+    ("dnsConfig", Check::In(dns_config)),
+    ("readinessGates", Check::Each(readiness_gate)),
+    ("schedulingGates", Check::In(scheduling_gates)),
+    ("topologySpreadConstraints", Check::In(affinity::topology_spread)),
+];
+/// Who it is, and the rest.
+const REST: &[Rule] = &[
+    ("hostnameOverride", Check::In(hostname_override)),
+    ("serviceAccountName", Check::MaybeNamed(names::subdomain)),
+    ("nodeName", Check::MaybeNamed(names::subdomain)),
+    ("activeDeadlineSeconds", Check::Within(1, i32::MAX as i64, "must be between 1 and 2147483647, inclusive")),
+    ("hostname", Check::MaybeNamed(names::label)),
+    ("subdomain", Check::MaybeNamed(names::label)),
+    ("tolerations", Check::In(affinity::tolerations)),
+    ("hostAliases", Check::Each(host_alias)),
+    ("priorityClassName", Check::MaybeNamed(names::subdomain)),
+    ("runtimeClassName", Check::NamedIfThere(names::subdomain)),
+    ("preemptionPolicy", Check::By(preemption)),
+    ("overhead", Check::By(overhead)),
+];
+
 /// Errors of a spec. `meta` is the pod's metadata, `Null` for a template.
 pub fn pod_spec(errors: &mut Errors, spec: &Value, meta: &Value, is_pod: bool, path: &Path<'_>) {
     if !spec.has("terminationGracePeriodSeconds") {
@@ -38,74 +70,56 @@ pub fn pod_spec(errors: &mut Errors, spec: &Value, meta: &Value, is_pod: bool, p
     claims.sort_unstable();
     let grace = spec.int("terminationGracePeriodSeconds");
     let scope = &Scope { spec, volumes, claims, grace, is_pod };
-    resource_claims(errors, spec, &path.field("resourceClaims"));
-    container::containers(errors, scope, &path.field("containers"));
-    container::init_containers(errors, scope, &path.field("initContainers"));
-    container::ephemeral_containers(errors, scope, &path.field("ephemeralContainers"));
-    pod_resources(errors, spec, &path.field("resources"));
-    host_network_ports(errors, scope, &path.field("containers"));
-    choices(errors, spec, path);
-    metadata::labels(errors, spec.at("nodeSelector"), &path.field("nodeSelector"));
+    rules::check(errors, spec, path, &[("resourceClaims", Check::In(resource_claims))]);
+    container::containers(errors, scope, path);
+    container::init_containers(errors, scope, path);
+    container::ephemeral_containers(errors, scope, path);
+    rules::check(errors, spec, path, &[("resources", Check::In(pod_resources))]);
+    host_network_ports(errors, scope, path);
+    rules::check(errors, spec, path, RUN);
     security::pod(errors, scope, &path.field("securityContext"));
-    affinity::affinity(errors, spec.at("affinity"), &path.field("affinity"));
-    dns_config(errors, spec, &path.field("dnsConfig"));
-    gates(errors, spec, path);
-    let spread = spec.list("topologySpreadConstraints");
-    affinity::topology_spread(errors, spread, &path.field("topologySpreadConstraints"));
+    rules::check(errors, spec, path, PLACE);
     security::host_process(errors, spec, path);
     host_users(errors, scope, path);
-    hostname_override(errors, spec, path);
-    names_and_limits(errors, spec, path);
-    if spec.has("os") {
-        security::operating_system(errors, spec, path);
-    }
-    file_volumes(errors, spec, path);
-}
-
-fn choices(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let restart = ["Always", "OnFailure", "Never"];
-    let dns = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    for (field, supported) in [("restartPolicy", &restart[..]), ("dnsPolicy", &dns[..])] {
-        match spec.text(field) {
-            "" => errors.required(&path.field(field), ""),
-            value => errors.one_of(&path.field(field), value, supported),
-        }
-    }
+    rules::check(errors, spec, path, REST);
+    security::operating_system(errors, spec, path);
+    each_of(spec, &CONTAINER_LISTS, path, |c, path| {
+        each(c, "env", path, |variable, path| file_volume(errors, spec, variable, path));
+    });
 }
 
 fn resource_claims(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for (i, claim) in spec.list("resourceClaims").iter().enumerate() {
         let (path, name) = (path.index(i), claim.text("name"));
-        match name {
-            "" => errors.required(&path.field("name"), ""),
-            name if seen.contains(&name) => errors.duplicate(&path.field("name"), name),
-            name => {
-                errors.invalid_each(&path.field("name"), name, names::dns1123_label(name, false));
-                seen.push(name);
-            }
+        match seen.contains(name) {
+            true => errors.duplicate(&path.field("name"), name),
+            false => rules::check(errors, claim, &path, &[("name", Check::Named(names::label))]),
         }
-        let (by_name, by_template) = (claim.at("resourceClaimName"), claim.at("resourceClaimTemplateName"));
-        let printed = || {
-            let fields = [("Name", name.into()), ("ResourceClaimName", by_name.clone())];
-            go_struct(&[&fields[..], &[("ResourceClaimTemplateName", by_template.clone())]].concat())
-        };
-        match (by_name.is_null(), by_template.is_null()) {
-            (false, false) => {
-                let text = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
-                errors.invalid_printed(&path, &printed(), text);
-            }
-            (true, true) => {
-                let text = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
-                errors.invalid_printed(&path, &printed(), text);
-            }
-            _ => {}
+        if !name.is_empty() {
+            seen.insert(name);
         }
-        for field in ["resourceClaimName", "resourceClaimTemplateName"].into_iter().filter(|f| claim.has(f)) {
-            let name = claim.text(field);
-            errors.invalid_each(&path.field(field), name, names::dns1123_subdomain(name, false));
-        }
+        claim_source(errors, claim, &path);
     }
+}
+
+fn claim_source(errors: &mut Errors, claim: &Value, path: &Path<'_>) {
+    let (by_name, by_template) = (claim.at("resourceClaimName"), claim.at("resourceClaimTemplateName"));
+    let text = match (by_name.is_null(), by_template.is_null()) {
+        (false, false) => "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+        (true, true) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+        _ => "",
+    };
+    if !text.is_empty() {
+        let shown = [
+            ("Name", claim.text("name").into()),
+            ("ResourceClaimName", by_name.clone()),
+            ("ResourceClaimTemplateName", by_template.clone()),
+        ];
+        errors.invalid_printed(path, &go_struct(&shown), text);
+    }
+    const NAME: Check = Check::NamedIfThere(names::subdomain);
+    rules::check(errors, claim, path, &[("resourceClaimName", NAME), ("resourceClaimTemplateName", NAME)]);
 }
 
 fn pod_resources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
@@ -131,195 +145,156 @@ fn pod_resources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
 }
 
 fn pod_resource_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
-    if quantities::resource_name(errors, name, path)
-        && !["cpu", "memory"].contains(&name)
-        && !quantities::is_huge_page(name)
-    {
+    let known = ["cpu", "memory"].contains(&name) || quantities::is_huge_page(name);
+    if quantities::resource_name(errors, name, path) && !known {
         errors.not_supported(path, name, &["cpu", "hugepages-", "memory"]);
     }
 }
 
+/// On the host's network a port of a container is the host's.
 fn host_network_ports(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) {
     if !scope.spec.flag("hostNetwork") {
         return;
     }
-    for (i, c) in scope.spec.list("containers").iter().enumerate() {
-        let item = path.index(i);
-        let ports = item.field("ports");
-        for (j, port) in c.list("ports").iter().enumerate() {
+    each(scope.spec, "containers", path, |c, path| {
+        each(c, "ports", path, |port, path| {
             let (host, own) = (port.int("hostPort").unwrap_or(0), port.int("containerPort").unwrap_or(0));
             if (scope.is_pod || host != 0) && host != own {
                 let text = "must match `containerPort` when `hostNetwork` is true";
-                errors.invalid(&ports.index(j).field("hostPort"), host, text);
+                errors.invalid(&path.field("hostPort"), host, text);
             }
-        }
-    }
+        });
+    });
 }
 
 fn dns_config(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let config = spec.at("dnsConfig");
-    let (servers, searches) = (config.texts("nameservers"), config.texts("searches"));
     if spec.text("dnsPolicy") == "None" {
         if config.is_null() {
             return errors.required(path, "must provide `dnsConfig` when `dnsPolicy` is None");
         }
-        if servers.is_empty() {
+        if config.texts("nameservers").is_empty() {
             let text = "must provide at least one DNS nameserver when `dnsPolicy` is None";
             return errors.required(&path.field("nameservers"), text);
         }
     }
-    let list = path.field("nameservers");
+    rules::check(
+        errors,
+        config,
+        path,
+        &[
+            ("nameservers", Check::In(nameservers)),
+            ("searches", Check::In(searches)),
+            ("options", Check::Each(dns_option)),
+        ],
+    );
+}
+
+fn nameservers(errors: &mut Errors, config: &Value, path: &Path<'_>) {
+    let servers = config.texts("nameservers");
     if servers.len() > 3 {
-        errors.invalid(&list, config.at("nameservers").clone(), "must not have more than 3 nameservers");
+        errors.invalid(path, config.at("nameservers").clone(), "must not have more than 3 nameservers");
     }
-    for (i, server) in servers.into_iter().enumerate() {
-        ip(errors, server, &list.index(i));
-    }
-    let list = path.field("searches");
-    if searches.len() > 32 {
-        errors.invalid(&list, config.at("searches").clone(), "must not have more than 32 search paths");
-    }
-    if searches.join(" ").len() > 2048 {
-        let text = "must not have more than 2048 characters (including spaces) in the search list";
-        errors.invalid(&list, config.at("searches").clone(), text);
+    servers.into_iter().enumerate().for_each(|(i, server)| errors.ip(&path.index(i), server));
+}
+
+fn searches(errors: &mut Errors, config: &Value, path: &Path<'_>) {
+    let searches = config.texts("searches");
+    let long = "must not have more than 2048 characters (including spaces) in the search list";
+    for (wrong, text) in
+        [(searches.len() > 32, "must not have more than 32 search paths"), (searches.join(" ").len() > 2048, long)]
+    {
+        if wrong {
+            errors.invalid(path, config.at("searches").clone(), text);
+        }
     }
     for (i, search) in searches.into_iter().enumerate().filter(|(_, s)| *s != ".") {
         let search = search.strip_suffix('.').unwrap_or(search);
-        errors.invalid_each(&list.index(i), search, names::subdomain_with_underscore(search));
-    }
-    let list = path.field("options");
-    for (i, option) in config.list("options").iter().enumerate() {
-        if option.text("name").is_empty() {
-            errors.required(&list.index(i), "must not be empty");
-        }
+        errors.invalid_each(&path.index(i), search, names::subdomain_with_underscore(search));
     }
 }
 
-/// An error when a text is no IP address.
-pub fn ip(errors: &mut Errors, text: &str, path: &Path<'_>) {
-    if let Some(wrong) = names::ip(text) {
-        errors.invalid(path, text, wrong);
+fn dns_option(errors: &mut Errors, option: &Value, path: &Path<'_>) {
+    if option.text("name").is_empty() {
+        errors.required(path, "must not be empty");
     }
 }
 
-fn gates(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let list = path.field("readinessGates");
-    for (i, gate) in spec.list("readinessGates").iter().enumerate() {
-        let kind = gate.text("conditionType");
-        errors.invalid_each(&list.index(i).field("conditionType"), kind, names::qualified_name(kind));
-    }
-    let list = path.field("schedulingGates");
-    let mut seen: Vec<&str> = Vec::new();
+fn readiness_gate(errors: &mut Errors, gate: &Value, path: &Path<'_>) {
+    let kind = gate.text("conditionType");
+    errors.invalid_each(&path.field("conditionType"), kind, names::qualified_name(kind));
+}
+
+fn scheduling_gates(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let mut seen = Unique::default();
     for (i, gate) in spec.list("schedulingGates").iter().enumerate() {
         let name = gate.text("name");
-        errors.invalid_each(&list.index(i), name, names::qualified_name(name));
-        match seen.contains(&name) {
-            true => errors.duplicate(&list.index(i), name),
-            false => seen.push(name),
-        }
+        errors.invalid_each(&path.index(i), name, names::qualified_name(name));
+        seen.add(errors, name, &path.index(i));
     }
 }
 
+/// A user namespace of its own keeps a pod from the host's others, and from devices.
 fn host_users(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) {
+    const TEXT: &str = "when `hostUsers` is false";
     if scope.host_users() {
         return;
     }
-    let text = "when `hostUsers` is false";
     for (flag, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if scope.spec.flag(flag) {
-            errors.forbidden(&path.field(shown), text);
+            errors.forbidden(&path.field(shown), TEXT);
         }
     }
-    for list in CONTAINER_LISTS {
-        let list_path = path.field(list);
-        for (i, c) in scope.spec.list(list).iter().enumerate() {
-            if !c.list("volumeDevices").is_empty() {
-                errors.forbidden(&list_path.index(i).field("volumeDevices"), text);
-            }
-        }
-    }
+    each_of(scope.spec, &CONTAINER_LISTS, path, |c, path| {
+        rules::check(errors, c, path, &[("volumeDevices", Check::Unset(TEXT))]);
+    });
 }
 
 fn hostname_override(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     if !spec.has("hostnameOverride") {
         return;
     }
-    let (name, path) = (spec.text("hostnameOverride"), path.field("hostnameOverride"));
-    if spec.flag("setHostnameAsFQDN") {
-        errors.forbidden(&path, "may not be specified when setHostnameAsFQDN is true");
+    for flag in ["setHostnameAsFQDN", "hostNetwork"].into_iter().filter(|flag| spec.flag(flag)) {
+        errors.forbidden(path, &format!("may not be specified when {flag} is true"));
     }
-    if spec.flag("hostNetwork") {
-        errors.forbidden(&path, "may not be specified when hostNetwork is true");
-    }
+    let name = spec.text("hostnameOverride");
     if name.len() > 64 {
-        errors.too_long(&path, 64);
+        errors.too_long(path, 64);
     }
-    errors.invalid_each(&path, name, names::dns1123_subdomain(name, false));
+    errors.invalid_each(path, name, names::subdomain(name));
 }
 
-fn names_and_limits(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let name = |errors: &mut Errors, field: &str, rule: names::NameRule| {
-        let text = spec.text(field);
-        if !text.is_empty() {
-            errors.invalid_each(&path.field(field), text, rule(text, false));
-        }
-    };
-    name(errors, "serviceAccountName", names::dns1123_subdomain);
-    name(errors, "nodeName", names::dns1123_subdomain);
-    if let Some(seconds) = spec.int("activeDeadlineSeconds").filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
-        let text = "must be between 1 and 2147483647, inclusive";
-        errors.invalid(&path.field("activeDeadlineSeconds"), seconds, text);
-    }
-    name(errors, "hostname", names::dns1123_label);
-    name(errors, "subdomain", names::dns1123_label);
-    affinity::tolerations(errors, spec.list("tolerations"), &path.field("tolerations"));
-    let list = path.field("hostAliases");
-    for (i, alias) in spec.list("hostAliases").iter().enumerate() {
-        let item = list.index(i);
-        ip(errors, alias.text("ip"), &item.field("ip"));
-        let hostnames = item.field("hostnames");
-        for (j, host) in alias.texts("hostnames").into_iter().enumerate() {
-            errors.invalid_each(&hostnames.index(j), host, names::dns1123_subdomain(host, false));
-        }
-    }
-    name(errors, "priorityClassName", names::dns1123_subdomain);
-    if spec.has("runtimeClassName") {
-        let class = spec.text("runtimeClassName");
-        errors.invalid_each(&path.field("runtimeClassName"), class, names::dns1123_subdomain(class, false));
-    }
-    if spec.has("preemptionPolicy") {
-        let policy = spec.text("preemptionPolicy");
-        match policy {
-            "" => errors.required(&path.field("preemptionPolicy"), ""),
-            policy => errors.one_of(&path.field("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]),
-        }
-    }
-    if spec.has("overhead") {
-        let limits = serde_json::json!({"limits": spec.at("overhead")});
-        quantities::requirements(errors, &limits, &[], &path.field("overhead"), quantities::container_resource_name);
+fn host_alias(errors: &mut Errors, alias: &Value, path: &Path<'_>) {
+    errors.ip(&path.field("ip"), alias.text("ip"));
+    each_text(alias, "hostnames", path, |host, path| errors.invalid_each(path, host, names::subdomain(host)));
+}
+
+fn preemption(errors: &mut Errors, policy: &Value, path: &Path<'_>) {
+    match policy.as_str() {
+        None => {}
+        Some("") => errors.required(path, ""),
+        Some(policy) => errors.one_of(path, policy, &["PreemptLowerPriority", "Never"]),
     }
 }
 
-/// Files that hold variables live in `emptyDir` volumes.
-fn file_volumes(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    for list in CONTAINER_LISTS {
-        let list_path = path.field(list);
-        for (i, c) in spec.list(list).iter().enumerate() {
-            let item = list_path.index(i);
-            let env = item.field("env");
-            for (j, var) in c.list("env").iter().enumerate() {
-                let file = var.at("valueFrom").at("fileKeyRef");
-                if file.is_null() {
-                    continue;
-                }
-                let (name, at) = (file.text("volumeName"), env.index(j));
-                let path = at.field("valueFrom.fileKeyRef.volumeName");
-                match spec.list("volumes").iter().find(|v| v.text("name") == name) {
-                    None => errors.not_found(&path, name),
-                    Some(volume) if volume.has("emptyDir") => {}
-                    Some(_) => errors.invalid(&path, name, "referenced volume must be of type emptyDir"),
-                }
-            }
-        }
+/// Overhead is told as the limits of a container are.
+fn overhead(errors: &mut Errors, overhead: &Value, path: &Path<'_>) {
+    if !overhead.is_null() {
+        let limits = serde_json::json!({"limits": overhead});
+        quantities::requirements(errors, &limits, &[], path, quantities::container_resource_name);
+    }
+}
+
+/// A file that holds a variable lives in an `emptyDir` volume.
+fn file_volume(errors: &mut Errors, spec: &Value, variable: &Value, path: &Path<'_>) {
+    let file = variable.at("valueFrom").at("fileKeyRef");
+    if file.is_null() {
+        return;
+    }
+    let (name, path) = (file.text("volumeName"), path.field("valueFrom.fileKeyRef.volumeName"));
+    match spec.list("volumes").iter().find(|v| v.text("name") == name) {
+        None => errors.not_found(&path, name),
+        Some(volume) if volume.has("emptyDir") => {}
+        Some(_) => errors.invalid(&path, name, "referenced volume must be of type emptyDir"),
     }
 }

@@ -19,8 +19,7 @@ pub fn validate(errors: &mut Errors, template: &Value, path: &Path<'_>) {
 /// The error of a template that the selector does not match.
 pub fn labels_mismatch(errors: &mut Errors, template: &Value, path: &Path<'_>) {
     let labels = template.at("metadata").at("labels");
-    let labels = if labels.is_null() { Value::Null } else { labels.clone() };
-    errors.invalid(&path.field("metadata.labels"), labels, "`selector` does not match template `labels`");
+    errors.invalid(&path.field("metadata.labels"), labels.clone(), "`selector` does not match template `labels`");
 }
 
 /// Errors when pods do not restart always, or end by themselves.

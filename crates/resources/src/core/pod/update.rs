@@ -4,38 +4,35 @@ use super::affinity;
 use crate::difference::difference;
 use crate::field::{Errors, Fields, Path, same};
 use crate::names;
+use crate::rules::{self, Check, each};
 use api::{Cause, Object};
 use serde_json::Value;
+use std::collections::HashSet;
 
 const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+/// The lists whose containers may get other images.
+const CHANGING_LISTS: [&str; 2] = ["containers", "initContainers"];
 const SPEC: Path<'_> = Path::root("spec");
 const NO_RESTART: &str = "may not be transitioned to non-terminated state";
 
-/// Errors of a changed spec.
+/// Errors of a changed spec. What hinders a comparison hides what the comparison would find.
 pub fn spec(errors: &mut Errors, new: &Value, old: &Value) {
-    for list in ["containers", "initContainers"] {
-        let path = SPEC.field(list);
+    for list in CHANGING_LISTS {
         if new.list(list).len() != old.list(list).len() {
-            return errors.forbidden(&path, "pod updates may not add or remove containers");
+            return errors.forbidden(&SPEC.field(list), "pod updates may not add or remove containers");
         }
-        for (i, c) in new.list(list).iter().enumerate() {
-            let path = path.index(i);
-            if c.text("image").is_empty() {
-                errors.required(&path.field("image"), "");
-            }
-            super::container::image_spaces(errors, c, &path);
-        }
+        each(new, list, &SPEC, |c, path| {
+            rules::check(errors, c, path, &[("image", Check::Given(""))]);
+            super::container::image_spaces(errors, c, path);
+        });
     }
     if !deadline(errors, new, old) {
         return;
     }
     tolerations(errors, new, old);
     gates(errors, new, old);
-    if same(new, old) {
-        return;
-    }
     let mut rest = new.clone();
-    for list in ["containers", "initContainers"] {
+    for list in CHANGING_LISTS {
         for (c, was) in crate::field::items_mut(&mut rest, list).zip(old.list(list)) {
             crate::copy_field(c, was, "image");
         }
@@ -74,20 +71,22 @@ fn deadline(errors: &mut Errors, new: &Value, old: &Value) -> bool {
 fn tolerations(errors: &mut Errors, new: &Value, old: &Value) {
     let path = SPEC.field("tolerations");
     let fields = ["key", "operator", "value", "effect"];
+    let what = |toleration: &Value| fields.map(|field| toleration.text(field).to_owned());
+    let kept: HashSet<_> = new.list("tolerations").iter().map(what).collect();
     for was in old.list("tolerations") {
-        let kept = |t: &Value| fields.iter().all(|f| t.text(f) == was.text(f));
-        if !new.list("tolerations").iter().any(kept) {
+        if !kept.contains(&what(was)) {
             return errors.forbidden(&path, "existing toleration can not be modified except its tolerationSeconds");
         }
     }
-    affinity::tolerations(errors, new.list("tolerations"), &path);
+    affinity::tolerations(errors, new, &path);
 }
 
 fn gates(errors: &mut Errors, new: &Value, old: &Value) {
     let path = SPEC.field("schedulingGates");
+    let before: HashSet<&str> = old.list("schedulingGates").iter().map(|gate| gate.text("name")).collect();
     for (i, gate) in new.list("schedulingGates").iter().enumerate() {
         let name = gate.text("name");
-        if !old.list("schedulingGates").iter().any(|g| g.text("name") == name) {
+        if !before.contains(name) {
             let text = format!("only deletion is allowed, but found new scheduling gate '{name}'");
             errors.forbidden(&path.index(i).field("name"), &text);
         }
@@ -103,12 +102,17 @@ fn gated(errors: &mut Errors, rest: &mut Value, old: &Value) {
     }
     crate::copy_field(rest, old, "nodeSelector");
     node_affinity(errors, rest, old);
-    let was = old.at("affinity").at("nodeAffinity").clone();
-    match (rest.get_mut("affinity").and_then(Value::as_object_mut), was.is_null()) {
+    copy_node_affinity(rest, old);
+}
+
+/// Makes the node affinity of a spec what it is in another.
+pub fn copy_node_affinity(spec: &mut Value, from: &Value) {
+    let was = from.at("affinity").at("nodeAffinity").clone();
+    match (spec.get_mut("affinity").and_then(Value::as_object_mut), was.is_null()) {
         (Some(affinity), true) => drop(affinity.remove("nodeAffinity")),
         (Some(affinity), false) => drop(affinity.insert("nodeAffinity".into(), was)),
         (None, true) => {}
-        (None, false) => rest["affinity"] = serde_json::json!({"nodeAffinity": was}),
+        (None, false) => spec["affinity"] = serde_json::json!({"nodeAffinity": was}),
     }
 }
 
@@ -150,8 +154,10 @@ pub fn ephemeral_containers(errors: &mut Errors, new: &Object, old: &Object) {
         match new.at("spec").list(list).iter().find(|c| c.text("name") == name) {
             None => errors.forbidden(&path, &format!("existing ephemeral containers {name:?} may not be removed\n")),
             Some(now) if !same(now, was) => {
-                let text =
-                    format!("existing ephemeral containers {name:?} may not be changed\n{}", difference("io.k8s.api.core.v1.EphemeralContainer", was, now));
+                let text = format!(
+                    "existing ephemeral containers {name:?} may not be changed\n{}",
+                    difference("io.k8s.api.core.v1.EphemeralContainer", was, now)
+                );
                 errors.forbidden(&path, &text);
             }
             Some(_) => {}
@@ -171,16 +177,21 @@ pub fn resize(errors: &mut Errors, new: &Object, old: &Object) {
         }
     }
     let (now, was) = (new.at("spec"), old.at("spec"));
+    let before = errors.0.len();
+    same_containers(errors, now, was);
+    if errors.0.len() > before {
+        return;
+    }
     if super::resources::qos_class(now) != super::resources::qos_class(was) {
         let class = new.at("status").text("qosClass");
         errors.invalid(&SPEC, class, "Pod QOS Class may not change as a result of resizing");
     }
     for list in ["initContainers", "containers"] {
-        let path = SPEC.field(list);
-        for (i, (c, before)) in now.list(list).iter().zip(was.list(list)).enumerate() {
-            let path = path.index(i);
+        let mut before = was.list(list).iter();
+        each(now, list, &SPEC, |c, path| {
+            let before = before.next().unwrap_or(&Value::Null);
             removed(errors, c.at("resources"), before.at("resources"), &path.field("resources"));
-        }
+        });
     }
     for list in ["containers", "initContainers"] {
         for (c, before) in now.list(list).iter().zip(was.list(list)) {
@@ -189,6 +200,21 @@ pub fn resize(errors: &mut Errors, new: &Object, old: &Object) {
             if !same(&c, &before) {
                 errors.forbidden(&SPEC, "only cpu and memory resources are mutable");
             }
+        }
+    }
+}
+
+/// Containers stay as many and in their order.
+fn same_containers(errors: &mut Errors, now: &Value, was: &Value) {
+    for list in ["containers", "initContainers"] {
+        let (path, now, was) = (SPEC.field(list), now.list(list), was.list(list));
+        if now.len() != was.len() {
+            errors.forbidden(&path, &format!("{list} may not be added or removed on resize"));
+            continue;
+        }
+        for (i, _) in now.iter().zip(was).enumerate().filter(|(_, (c, before))| c.text("name") != before.text("name")) {
+            let text = format!("{list} may not be renamed or reordered on resize");
+            errors.forbidden(&path.index(i).field("name"), &text);
         }
     }
 }
@@ -238,10 +264,25 @@ pub fn status(new: &Object, old: &Object) -> Vec<Cause> {
     for (list, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
         transitions(&mut errors, now.list(list), was.list(list), old.at("spec"), containers, &path.field(list));
     }
+    super::status::claims(&mut errors, new, &path.field("resourceClaimStatuses"));
     for (field, first) in [("podIPs", "podIP"), ("hostIPs", "hostIP")] {
         addresses(&mut errors, now, field, first, &path.field(field));
     }
+    containers_reported(&mut errors, new, &path);
     errors.0
+}
+
+/// Errors of users and resources in the statuses of containers.
+fn containers_reported(errors: &mut Errors, pod: &Object, path: &Path<'_>) {
+    let (spec, status) = (pod.at("spec"), pod.at("status"));
+    for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+        super::status::users(errors, status.list(list), spec, &path.field(list));
+    }
+    for (list, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
+        super::status::allocated(errors, status.list(list), spec.list(containers), &path.field(list));
+    }
+    let list = "ephemeralContainerStatuses";
+    super::status::none_allocated(errors, status.list(list), &path.field(list));
 }
 
 fn transitions(errors: &mut Errors, now: &[Value], was: &[Value], spec: &Value, containers: &str, path: &Path<'_>) {
@@ -279,7 +320,7 @@ fn addresses(errors: &mut Errors, status: &Value, field: &str, first: &str, path
         errors.invalid(&path.index(0).field("ip"), ips[0], "must be equal to `hostIP`");
     }
     for (i, ip) in ips.iter().enumerate() {
-        super::ip(errors, ip, &path.index(i));
+        errors.ip(&path.index(i), ip);
     }
     let families: Vec<bool> = ips.iter().filter_map(|ip| names::parse_ip(ip)).map(|ip| ip.is_ipv4()).collect();
     if list.len() > 2 || (families.len() == 2 && families[0] == families[1]) {

@@ -2,12 +2,15 @@
 
 use super::{Scope, container, env, volume_sources};
 use crate::core::quantities::quantity;
-use crate::field::{Errors, Fields, Path};
+use crate::field::{Errors, Fields, Path, repeated};
 use crate::names;
+use crate::rules::{self, Check, Rule};
 use serde_json::Value;
+use std::collections::{HashMap, HashSet};
 
 const ONE_TYPE: &str = "may not specify more than 1 volume type";
-const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+/// Permission bits.
+pub const FILE_MODE: Check = Check::Within(0, 0o777, "must be a number between 0 and 0777 (octal), both inclusive");
 /// Volume types in the order upstream looks at them, and the names its errors give them.
 const TYPES: &[(&str, &str)] = &[
     ("emptyDir", "emptyDir"),
@@ -49,30 +52,27 @@ pub fn volumes<'a>(
     meta: &Value,
     is_pod: bool,
     path: &Path<'_>,
-) -> Vec<&'a Value> {
+) -> HashMap<&'a str, &'a Value> {
     let pod = meta.text("name");
     let list = spec.list("volumes");
-    let created: Vec<String> = list
+    let created: HashSet<String> = list
         .iter()
         .filter(|v| v.has("ephemeral") && !pod.is_empty())
         .map(|v| format!("{pod}-{}", v.text("name")))
         .collect();
-    let mut good: Vec<&Value> = Vec::new();
+    let mut good = HashMap::new();
     for (i, volume) in list.iter().enumerate() {
         let (path, name, before) = (path.index(i), volume.text("name"), errors.0.len());
         source(errors, volume, pod, is_pod, &path);
-        match name {
-            "" => errors.required(&path.field("name"), ""),
-            name => errors.invalid_each(&path.field("name"), name, names::dns1123_label(name, false)),
-        }
-        if good.iter().any(|v| v.text("name") == name) {
+        rules::check(errors, volume, &path, &[("name", Check::Named(names::label))]);
+        if good.contains_key(name) {
             errors.duplicate(&path.field("name"), name);
         }
         if errors.0.len() == before {
-            good.push(volume);
+            good.insert(name, volume);
         }
         let claim = volume.at("persistentVolumeClaim").text("claimName");
-        if created.iter().any(|c| c == claim) {
+        if created.contains(claim) {
             let text = "must not reference a PVC that gets created for an ephemeral volume";
             errors.invalid(&path.field("persistentVolumeClaim.claimName"), claim, text);
         }
@@ -92,7 +92,8 @@ fn source(errors: &mut Errors, volume: &Value, pod: &str, is_pod: bool, path: &P
         let path_of = path.field(shown);
         match *kind {
             "emptyDir" => empty_dir(errors, of, &path_of),
-            "secret" | "configMap" => items_source(errors, of, kind, &path_of),
+            "secret" => items_source(errors, of, "secretName", &path_of),
+            "configMap" => items_source(errors, of, "name", &path_of),
             "downwardAPI" => downward_api(errors, of, &path_of),
             "projected" => super::projected::projected(errors, of, &path_of),
             "ephemeral" => ephemeral(errors, volume, pod, path),
@@ -111,20 +112,14 @@ fn empty_dir(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     }
 }
 
-fn items_source(errors: &mut Errors, of: &Value, kind: &str, path: &Path<'_>) {
-    let name = if kind == "secret" { "secretName" } else { "name" };
-    if of.text(name).is_empty() {
-        errors.required(&path.field(name), "");
-    }
-    file_mode(errors, of.int("defaultMode"), &path.field("defaultMode"));
-    let items = path.field("items");
-    for (i, item) in of.list("items").iter().enumerate() {
-        key_to_path(errors, item, &items.index(i));
-    }
+fn items_source(errors: &mut Errors, of: &Value, name: &'static str, path: &Path<'_>) {
+    let rules = [(name, Check::Given("")), ("defaultMode", FILE_MODE), ("items", Check::Each(key_to_path))];
+    rules::check(errors, of, path, &rules);
 }
 
+/// Errors of the items of a downward API volume carry the path of the volume.
 fn downward_api(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    file_mode(errors, of.int("defaultMode"), &path.field("defaultMode"));
+    rules::check(errors, of, path, &[("defaultMode", FILE_MODE)]);
     of.list("items").iter().for_each(|file| env::downward_file(errors, file, path));
 }
 
@@ -145,33 +140,24 @@ fn ephemeral(errors: &mut Errors, volume: &Value, pod: &str, path: &Path<'_>) {
 }
 
 fn image(errors: &mut Errors, of: &Value, is_pod: bool, path: &Path<'_>) {
-    if is_pod && of.text("reference").is_empty() {
-        errors.required(&path.field("reference"), "");
+    if is_pod {
+        rules::check(errors, of, path, &[("reference", Check::Given(""))]);
     }
-    container::pull_policy(errors, of.text("pullPolicy"), &path.field("pullPolicy"));
+    rules::check(errors, of, path, &[("pullPolicy", container::PULL)]);
 }
+
+const KEY_TO_PATH: &[Rule] =
+    &[("key", Check::Given("")), ("path", Check::Given("")), ("path", Check::By(local_path)), ("mode", FILE_MODE)];
 
 /// Errors of an item of a Secret or ConfigMap volume.
 pub fn key_to_path(errors: &mut Errors, item: &Value, path: &Path<'_>) {
-    for field in ["key", "path"] {
-        if item.text(field).is_empty() {
-            errors.required(&path.field(field), "");
-        }
-    }
-    local_path(errors, item.text("path"), &path.field("path"));
-    file_mode(errors, item.int("mode"), &path.field("mode"));
-}
-
-/// Errors of permission bits.
-pub fn file_mode(errors: &mut Errors, mode: Option<i64>, path: &Path<'_>) {
-    if let Some(mode) = mode.filter(|m| !(0..=0o777).contains(m)) {
-        errors.invalid(path, mode, FILE_MODE);
-    }
+    rules::check(errors, item, path, KEY_TO_PATH);
 }
 
 /// Errors of a path that must stay inside its volume and not begin with `..`.
-pub fn local_path(errors: &mut Errors, text: &str, path: &Path<'_>) {
-    descending_path(errors, text, path);
+pub fn local_path(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+    let text = value.as_str().unwrap_or("");
+    descending_path(errors, value, path);
     // `..name` is taken by the atomic writer; `../` is reported above
     if text.starts_with("..") && !text.starts_with("../") {
         errors.invalid(path, text, "must not start with '..'");
@@ -179,15 +165,17 @@ pub fn local_path(errors: &mut Errors, text: &str, path: &Path<'_>) {
 }
 
 /// Errors of a path that must be relative and descend.
-pub fn descending_path(errors: &mut Errors, text: &str, path: &Path<'_>) {
+pub fn descending_path(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+    let text = value.as_str().unwrap_or("");
     if text.starts_with('/') {
         errors.invalid(path, text, "must be a relative path");
     }
-    no_backsteps(errors, text, path);
+    no_backsteps(errors, value, path);
 }
 
 /// An error when a path holds `..`.
-pub fn no_backsteps(errors: &mut Errors, text: &str, path: &Path<'_>) {
+pub fn no_backsteps(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+    let text = value.as_str().unwrap_or("");
     if has_backsteps(text) {
         errors.invalid(path, text, "must not contain '..'");
     }
@@ -197,31 +185,33 @@ fn has_backsteps(text: &str) -> bool {
     text.split('/').any(|part| part == "..")
 }
 
+/// Adds an error for each line that is wrong.
+fn tell(errors: &mut Errors, path: &Path<'_>, value: &str, lines: &[(bool, &str)]) {
+    lines.iter().filter(|(wrong, _)| *wrong).for_each(|(_, text)| errors.invalid(path, value, text));
+}
+
+/// What the items of a list have in a field.
+fn values<'a>(list: &'a [Value], field: &str) -> HashSet<&'a str> {
+    list.iter().map(|item| item.text(field)).collect()
+}
+
 /// Errors of `volumeMounts`.
 pub fn mounts(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>) {
-    let devices = c.list("volumeDevices");
-    let mut points: Vec<&str> = Vec::new();
-    for (i, mount) in c.list("volumeMounts").iter().enumerate() {
+    let (devices, mounts) = (c.list("volumeDevices"), c.list("volumeMounts"));
+    let (names, paths) = (values(devices, "name"), values(devices, "devicePath"));
+    let again = repeated(mounts.iter().map(|mount| mount.text("mountPath")));
+    for (i, mount) in mounts.iter().enumerate() {
         let (item, name, point) = (path.index(i), mount.text("name"), mount.text("mountPath"));
-        if name.is_empty() {
-            errors.required(&item.field("name"), "");
+        let (name_path, point_path) = (item.field("name"), item.field("mountPath"));
+        rules::check(errors, mount, &item, &[("name", Check::Given(""))]);
+        if !scope.volumes.contains_key(name) {
+            errors.not_found(&name_path, name);
         }
-        if !scope.volumes.iter().any(|v| v.text("name") == name) {
-            errors.not_found(&item.field("name"), name);
-        }
-        if point.is_empty() {
-            errors.required(&item.field("mountPath"), "");
-        }
-        if points.contains(&point) {
-            errors.invalid(&item.field("mountPath"), point, "must be unique");
-        }
-        points.push(point);
-        if devices.iter().any(|d| d.text("name") == name) {
-            errors.invalid(&item.field("name"), name, "must not already exist in volumeDevices");
-        }
-        if devices.iter().any(|d| d.text("devicePath") == point) {
-            errors.invalid(&item.field("mountPath"), point, "must not already exist as a path in volumeDevices");
-        }
+        rules::check(errors, mount, &item, &[("mountPath", Check::Given(""))]);
+        tell(errors, &point_path, point, &[(again[i], "must be unique")]);
+        tell(errors, &name_path, name, &[(names.contains(name), "must not already exist in volumeDevices")]);
+        let device = paths.contains(point);
+        tell(errors, &point_path, point, &[(device, "must not already exist as a path in volumeDevices")]);
         mount_options(errors, c, mount, path, &item);
     }
 }
@@ -229,11 +219,11 @@ pub fn mounts(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>
 /// Upstream reports most options of a mount at the list's path, without the index.
 fn mount_options(errors: &mut Errors, c: &Value, mount: &Value, list: &Path<'_>, item: &Path<'_>) {
     let (sub, expr) = (mount.text("subPath"), mount.text("subPathExpr"));
-    descending_path(errors, sub, &list.field("subPath"));
+    descending_path(errors, mount.at("subPath"), &list.field("subPath"));
     if !expr.is_empty() && !sub.is_empty() {
         errors.invalid(&item.field("subPathExpr"), expr, "subPathExpr and subPath are mutually exclusive");
     }
-    descending_path(errors, expr, &list.field("subPathExpr"));
+    descending_path(errors, mount.at("subPathExpr"), &list.field("subPathExpr"));
     let (propagation, path) = (mount.text("mountPropagation"), list.field("mountPropagation"));
     if mount.has("mountPropagation") {
         errors.supported(&path, propagation, &["Bidirectional", "HostToContainer", "None"]);
@@ -259,44 +249,33 @@ fn mount_options(errors: &mut Errors, c: &Value, mount: &Value, list: &Path<'_>,
 
 /// Errors of `volumeDevices`.
 pub fn devices(errors: &mut Errors, scope: &Scope<'_>, c: &Value, path: &Path<'_>) {
-    let mounts = c.list("volumeMounts");
-    let (mut names, mut paths): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
-    for (i, device) in c.list("volumeDevices").iter().enumerate() {
+    let (devices, mounts) = (c.list("volumeDevices"), c.list("volumeMounts"));
+    let (names, points) = (values(mounts, "name"), values(mounts, "mountPath"));
+    let same_name = repeated(devices.iter().map(|device| device.text("name")));
+    let same_path = repeated(devices.iter().map(|device| device.text("devicePath")));
+    for (i, device) in devices.iter().enumerate() {
         let (item, name, at) = (path.index(i), device.text("name"), device.text("devicePath"));
         let (name_path, at_path) = (item.field("name"), item.field("devicePath"));
-        if name.is_empty() {
-            errors.required(&name_path, "");
-        }
-        if names.contains(&name) {
-            errors.invalid(&name_path, name, "must be unique");
-        }
-        match scope.volumes.iter().find(|v| v.text("name") == name) {
-            None => errors.not_found(&name_path, name),
-            Some(volume) if volume.has("persistentVolumeClaim") || volume.has("ephemeral") => {}
-            Some(_) => {
-                let text = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                errors.invalid(&name_path, name, text);
-            }
-        }
-        if at.is_empty() {
-            errors.required(&at_path, "");
-        }
-        if paths.contains(&at) {
-            errors.invalid(&at_path, at, "must be unique");
-        }
-        if has_backsteps(at) {
-            errors.invalid(&at_path, at, "can not contain backsteps ('..')");
-        } else {
-            paths.push(at);
-        }
-        if mounts.iter().any(|m| m.text("name") == name) {
-            errors.invalid(&name_path, name, "must not already exist in volumeMounts");
-        }
-        if mounts.iter().any(|m| m.text("mountPath") == at) {
-            errors.invalid(&at_path, at, "must not already exist as a path in volumeMounts");
-        }
-        if !name.is_empty() {
-            names.push(name);
+        rules::check(errors, device, &item, &[("name", Check::Given(""))]);
+        tell(errors, &name_path, name, &[(same_name[i] && !name.is_empty(), "must be unique")]);
+        block_volume(errors, scope, name, &name_path);
+        rules::check(errors, device, &item, &[("devicePath", Check::Given(""))]);
+        let climbs = has_backsteps(at);
+        let lines = [(same_path[i] && !climbs, "must be unique"), (climbs, "can not contain backsteps ('..')")];
+        tell(errors, &at_path, at, &lines);
+        tell(errors, &name_path, name, &[(names.contains(name), "must not already exist in volumeMounts")]);
+        tell(errors, &at_path, at, &[(points.contains(at), "must not already exist as a path in volumeMounts")]);
+    }
+}
+
+/// Only claims can be used without a file system.
+fn block_volume(errors: &mut Errors, scope: &Scope<'_>, name: &str, path: &Path<'_>) {
+    match scope.volumes.get(name) {
+        None => errors.not_found(path, name),
+        Some(volume) if volume.has("persistentVolumeClaim") || volume.has("ephemeral") => {}
+        Some(_) => {
+            let text = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+            errors.invalid(path, name, text);
         }
     }
 }

@@ -1,94 +1,98 @@
 //! Volume types that are little more than a few required fields, for pods and persistent volumes alike.
 
+use super::volume::{descending_path, no_backsteps};
 use crate::field::{Errors, Fields, Path};
 use crate::names;
+use crate::rules::{self, Check, Rule};
 use serde_json::Value;
 
-/// Fields that must be set, by volume type.
-const REQUIRED: &[(&str, &[&str])] = &[
-    ("hostPath", &["path"]),
-    ("gitRepo", &["repository"]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("nfs", &["server", "path"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("persistentVolumeClaim", &["claimName"]),
-    ("rbd", &["monitors", "image"]),
-    ("cinder", &["volumeID"]),
-    ("cephfs", &["monitors"]),
-    ("flexVolume", &["driver"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("vsphereVolume", &["volumePath"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", &["volumeID"]),
-    ("azureDisk", &["diskName", "diskURI"]),
-    ("storageos", &["volumeName"]),
-    ("scaleIO", &["gateway", "system", "volumeName"]),
-    ("local", &["path"]),
+const GIVEN: Check = Check::Given("");
+const PARTITION: Rule = ("partition", Check::Within(0, 255, "must be between 1 and 255, inclusive"));
+const HOST_PATH_TYPES: &[&str] =
+    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+/// What must hold of a volume's source, by its type.
+const SOURCES: &[(&str, &[Rule])] = &[
+    ("hostPath", &[("path", GIVEN), ("path", Check::By(no_backsteps)), ("type", Check::Optional(HOST_PATH_TYPES))]),
+    ("gitRepo", &[("repository", GIVEN), ("directory", Check::By(descending_path))]),
+    ("gcePersistentDisk", &[("pdName", GIVEN), PARTITION]),
+    ("awsElasticBlockStore", &[("volumeID", GIVEN), PARTITION]),
+    ("nfs", &[("server", GIVEN), ("path", GIVEN), ("path", Check::In(absolute))]),
+    ("glusterfs", &[("endpoints", GIVEN), ("path", GIVEN)]),
+    ("persistentVolumeClaim", &[("claimName", GIVEN)]),
+    ("rbd", &[("monitors", GIVEN), ("image", GIVEN)]),
+    ("cinder", &[("volumeID", GIVEN), ("secretRef", Check::By(some_secret))]),
+    ("cephfs", &[("monitors", GIVEN)]),
+    ("flexVolume", &[("driver", GIVEN), ("options", Check::In(flex_options))]),
+    ("azureFile", &[("secretName", GIVEN), ("shareName", GIVEN)]),
+    ("vsphereVolume", &[("volumePath", GIVEN)]),
+    ("photonPersistentDisk", &[("pdID", GIVEN)]),
+    ("portworxVolume", &[("volumeID", GIVEN)]),
+    ("azureDisk", AZURE_DISK),
+    ("storageos", STORAGE_OS),
+    ("scaleIO", &[("gateway", GIVEN), ("system", GIVEN), ("volumeName", GIVEN)]),
+    ("local", &[("path", GIVEN), ("path", Check::By(no_backsteps))]),
+    ("iscsi", ISCSI),
+    ("fc", &[("targetWWNs", Check::In(targets)), ("lun", Check::In(target_lun))]),
+    ("csi", &[("driver", Check::In(csi_driver)), ("name", Check::In(publish_secret))]),
+];
+const AZURE_DISK: &[Rule] = &[
+    ("diskName", GIVEN),
+    ("diskURI", GIVEN),
+    ("cachingMode", Check::Optional(&["None", "ReadOnly", "ReadWrite"])),
+    ("kind", Check::Optional(&["Dedicated", "Managed", "Shared"])),
+    ("diskURI", Check::In(azure_uri)),
+];
+const STORAGE_OS: &[Rule] = &[
+    ("volumeName", GIVEN),
+    ("volumeName", Check::MaybeNamed(names::label)),
+    ("volumeNamespace", Check::MaybeNamed(names::label)),
+    ("secretRef", Check::By(some_secret)),
+];
+const ISCSI: &[Rule] = &[
+    ("targetPortal", GIVEN),
+    ("iqn", GIVEN),
+    ("iqn", Check::In(iqn)),
+    ("lun", Check::In(lun)),
+    ("secretRef", Check::In(chap_secret)),
+    ("initiatorname", Check::In(initiator_name)),
 ];
 const INITIATOR: &str = "must be valid format starting with iqn, eui, or naa";
 const REGISTRY: &str = "must be a host:port pair or multiple pairs separated by commas";
-const HOST_PATH_TYPES: [&str; 8] =
-    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
 /// Errors of a volume source.
 pub fn source(errors: &mut Errors, kind: &str, of: &Value, path: &Path<'_>) {
-    for field in REQUIRED.iter().filter(|(k, _)| *k == kind).flat_map(|(_, fields)| *fields) {
-        if of.text(field).is_empty() && of.list(field).is_empty() {
-            errors.required(&path.field(field), "");
-        }
+    for (_, rules) in SOURCES.iter().filter(|(of_kind, _)| *of_kind == kind) {
+        rules::check(errors, of, path, rules);
     }
     match kind {
-        "hostPath" => host_path(errors, of, path),
-        "gitRepo" => super::volume::descending_path(errors, of.text("directory"), &path.field("directory")),
-        "gcePersistentDisk" => partition(errors, of, "must be between 1 and 255, inclusive", path),
-        "awsElasticBlockStore" => partition(errors, of, "must be between 1 and 255, inclusive", path),
-        "nfs" if !of.text("path").starts_with('/') => {
-            errors.invalid(&path.field("path"), of.text("path"), "must be an absolute path");
-        }
-        "iscsi" => iscsi(errors, of, path),
-        "fc" => fibre_channel(errors, of, path),
-        "csi" => csi(errors, of, path),
         "flocker" => flocker(errors, of, path),
-        "cinder" => secret_name(errors, of, path),
         "quobyte" => quobyte(errors, of, path),
-        "storageos" => storage_os(errors, of, path),
-        "azureDisk" => azure_disk(errors, of, path),
-        "flexVolume" => flex_options(errors, of, path),
-        "local" => super::volume::no_backsteps(errors, of.text("path"), &path.field("path")),
         _ => {}
     }
 }
 
-fn host_path(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    super::volume::no_backsteps(errors, of.text("path"), &path.field("path"));
-    if of.has("type") {
-        errors.supported(&path.field("type"), of.text("type"), &HOST_PATH_TYPES);
+fn absolute(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    if !of.text("path").starts_with('/') {
+        errors.invalid(path, of.text("path"), "must be an absolute path");
     }
 }
 
-fn partition(errors: &mut Errors, of: &Value, text: &str, path: &Path<'_>) {
-    if let Some(number) = of.int("partition").filter(|n| !(0..=255).contains(n)) {
-        errors.invalid(&path.field("partition"), number, text);
-    }
-}
-
-fn iscsi(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    for field in ["targetPortal", "iqn"] {
-        if of.text(field).is_empty() {
-            errors.required(&path.field(field), "");
-        }
-    }
-    initiator(errors, of.text("iqn"), &path.field("iqn"));
-    lun(errors, of.int("lun").unwrap_or(0), &path.field("lun"));
+fn chap_secret(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     if (of.flag("chapAuthDiscovery") || of.flag("chapAuthSession")) && !of.has("secretRef") {
-        errors.required(&path.field("secretRef"), "");
+        errors.required(path, "");
     }
-    if of.has("initiatorName") {
-        match of.text("initiatorName") {
-            "" => errors.invalid(&path.field("initiatorname"), "", INITIATOR),
-            name => initiator(errors, name, &path.field("initiatorname")),
-        }
+}
+
+fn iqn(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    initiator(errors, of.text("iqn"), path);
+}
+
+/// The field is called `initiatorName`, its errors are not.
+fn initiator_name(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    match of.at("initiatorName").as_str() {
+        None => {}
+        Some("") => errors.invalid(path, "", INITIATOR),
+        Some(name) => initiator(errors, name, path),
     }
 }
 
@@ -116,28 +120,29 @@ fn is_iqn(name: &str) -> bool {
     date && !authority.is_empty() && authority.bytes().all(|c| c.is_ascii_alphanumeric() || b".-".contains(&c))
 }
 
-fn lun(errors: &mut Errors, lun: i64, path: &Path<'_>) {
+fn lun(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    let lun = of.int("lun").unwrap_or(0);
     if !(0..=255).contains(&lun) {
         errors.invalid(path, lun, "must be between 0 and 255, inclusive");
     }
 }
 
-fn fibre_channel(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    let (targets, ids) = (of.list("targetWWNs"), of.list("wwids"));
-    let path_of = path.field("targetWWNs");
-    match (targets.is_empty(), ids.is_empty()) {
-        (true, true) => errors.required(&path_of, "must specify either targetWWNs or wwids, but not both"),
+fn targets(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    match (of.list("targetWWNs").is_empty(), of.list("wwids").is_empty()) {
+        (true, true) => errors.required(path, "must specify either targetWWNs or wwids, but not both"),
         (false, false) => {
             let text = "targetWWNs and wwids can not be specified simultaneously";
-            errors.invalid(&path_of, of.at("targetWWNs").clone(), text);
+            errors.invalid(path, of.at("targetWWNs").clone(), text);
         }
         _ => {}
     }
-    if !targets.is_empty() {
-        match of.int("lun") {
-            None => errors.required(&path.field("lun"), "lun is required if targetWWNs is specified"),
-            Some(number) => lun(errors, number, &path.field("lun")),
-        }
+}
+
+fn target_lun(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    match (of.list("targetWWNs").is_empty(), of.int("lun")) {
+        (true, _) => {}
+        (false, None) => errors.required(path, "lun is required if targetWWNs is specified"),
+        (false, Some(_)) => lun(errors, of, path),
     }
 }
 
@@ -157,16 +162,28 @@ fn flocker(errors: &mut Errors, of: &Value, path: &Path<'_>) {
 }
 
 /// A secret that is named at all has a name.
-fn secret_name(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    if of.has("secretRef") && of.at("secretRef").text("name").is_empty() {
-        errors.required(&path.field("secretRef.name"), "");
+fn some_secret(errors: &mut Errors, secret: &Value, path: &Path<'_>) {
+    if !secret.is_null() {
+        rules::check(errors, secret, path, &[("name", GIVEN)]);
+    }
+}
+
+/// The secret for publishing is told of as if its name were the driver's.
+fn publish_secret(errors: &mut Errors, csi: &Value, path: &Path<'_>) {
+    let secret = csi.at("nodePublishSecretRef");
+    match secret.text("name") {
+        _ if secret.is_null() => {}
+        "" => errors.required(path, ""),
+        name => errors.invalid_each(path, name, names::subdomain(name)),
     }
 }
 
 fn quobyte(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     let (registry, at) = (of.text("registry"), path.field("registry"));
     let host_port = |pair: &str| match pair.rsplit_once(':') {
-        Some((host, _)) => host.starts_with('[') == host.ends_with(']') && (host.starts_with('[') || !host.contains(':')),
+        Some((host, _)) => {
+            host.starts_with('[') == host.ends_with(']') && (host.starts_with('[') || !host.contains(':'))
+        }
         None => false,
     };
     if registry.is_empty() {
@@ -181,22 +198,8 @@ fn quobyte(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     }
 }
 
-fn storage_os(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    for field in ["volumeName", "volumeNamespace"].into_iter().filter(|f| !of.text(f).is_empty()) {
-        errors.invalid_each(&path.field(field), of.text(field), names::dns1123_label(of.text(field), false));
-    }
-    secret_name(errors, of, path);
-}
-
 /// The form of a disk's URI follows from its kind.
-fn azure_disk(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    for (field, supported) in
-        [("cachingMode", ["None", "ReadOnly", "ReadWrite"]), ("kind", ["Dedicated", "Managed", "Shared"])]
-    {
-        if of.has(field) {
-            errors.supported(&path.field(field), of.text(field), &supported);
-        }
-    }
+fn azure_uri(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     let (prefix, form) = match of.text("kind") {
         "Managed" => {
             let disk = "resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
@@ -206,31 +209,22 @@ fn azure_disk(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     };
     let uri = of.text("diskURI");
     if of.has("kind") && !uri.starts_with(prefix) {
-        errors.not_supported(&path.field("diskURI"), uri, &[&form]);
+        errors.not_supported(path, uri, &[&form]);
     }
 }
 
 /// Options of a driver may not look like Kubernetes' own.
 fn flex_options(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    let options = path.field("options");
     for (key, _) in of.entries("options") {
         let namespace = format!(".{}", key.split('/').next().unwrap_or(key).to_lowercase());
         if namespace.ends_with(".kubernetes.io") || namespace.ends_with(".k8s.io") {
-            errors.invalid(&options.key(key), key.as_str(), "kubernetes.io and k8s.io namespaces are reserved");
+            errors.invalid(&path.key(key), key.as_str(), "kubernetes.io and k8s.io namespaces are reserved");
         }
     }
 }
 
-fn csi(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    csi_driver_name(errors, of.text("driver"), &path.field("driver"));
-    let secret = of.at("nodePublishSecretRef");
-    if !secret.is_null() {
-        let path = path.field("nodePublishSecretRef.name");
-        match secret.text("name") {
-            "" => errors.required(&path, ""),
-            name => errors.invalid_each(&path, name, names::dns1123_subdomain(name, false)),
-        }
-    }
+fn csi_driver(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    csi_driver_name(errors, of.text("driver"), path);
 }
 
 /// Errors of the name of a CSI driver.

@@ -5,81 +5,72 @@ use crate::field::{Errors, Fields, items_mut};
 use crate::names;
 use api::Object;
 use serde_json::Value;
+use std::collections::HashSet;
 
-/// Fields that belonged to the old type and that the writer did not touch are dropped when the type changes.
-pub fn drop_type_dependent(new: &mut Object, old: Option<&Object>) {
-    let Some(was) = old.map(|o| o.at("spec").clone()) else { return };
+/// Whether a service has a use for some fields, and these.
+type Dependent = (fn(&Value) -> bool, &'static [&'static str]);
+const DEPENDENT: [Dependent; 4] = [
+    (has_cluster_ips, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]),
+    (needs_health_check, &["healthCheckNodePort"]),
+    (is_balanced, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
+    (is_external, &["externalTrafficPolicy"]),
+];
+
+/// Drops fields that the service had a use for and has none any more, where the writer did not touch them.
+pub fn drop_type_dependent(new: &mut Object, old: &Object) {
+    let was = old.at("spec");
     let Some(spec) = new.get_mut("spec") else { return };
-    let kind = spec.text("type").to_owned();
-    let uses_cluster_ips = |kind: &str| kind != "ExternalName";
-    let node_ports = |spec: &Value| match spec.text("type") {
-        "NodePort" => true,
-        "LoadBalancer" => spec.at("allocateLoadBalancerNodePorts").as_bool() != Some(false),
-        _ => false,
-    };
-    let remove = |spec: &mut Value, field: &str| drop(spec.as_object_mut().map(|map| map.remove(field)));
-    if uses_cluster_ips(was.text("type")) && !uses_cluster_ips(&kind) {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            if spec.at(field) == was.at(field) {
-                remove(spec, field);
-            }
+    for (useful, fields) in DEPENDENT {
+        if useful(was) && !useful(spec) {
+            fields.iter().for_each(|field| drop_unchanged(spec, was, field));
         }
-        if spec.at("clusterIP").is_null() {
+    }
+    if !has_cluster_ips(spec) {
+        drop_unchanged(spec, was, "internalTrafficPolicy");
+        if has_cluster_ips(was) && spec.at("clusterIP").is_null() {
             remove(spec, "clusterIPs");
         }
     }
-    if kind == "ExternalName" && spec.at("internalTrafficPolicy") == was.at("internalTrafficPolicy") {
-        remove(spec, "internalTrafficPolicy");
+    if has_node_ports(was) && !["NodePort", "LoadBalancer"].contains(&spec.text("type")) {
+        let had: HashSet<Option<i64>> = was.list("ports").iter().map(|port| port.int("nodePort")).collect();
+        let kept = |port: &&mut Value| had.contains(&port.int("nodePort"));
+        items_mut(spec, "ports").filter(kept).for_each(|port| remove(port, "nodePort"));
     }
-    if node_ports(&was) && kind != "NodePort" && kind != "LoadBalancer" {
-        let same_ports = |a: &Value, b: &Value| a.int("nodePort") == b.int("nodePort");
-        let before = was.list("ports").to_vec();
-        for port in items_mut(spec, "ports") {
-            if before.iter().any(|b| same_ports(b, port)) {
-                remove(port, "nodePort");
-            }
-        }
+}
+
+fn drop_unchanged(spec: &mut Value, was: &Value, field: &str) {
+    if spec.at(field) == was.at(field) {
+        remove(spec, field);
     }
-    if needs_health_check(&was)
-        && !needs_health_check(spec)
-        && spec.at("healthCheckNodePort") == was.at("healthCheckNodePort")
-    {
-        remove(spec, "healthCheckNodePort");
-    }
-    if was.text("type") == "LoadBalancer" && kind != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if spec.at(field) == was.at(field) {
-                remove(spec, field);
-            }
-        }
-    }
-    if is_external(&was) && !is_external(spec) && spec.at("externalTrafficPolicy") == was.at("externalTrafficPolicy") {
-        remove(spec, "externalTrafficPolicy");
-    }
+}
+
+fn remove(of: &mut Value, field: &str) {
+    of.as_object_mut().map(|map| map.remove(field));
+}
+
+fn has_cluster_ips(spec: &Value) -> bool {
+    spec.text("type") != "ExternalName"
+}
+
+fn is_balanced(spec: &Value) -> bool {
+    spec.text("type") == "LoadBalancer"
+}
+
+fn has_node_ports(spec: &Value) -> bool {
+    let allocates = spec.at("allocateLoadBalancerNodePorts").as_bool() != Some(false);
+    spec.text("type") == "NodePort" || (is_balanced(spec) && allocates)
 }
 
 /// Addresses once given stay, but for services that had or get none.
 pub fn cluster_ips_change(errors: &mut Errors, now: &Value, was: &Value) {
-    if [now, was].iter().any(|s| s.text("type") == "ExternalName") || (is_headless(now) && is_headless(was)) {
+    let addressed = has_cluster_ips(now) && has_cluster_ips(was) && !(is_headless(now) && is_headless(was));
+    // what is no address at all is told as that
+    let good = |ip: &&str| *ip == "None" || names::parse_ip(ip).is_some();
+    let (new, old) = (now.texts("clusterIPs"), was.texts("clusterIPs"));
+    if !addressed || !new.iter().all(good) {
         return;
     }
-    let (new, old, path) = (now.texts("clusterIPs"), was.texts("clusterIPs"), SPEC.field("clusterIPs"));
-    let printed = || now.at("clusterIPs").clone();
-    if new.iter().any(|ip| *ip != "None" && names::parse_ip(ip).is_none()) {
-        // what is no address at all is told as that
-        return;
-    }
-    if new.len() == old.len() {
-        for (i, _) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
-            errors.invalid(&path.index(i), printed(), FIXED);
-        }
-        return;
-    }
-    if new.is_empty() {
-        errors.invalid(&path.index(0), Value::Null, "primary clusterIP can not be unset");
-    } else if !old.is_empty() && new[0] != old[0] {
-        errors.invalid(&path.index(0), printed(), FIXED);
-    }
+    stays(errors, now, was, "clusterIPs", "clusterIP");
     if old.len() > new.len() && new.len() == 1 && now.text("ipFamilyPolicy") != "SingleStack" {
         let text = "must be set to 'SingleStack' when releasing the secondary clusterIP";
         errors.invalid(&SPEC.field("ipFamilyPolicy"), now.at("ipFamilyPolicy").clone(), text);
@@ -88,21 +79,21 @@ pub fn cluster_ips_change(errors: &mut Errors, now: &Value, was: &Value) {
 
 /// Families once given stay.
 pub fn families_change(errors: &mut Errors, now: &Value, was: &Value) {
-    if [now, was].iter().any(|s| s.text("type") == "ExternalName") || is_headless(now) != is_headless(was) {
-        return;
+    let addressed = has_cluster_ips(now) && has_cluster_ips(was) && is_headless(now) == is_headless(was);
+    if addressed && now.texts("ipFamilies").iter().all(|family| ["IPv4", "IPv6"].contains(family)) {
+        stays(errors, now, was, "ipFamilies", "ipFamily");
     }
-    let (new, old, path) = (now.texts("ipFamilies"), was.texts("ipFamilies"), SPEC.field("ipFamilies"));
-    let printed = || now.at("ipFamilies").clone();
-    if new.iter().any(|family| !["IPv4", "IPv6"].contains(family)) {
-        return;
-    }
-    if new.len() == old.len() {
-        for (i, _) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
-            errors.invalid(&path.index(i), printed(), FIXED);
-        }
-    } else if new.is_empty() {
-        errors.invalid(&path.index(0), Value::Null, "primary ipFamily can not be unset");
-    } else if !old.is_empty() && new[0] != old[0] {
-        errors.invalid(&path.index(0), printed(), FIXED);
+}
+
+/// Errors of a list whose first item stays once given, and of which nothing changes while it keeps its length.
+fn stays(errors: &mut Errors, now: &Value, was: &Value, field: &str, noun: &str) {
+    let (new, old, path) = (now.texts(field), was.texts(field), SPEC.field(field));
+    let compared = match (new.len(), old.len()) {
+        (0, 1..) => return errors.invalid(&path.index(0), Value::Null, &format!("primary {noun} can not be unset")),
+        (now, was) if now == was => now,
+        (now, was) => now.min(was).min(1),
+    };
+    for i in (0..compared).filter(|i| new[*i] != old[*i]) {
+        errors.invalid(&path.index(i), now.at(field).clone(), FIXED);
     }
 }

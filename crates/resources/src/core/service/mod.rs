@@ -1,15 +1,17 @@
 //! Services. Addresses and node ports are given out by the API server between defaulting and validation.
 
+mod balancer;
 mod change;
+mod spec;
 mod table;
 mod warnings;
 
+pub use balancer::ingress_status;
+
 use crate::age;
 use crate::columns::{AGE, NAME, or_none};
-use crate::core::endpoints::endpoint_ip;
-use crate::core::pod::port_number_or_name;
-use crate::field::{Errors, Fields, Path, go_struct, items_mut, map_mut, set_default};
-use crate::{Ctx, Strategy, metadata, names};
+use crate::field::{Errors, Fields, Path, items_mut, map_mut, set_default};
+use crate::{Ctx, StatusRules, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -28,7 +30,6 @@ const COLUMNS: &[Column] = &[
     Column::string("Selector").wide().field("io.k8s.api.core.v1.ServiceSpec", "selector"),
 ];
 const SPEC: Path<'_> = Path::root("spec");
-const ONLY_LB: &str = "may only be used when `type` is 'LoadBalancer'";
 const FIXED: &str = "may not change once set";
 
 impl Strategy for Service {
@@ -47,14 +48,13 @@ impl Strategy for Service {
         true
     }
 
-    fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
-        obj["status"] = json!({"loadBalancer": {}});
-        change::drop_type_dependent(obj, None);
+    fn status_rules(&self) -> StatusRules {
+        StatusRules::begins(|| json!({"loadBalancer": {}}))
     }
 
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         crate::copy_field(new, old, "status");
-        change::drop_type_dependent(new, Some(old));
+        change::drop_type_dependent(new, old);
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
@@ -64,7 +64,7 @@ impl Strategy for Service {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        service(&mut errors, obj);
+        spec::service(&mut errors, obj);
         errors.0
     }
 
@@ -77,19 +77,15 @@ impl Strategy for Service {
         if balanced(now) && balanced(was) && now.at("loadBalancerClass") != was.at("loadBalancerClass") {
             errors.invalid(&SPEC.field("loadBalancerClass"), now.at("loadBalancerClass").clone(), FIXED);
         }
-        balancer_class(&mut errors, now);
+        balancer::class(&mut errors, now, &SPEC.field("loadBalancerClass"));
         if needs_health_check(now)
             && needs_health_check(was)
             && now.int("healthCheckNodePort") != was.int("healthCheckNodePort")
         {
             errors.forbidden(&SPEC.field("healthCheckNodePort"), crate::field::IMMUTABLE);
         }
-        service(&mut errors, new);
+        spec::service(&mut errors, new);
         errors.0
-    }
-
-    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        crate::copy_field(new, old, "spec");
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
@@ -175,308 +171,4 @@ fn is_external(spec: &Value) -> bool {
 /// Whether load balancers need a port of their own to ask after the service's health.
 pub fn needs_health_check(spec: &Value) -> bool {
     spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local"
-}
-
-fn service(errors: &mut Errors, obj: &Object) {
-    let (spec, kind) = (obj.at("spec"), obj.at("spec").text("type"));
-    let ports = spec.list("ports");
-    if ports.is_empty() && !is_headless(spec) && kind != "ExternalName" {
-        errors.required(&SPEC.field("ports"), "");
-    }
-    match kind {
-        "LoadBalancer" | "NodePort" if is_headless(spec) => {
-            let path = SPEC.field("clusterIPs");
-            errors.invalid(&path.index(0), "None", &format!("may not be set to 'None' for {kind} services"));
-        }
-        "ExternalName" => external_name(errors, spec),
-        _ => {}
-    }
-    self::ports(errors, ports);
-    metadata::labels(errors, spec.at("selector"), &SPEC.field("selector"));
-    affinity(errors, spec);
-    if kind != "ExternalName" {
-        addresses(errors, spec);
-    }
-    let external = SPEC.field("externalIPs");
-    for (i, ip) in spec.texts("externalIPs").into_iter().enumerate() {
-        match names::ip(ip) {
-            Some(text) => errors.invalid(&external.index(i), ip, text),
-            None => endpoint_ip(errors, ip, &external.index(i)),
-        }
-    }
-    match kind {
-        "" => errors.required(&SPEC.field("type"), ""),
-        kind => errors.one_of(&SPEC.field("type"), kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]),
-    }
-    port_numbers(errors, ports, kind);
-    balancer(errors, obj);
-    policies(errors, spec);
-}
-
-fn external_name(errors: &mut Errors, spec: &Value) {
-    let text = "may not be set for ExternalName services";
-    for list in ["clusterIPs", "ipFamilies"] {
-        if !spec.list(list).is_empty() {
-            errors.forbidden(&SPEC.field(list), text);
-        }
-    }
-    if spec.has("ipFamilyPolicy") {
-        errors.forbidden(&SPEC.field("ipFamilyPolicy"), text);
-    }
-    let name = spec.text("externalName");
-    match name.strip_suffix('.').unwrap_or(name) {
-        "" => errors.required(&SPEC.field("externalName"), ""),
-        name => errors.invalid_each(&SPEC.field("externalName"), name, names::dns1123_subdomain(name, false)),
-    }
-}
-
-fn ports(errors: &mut Errors, ports: &[Value]) {
-    let list = SPEC.field("ports");
-    let mut seen: Vec<&str> = Vec::new();
-    for (i, port) in ports.iter().enumerate() {
-        let (path, name) = (list.index(i), port.text("name"));
-        if name.is_empty() {
-            if ports.len() > 1 {
-                errors.required(&path.field("name"), "");
-            }
-        } else {
-            errors.invalid_each(&path.field("name"), name, names::dns1123_label(name, false));
-            match seen.contains(&name) {
-                true => errors.duplicate(&path.field("name"), name),
-                false => seen.push(name),
-            }
-        }
-        let number = port.int("port").unwrap_or(0);
-        if let Some(text) = names::port_number(number) {
-            errors.invalid(&path.field("port"), number, text);
-        }
-        match port.text("protocol") {
-            "" => errors.required(&path.field("protocol"), ""),
-            protocol => errors.one_of(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
-        }
-        port_number_or_name(errors, port.at("targetPort"), &path.field("targetPort"));
-        if port.has("appProtocol") {
-            let name = port.text("appProtocol");
-            errors.invalid_each(&path.field("appProtocol"), name, names::qualified_name(name));
-        }
-    }
-}
-
-fn port_numbers(errors: &mut Errors, ports: &[Value], kind: &str) {
-    let list = SPEC.field("ports");
-    let node_port = |p: &Value| p.int("nodePort").unwrap_or(0);
-    if kind == "ClusterIP" {
-        for (i, _) in ports.iter().enumerate().filter(|(_, p)| node_port(p) != 0) {
-            errors.forbidden(&list.index(i).field("nodePort"), "may not be used when `type` is 'ClusterIP'");
-        }
-    }
-    for (i, port) in ports.iter().enumerate().filter(|(_, p)| node_port(p) != 0) {
-        let same = |p: &Value| p.text("protocol") == port.text("protocol") && node_port(p) == node_port(port);
-        if ports[..i].iter().any(same) {
-            errors.duplicate(&list.index(i).field("nodePort"), node_port(port));
-        }
-    }
-    for (i, port) in ports.iter().enumerate() {
-        let same = |p: &Value| p.text("protocol") == port.text("protocol") && p.int("port") == port.int("port");
-        if ports[..i].iter().any(same) {
-            let fields = [
-                ("Name", "".into()),
-                ("Protocol", port.at("protocol").clone()),
-                ("AppProtocol", Value::Null),
-                ("Port", port.at("port").clone()),
-                ("TargetPort", 0.into()),
-                ("NodePort", 0.into()),
-            ];
-            errors.duplicate_printed(&list.index(i), &go_struct(&fields));
-        }
-    }
-}
-
-fn affinity(errors: &mut Errors, spec: &Value) {
-    let (kind, path) = (spec.text("sessionAffinity"), SPEC.field("sessionAffinity"));
-    match kind {
-        "" => errors.required(&path, ""),
-        kind => errors.one_of(&path, kind, &["ClientIP", "None"]),
-    }
-    let (config, path) = (spec.at("sessionAffinityConfig"), SPEC.field("sessionAffinityConfig"));
-    if kind == "None" && !config.is_null() {
-        errors.forbidden(&path, "must not be set when session affinity is None");
-    }
-    if kind == "ClientIP" {
-        let seconds = config.at("clientIP").int("timeoutSeconds");
-        let path = path.field("clientIP.timeoutSeconds");
-        match seconds {
-            None => errors.required(&path, "must be set when session affinity is ClientIP"),
-            Some(seconds) if !(1..=86_400).contains(&seconds) => {
-                errors.invalid(&path, seconds, "must be greater than 0 and less than 86400");
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-/// Errors of `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy`.
-fn addresses(errors: &mut Errors, spec: &Value) {
-    let (one, many, families) = (spec.text("clusterIP"), spec.texts("clusterIPs"), spec.texts("ipFamilies"));
-    let (path, printed) = (SPEC.field("clusterIPs"), spec.at("clusterIPs").clone());
-    match (one, many.first()) {
-        ("", Some(_)) => errors.invalid(&path, printed.clone(), "must be empty when `clusterIP` is not specified"),
-        ("", None) => {}
-        (_, None) => errors.required(&path, ""),
-        (one, Some(first)) if one != *first => {
-            errors.invalid(&path, printed.clone(), "first value must match `clusterIP`")
-        }
-        _ => {}
-    }
-    let family_path = SPEC.field("ipFamilies");
-    for (i, family) in families.iter().enumerate() {
-        errors.supported(&family_path.index(i), family, &["IPv4", "IPv6"]);
-        if families[..i].contains(family) {
-            errors.duplicate(&family_path.index(i), *family);
-        }
-    }
-    if spec.has("ipFamilyPolicy") {
-        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-        errors.supported(&SPEC.field("ipFamilyPolicy"), spec.text("ipFamilyPolicy"), &policies);
-    }
-    let mut bad = false;
-    for (i, ip) in many.iter().enumerate() {
-        if i == 0 && *ip == "None" {
-            if many.len() > 1 {
-                bad = true;
-                errors.invalid(&path, printed.clone(), "'None' must be the first and only value");
-            }
-        } else if let Some(text) = names::ip(ip) {
-            bad = true;
-            errors.invalid(&path.index(i), *ip, text);
-        }
-    }
-    if many.len() > 2 {
-        errors.invalid(&path, printed.clone(), "may only hold up to 2 values");
-    }
-    if bad {
-        return;
-    }
-    let v4: Vec<bool> = many.iter().filter_map(|ip| names::parse_ip(ip)).map(|ip| ip.is_ipv4()).collect();
-    if v4.len() > 1 && v4.windows(2).any(|pair| pair[0] == pair[1]) {
-        errors.invalid(&path, printed, "may specify no more than one IP for each IP family");
-    }
-    for (i, (family, is_v4)) in families.iter().zip(&v4).enumerate().filter(|_| !is_headless(spec)) {
-        if (*family == "IPv4") != *is_v4 && ["IPv4", "IPv6"].contains(family) {
-            errors.invalid(
-                &path.index(i),
-                many[i],
-                &format!("expected an {family} value as indicated by `ipFamilies[{i}]`"),
-            );
-        }
-    }
-}
-
-fn balancer(errors: &mut Errors, obj: &Object) {
-    const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
-    let spec = obj.at("spec");
-    let balanced = spec.text("type") == "LoadBalancer";
-    let ranges = spec.texts("loadBalancerSourceRanges");
-    let annotations = Path::root("metadata.annotations");
-    if !ranges.is_empty() {
-        let path = SPEC.field("LoadBalancerSourceRanges");
-        if !balanced {
-            errors.forbidden(&path, ONLY_LB);
-        }
-        for (i, range) in ranges.into_iter().enumerate() {
-            cidr(errors, range.trim(), &path.index(i));
-        }
-    } else if let Some(text) = api::meta::annotation(obj, RANGES) {
-        if !balanced {
-            errors.forbidden(&annotations.key(RANGES), ONLY_LB);
-        }
-        text.split(',')
-            .map(str::trim)
-            .filter(|t| !t.is_empty())
-            .for_each(|t| cidr(errors, t, &annotations.key(RANGES)));
-    }
-    if spec.has("allocateLoadBalancerNodePorts") && !balanced {
-        errors.forbidden(&SPEC.field("allocateLoadBalancerNodePorts"), ONLY_LB);
-    }
-    balancer_class(errors, spec);
-}
-
-fn balancer_class(errors: &mut Errors, spec: &Value) {
-    if !spec.has("loadBalancerClass") {
-        return;
-    }
-    let (name, path) = (spec.text("loadBalancerClass"), SPEC.field("loadBalancerClass"));
-    match spec.text("type") {
-        "LoadBalancer" => errors.invalid_each(&path, name, names::qualified_name(name)),
-        _ => errors.forbidden(&path, ONLY_LB),
-    }
-}
-
-fn cidr(errors: &mut Errors, text: &str, path: &Path<'_>) {
-    if let Some(wrong) = names::cidr(text) {
-        errors.invalid(path, text, wrong);
-    }
-}
-
-fn policies(errors: &mut Errors, spec: &Value) {
-    let (policy, path) = (spec.text("externalTrafficPolicy"), SPEC.field("externalTrafficPolicy"));
-    match (is_external(spec), policy) {
-        (false, "") => {}
-        (false, policy) => errors.invalid(&path, policy, "may only be set for externally-accessible services"),
-        (true, "") => errors.required(&path, ""),
-        (true, policy) => errors.one_of(&path, policy, &["Cluster", "Local"]),
-    }
-    let (port, path) = (spec.int("healthCheckNodePort").unwrap_or(0), SPEC.field("healthCheckNodePort"));
-    match (needs_health_check(spec), port) {
-        (false, 0) => {}
-        (false, port) => {
-            let text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
-            errors.invalid(&path, port, text);
-        }
-        (true, 0) => errors.required(&path, ""),
-        (true, port) => {
-            if let Some(text) = names::port_number(port) {
-                errors.invalid(&path, port, text);
-            }
-        }
-    }
-    let path = SPEC.field("internalTrafficPolicy");
-    match spec.text("internalTrafficPolicy") {
-        "" if !spec.has("internalTrafficPolicy") => {
-            if ["NodePort", "LoadBalancer", "ClusterIP"].contains(&spec.text("type")) {
-                errors.required(&path, "");
-            }
-        }
-        policy => errors.one_of(&path, policy, &["Cluster", "Local"]),
-    }
-    if spec.has("trafficDistribution") {
-        let supported = ["PreferClose", "PreferSameZone", "PreferSameNode"];
-        errors.supported(&SPEC.field("trafficDistribution"), spec.text("trafficDistribution"), &supported);
-    }
-}
-
-/// Errors of where a load balancer is reached, of a service or an ingress.
-pub fn ingress_status(errors: &mut Errors, list: &[Value], path: &Path<'_>, modes: bool) {
-    for (i, ingress) in list.iter().enumerate() {
-        let (item, ip, host) = (path.index(i), ingress.text("ip"), ingress.text("hostname"));
-        if !ip.is_empty() {
-            if let Some(text) = names::ip(ip) {
-                errors.invalid(&item.field("ip"), ip, text);
-            }
-        }
-        let mode = ingress.text("ipMode");
-        if modes && !ip.is_empty() && mode.is_empty() {
-            errors.required(&item.field("ipMode"), "must be specified when `ip` is set");
-        } else if !mode.is_empty() && ip.is_empty() {
-            errors.forbidden(&item.field("ipMode"), "may not be specified when `ip` is not set");
-        } else if !mode.is_empty() {
-            errors.supported(&item.field("ipMode"), mode, &["Proxy", "VIP"]);
-        }
-        if !host.is_empty() {
-            errors.invalid_each(&item.field("hostname"), host, names::dns1123_subdomain(host, false));
-            if names::parse_ip(host).is_some() {
-                errors.invalid(&item.field("hostname"), host, "must be a DNS name, not an IP address");
-            }
-        }
-    }
 }

@@ -111,7 +111,6 @@ fn of_metadata(
 fn below(at: &Path<'_>, mut cause: Cause) -> Cause {
     cause.field = match cause.field.as_str() {
         "" | "<nil>" => at.to_string(),
-        below if below.starts_with('[') => format!("{at}{below}"),
         below => format!("{at}.{below}"),
     };
     cause

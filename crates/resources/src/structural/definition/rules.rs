@@ -160,15 +160,22 @@ pub(super) fn check(
             Some(Err(why)) => errors.invalid_printed(&item.field("messageExpression"), &printed::rule(given), why),
             None => {}
         }
-        if rule.uses_old {
-            if let Some(place) = uncorrelated {
-                let why = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {place}");
-                errors.invalid(&item.field("rule"), given.text("rule"), &why);
-            }
-        } else if given.has("optionalOldSelf") {
-            let why = "may not be set if oldSelf is not used in rule";
-            errors.invalid(&item.field("optionalOldSelf"), given.at("optionalOldSelf").clone(), why);
+        transition(errors, rule.uses_old, given, uncorrelated, &item);
+    }
+}
+
+/// Errors of a rule about a change: there must be one old value for each new one.
+fn transition(errors: &mut Errors, uses_old: bool, given: &Value, uncorrelated: Option<&str>, path: &Path<'_>) {
+    match (uses_old, uncorrelated) {
+        (true, Some(place)) => {
+            let why = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {place}");
+            errors.invalid(&path.field("rule"), given.text("rule"), &why);
         }
+        (false, _) if given.has("optionalOldSelf") => {
+            let why = "may not be set if oldSelf is not used in rule";
+            errors.invalid(&path.field("optionalOldSelf"), given.at("optionalOldSelf").clone(), why);
+        }
+        _ => {}
     }
 }
 

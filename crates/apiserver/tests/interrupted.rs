@@ -1,0 +1,130 @@
+//! Writes whose client does not wait for their end: they are done as a whole, with all that belongs to them.
+
+use apiserver::{ApiServer, Config, UserInfo};
+use async_trait::async_trait;
+use http::Request;
+use kube::client::Body;
+use kv::{Error, Kv, Range, RangeReply, Revision, Txn, TxnOutcome, WatchStream};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tower::ServiceExt;
+
+const SLOW: Duration = Duration::from_millis(300);
+
+/// A store that tells of commits late.
+struct Slow(Arc<kv::RedbKv>);
+
+#[async_trait]
+impl Kv for Slow {
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
+        // Only what the tests write waits.
+        let slow = txn.ops.iter().any(|op| matches!(op, kv::Op::Stamp(key, _) if key.ends_with("/slow")));
+        let outcome = self.0.txn(txn).await;
+        if slow {
+            tokio::time::sleep(SLOW).await;
+        }
+        outcome
+    }
+
+    async fn range(&self, range: Range) -> Result<RangeReply, Error> {
+        self.0.range(range).await
+    }
+
+    async fn revision(&self) -> Result<Revision, Error> {
+        self.0.revision().await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, Error> {
+        self.0.watch(prefix, after).await
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.0.compact(revision).await
+    }
+}
+
+struct Server {
+    server: Arc<ApiServer>,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let kv = kv::RedbKv::open(dir.path().join("store.redb"), kv::Options::default()).expect("store");
+        let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
+        let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
+        let mut config = Config::new(Arc::new(Slow(kv)), ca, key, ([192, 0, 2, 1].into(), 6443)).expect("config");
+        let policy = dir.path().join("policy.yaml");
+        let rules =
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
+        std::fs::write(&policy, rules).expect("policy");
+        config.audit.policy_file = Some(policy);
+        config.audit.log = Some(apiserver::audit::LogSettings {
+            path: dir.path().join("audit.log"),
+            mode: apiserver::audit::Mode::Blocking,
+            max_size: 0,
+            max_age: 0,
+            max_backups: 0,
+        });
+        let server = ApiServer::new(config).expect("server");
+        server.bootstrap().await.expect("bootstrap");
+        Self { server, dir }
+    }
+
+    async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.body(Body::from(body.to_string().into_bytes())).expect("request");
+        let answer = self.server.service(UserInfo::admin()).oneshot(request).await.expect("an answer");
+        let status = answer.status().as_u16();
+        let bytes = http_body_util::BodyExt::collect(answer.into_body()).await.expect("body").to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    /// The codes that the audit log has of creations of a resource named so.
+    fn audited(&self, path: &str) -> Vec<u64> {
+        let log = std::fs::read_to_string(self.dir.path().join("audit.log")).unwrap_or_default();
+        let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
+        let of = events.filter(|e| e["verb"] == "create" && e["requestURI"].as_str().is_some_and(|u| u.contains(path)));
+        of.filter_map(|e| e["responseStatus"]["code"].as_u64()).collect()
+    }
+}
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn service(name: &str, ip: &str) -> Value {
+    let mut service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+    if !ip.is_empty() {
+        service["spec"]["clusterIP"] = ip.into();
+    }
+    service
+}
+
+#[tokio::test]
+async fn an_address_is_not_free_because_its_service_came_late() {
+    let server = Server::start().await;
+    let (status, _) = server.send("POST", &format!("{SERVICES}?timeout=50ms"), &service("slow", "10.96.0.77")).await;
+    assert_eq!(status, 504);
+    tokio::time::sleep(SLOW * 2).await;
+    assert_eq!(
+        server.send("GET", &format!("{SERVICES}/slow"), &Value::Null).await.0,
+        200,
+        "it was stored all the same"
+    );
+    let (status, answer) = server.send("POST", SERVICES, &service("other", "10.96.0.77")).await;
+    assert_eq!(status, 422, "{answer}");
+    assert_eq!(server.audited("services?timeout"), [504]);
+}
+
+#[tokio::test]
+async fn who_leaves_is_audited() {
+    let server = Server::start().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let body = json!({"metadata": {"name": "slow"}});
+    let left = tokio::time::timeout(Duration::from_millis(50), server.send("POST", path, &body)).await;
+    assert!(left.is_err(), "the client left before the answer");
+    tokio::time::sleep(SLOW * 2).await;
+    assert_eq!(server.send("GET", &format!("{path}/slow"), &Value::Null).await.0, 200);
+    assert_eq!(server.audited(path), [201]);
+}
