@@ -290,7 +290,7 @@ pub struct LinuxContainerSecurityContext {
 pub struct ContainerConfig {
     /// Identity.
     pub metadata: ContainerMetadata,
-    /// Image id as resolved by [`crate::ImageService::image_status`].
+    /// Image id as resolved by [`crate::ImageService::image_status`]; empty: no image, where the runtime can.
     pub image: String,
     /// Image as the user wrote it.
     pub user_specified_image: String,
@@ -474,6 +474,8 @@ pub struct RuntimeFeatures {
     pub recursive_read_only_mounts: bool,
     /// `supplementalGroupsPolicy`.
     pub supplemental_groups_policy: bool,
+    /// Containers whose `image` is empty: they get an empty root file system.
+    pub containers_without_image: bool,
     /// cgroup version, 1 or 2.
     pub cgroup_version: u8,
 }
@@ -484,6 +486,7 @@ impl Default for RuntimeFeatures {
             user_namespaces: false,
             recursive_read_only_mounts: true,
             supplemental_groups_policy: true,
+            containers_without_image: false,
             cgroup_version: if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { 2 } else { 1 },
         }
     }

@@ -23,7 +23,20 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster with the test images.
     pub fn up(name: &str) -> Result<Self> {
+        Self::with_images(Self::new(name)?)
+    }
+
+    /// The same with a KubeletConfiguration: `settings` are its fields.
+    pub fn with_settings(name: &str, settings: &str) -> Result<Self> {
         let cluster = Self::new(name)?;
+        let server = cluster.data_dir().join("clusters").join(name).join("server");
+        std::fs::create_dir_all(&server)?;
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        std::fs::write(server.join("kubelet.yaml"), format!("{head}{settings}"))?;
+        Self::with_images(cluster)
+    }
+
+    fn with_images(cluster: Self) -> Result<Self> {
         let archives = tempfile::tempdir()?;
         for file in image::make(archives.path())? {
             cluster.run(&["image", "load", &file.to_string_lossy()])?;

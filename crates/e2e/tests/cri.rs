@@ -234,5 +234,31 @@ state = "{}"
     for file in image::make(host.dir.path())?.into_iter().chain([image::pause(host.dir.path())?]) {
         host.run("ctr", &["-a", &at, "-n", "k8s.io", "images", "import", &file.to_string_lossy()])?;
     }
-    live(&mut host, &socket, "containerd://")
+    live(&mut host, &socket, "containerd://")?;
+    forget_the_cluster(&mut host, &socket)
+}
+
+/// A cluster ends with its pods still running, and its data goes. The next one on the same containerd clears them away.
+fn forget_the_cluster(host: &mut Host, socket: &Path) -> Result<()> {
+    let manifest = host.path("pod.yaml").display().to_string();
+    host.run("kubectl", &["apply", "-f", &manifest])?;
+    host.run("kubectl", &["wait", "--for=condition=Ready", "pod/p", "--timeout=60s"])?;
+    let at = socket.display().to_string();
+    let containers = |host: &Host| -> Result<Vec<String>> {
+        let listed = host.run("ctr", &["-a", &at, "-n", "k8s.io", "containers", "ls", "-q"])?;
+        Ok(listed.lines().map(str::to_owned).collect())
+    };
+    let before = containers(host)?;
+    ensure!(before.len() >= 2, "a sandbox and a container at least: {before:?}");
+    let mut server = host.processes.pop().context("the server")?;
+    server.kill()?;
+    server.wait()?;
+    for gone in ["data", "server"] {
+        std::fs::remove_dir_all(host.path(gone)).with_context(|| format!("remove {gone}"))?;
+    }
+    host.start_server(socket)?;
+    wait("containers of the old cluster to go", 60, || {
+        let left = containers(host)?;
+        Ok((!left.iter().any(|id| before.contains(id))).then_some(()))
+    })
 }

@@ -326,6 +326,29 @@ spec:
   - {name: c, image: "busybox:1.35", command: [sh, -c, 'echo $DRA; test -c /dev/dra0 && echo node; sleep 3600'], resources: {claims: [{name: x}]}}
 "#;
 
+/// One device on the node, and pods that leave it to the scheduler who has it.
+const SCHEDULED: &str = r#"
+apiVersion: resource.k8s.io/v1
+kind: ResourceSlice
+metadata: {name: s}
+spec:
+  driver: dra.example.com
+  nodeName: e2e-dra
+  pool: {name: pool, generation: 1, resourceSliceCount: 1}
+  devices: [{name: d0, attributes: {model: {string: x}}}]
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {name: chosen}
+spec: {spec: {devices: {requests: [{name: r, exactly: {deviceClassName: dc, selectors: [{cel: {expression: "device.attributes['dra.example.com'].model == 'x'"}}]}}]}}}
+"#;
+
+fn scheduled(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  resourceClaims: [{{name: x, resourceClaimTemplateName: chosen}}]\n  containers:\n  - {{name: c, image: \"busybox:1.35\", command: [sh, -c, 'echo $DRA; sleep 3600'], resources: {{claims: [{{name: x}}]}}}}\n"
+    )
+}
+
 /// A CDI specification of this machine; removed when dropped.
 struct Cdi(PathBuf);
 
@@ -375,5 +398,28 @@ fn a_dra_driver() -> Result<()> {
     assert!(log.contains("Prepare default/") && log.contains("Unprepare default/"), "{log}");
     wait("the claim to go with its pod", 20, || {
         Ok((cluster.get(&["resourceclaims"])?["items"].as_array().map(Vec::len) == Some(0)).then_some(()))
-    })
+    })?;
+    the_scheduler_allocates(&cluster)
+}
+
+fn the_scheduler_allocates(cluster: &Cluster) -> Result<()> {
+    cluster.apply(SCHEDULED)?;
+    cluster.apply(&scheduled("first"))?;
+    ready(cluster, "first")?;
+    assert_eq!(cluster.kubectl(&["logs", "first"])?, "d0\n");
+    let claim = cluster.get(&["resourceclaims"])?["items"][0].clone();
+    let result = &claim["status"]["allocation"]["devices"]["results"][0];
+    assert_eq!((&result["device"], &result["pool"], &result["request"]), (&json!("d0"), &json!("pool"), &json!("r")));
+    assert_eq!(claim["status"]["reservedFor"][0]["name"], "first");
+    assert_eq!(claim["metadata"]["finalizers"][0], "resource.kubernetes.io/delete-protection");
+    // There is no second device; the first is free once its pod is gone.
+    cluster.apply(&scheduled("second"))?;
+    wait("the second pod to wait", 20, || {
+        let conditions = cluster.get(&["pod", "second"])?["status"]["conditions"].to_string();
+        Ok(conditions.contains("0/1 nodes are available: 1 cannot allocate all claims. still not schedulable").then_some(()))
+    })?;
+    cluster.kubectl(&["delete", "pod", "first", "--timeout=30s"])?;
+    ready(cluster, "second")?;
+    cluster.kubectl(&["delete", "pod", "second", "--timeout=30s"])?;
+    Ok(())
 }

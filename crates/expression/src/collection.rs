@@ -159,6 +159,8 @@ pub enum Map<'a> {
     Json(&'a serde_json::Map<String, Json>, &'a DeclType),
     /// Entries an expression made.
     Values(Arc<BTreeMap<Key<'a>, Value<'a>>>),
+    /// Entries as above, with an empty map in place of every text key that is missing (domains of device attributes).
+    Domains(Arc<BTreeMap<Key<'a>, Value<'a>>>),
     /// An object an expression made, with the name of its type.
     Struct(Arc<Struct<'a>>),
 }
@@ -183,11 +185,16 @@ impl<'a> Map<'a> {
         Self::Values(Arc::new(entries))
     }
 
+    /// A map of maps in which every text key is found.
+    pub fn domains(entries: BTreeMap<Key<'a>, Value<'a>>) -> Self {
+        Self::Domains(Arc::new(entries))
+    }
+
     /// The number of entries.
     pub fn len(&self) -> usize {
         match self {
             Self::Json(fields, _) => fields.len(),
-            Self::Values(entries) => entries.len(),
+            Self::Values(entries) | Self::Domains(entries) => entries.len(),
             Self::Struct(object) => object.fields.len(),
         }
     }
@@ -220,6 +227,10 @@ impl<'a> Map<'a> {
                 _ => Ok(fields.get(name).map(Value::json)),
             },
             Self::Values(entries) => Ok(entries.get(&Key::String(Text::Shared(name.into()))).cloned()),
+            Self::Domains(entries) => {
+                let found = entries.get(&Key::String(Text::Shared(name.into()))).cloned();
+                Ok(Some(found.unwrap_or_else(|| Value::Map(Self::values(BTreeMap::new())))))
+            }
             Self::Struct(object) => Ok(object.fields.get(name).cloned()),
         }
     }
@@ -228,7 +239,7 @@ impl<'a> Map<'a> {
     pub fn get(&self, key: &Value<'_>) -> Result<Option<Value<'a>>, EvalError> {
         match (self, key) {
             (_, Value::String(name)) => self.find(name),
-            (Self::Values(entries), _) => Ok(Key::lookup(key).and_then(|key| entries.get(&key).cloned())),
+            (Self::Values(entries) | Self::Domains(entries), _) => Ok(Key::lookup(key).and_then(|key| entries.get(&key).cloned())),
             (Self::Json(..), _) if !self.is_declared() => Ok(None),
             _ => Err(EvalError::no_such_overload()),
         }
@@ -246,7 +257,7 @@ impl<'a> Map<'a> {
                     .collect(),
                 _ => fields.keys().map(|name| Value::String(Text::Borrowed(name))).collect(),
             },
-            Self::Values(entries) => entries.keys().map(Key::value).collect(),
+            Self::Values(entries) | Self::Domains(entries) => entries.keys().map(Key::value).collect(),
             Self::Struct(object) => object.fields.keys().map(|name| Value::text(Arc::clone(name))).collect(),
         }
     }

@@ -45,7 +45,7 @@ impl Writer {
             },
             Value::List(list) => Json::Array(list.iter().map(|item| self.write(&item?)).collect::<Result<_, _>>()?),
             Value::Map(Map::Json(fields, _)) => self.borrowed(fields)?,
-            Value::Map(Map::Values(entries)) => {
+            Value::Map(Map::Values(entries) | Map::Domains(entries)) => {
                 let entries = entries.iter().map(|(key, value)| Ok((key_text(&key.value()), self.write(value)?)));
                 Json::Object(entries.collect::<Result<_, EvalError>>()?)
             }

@@ -29,7 +29,7 @@ pub struct ImageConfig {
 }
 
 /// An image ready to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageInfo {
     /// Config digest, `sha256:…`.
     pub id: String,

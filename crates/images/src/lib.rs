@@ -41,5 +41,5 @@ mod unpack;
 pub use config::{ImageConfig, ImageInfo};
 pub use error::{Error, Result};
 pub use reference::Reference;
-pub use registry::{Error as RegistryError, PullEvent};
+pub use registry::{Error as RegistryError, PullEvent, system_bundle};
 pub use store::{Options, Store};

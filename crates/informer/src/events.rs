@@ -6,7 +6,7 @@ use api::k8s::core::v1::ObjectReference;
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -58,6 +58,7 @@ struct Note {
     reason: String,
     action: String,
     message: String,
+    annotations: BTreeMap<String, String>,
     at: Timestamp,
 }
 
@@ -99,16 +100,40 @@ impl EventRecorder {
         action: &str,
         message: impl Into<String>,
     ) {
-        let note = Note {
+        self.send(Note {
             regarding: regarding.clone(),
             kind,
             reason: reason.into(),
             action: action.into(),
             message: message.into(),
+            annotations: BTreeMap::new(),
             at: Timestamp::now(),
-        };
-        if self.sender.try_send(note).is_err() {
-            tracing::debug!(reason, "event queue is full, event dropped");
+        });
+    }
+
+    /// Records an event with annotations.
+    pub fn annotated(
+        &self,
+        regarding: &ObjectReference,
+        annotations: BTreeMap<String, String>,
+        kind: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        self.send(Note {
+            regarding: regarding.clone(),
+            kind,
+            reason: reason.into(),
+            action: String::new(),
+            message: message.into(),
+            annotations,
+            at: Timestamp::now(),
+        });
+    }
+
+    fn send(&self, note: Note) {
+        if let Err(error) = self.sender.try_send(note) {
+            tracing::debug!(reason = error.into_inner().reason, "event queue is full, event dropped");
         }
     }
 }
@@ -247,7 +272,10 @@ impl Writer {
 
     fn body(&self, note: &Note, name: &str, message: &str) -> Value {
         let namespace = note.regarding.namespace.as_deref().unwrap_or("default");
-        let metadata = json!({"name": name, "namespace": namespace});
+        let mut metadata = json!({"name": name, "namespace": namespace});
+        if !note.annotations.is_empty() {
+            metadata["annotations"] = json!(note.annotations);
+        }
         match self.flavour {
             Flavour::Core => {
                 let at = seconds(note.at);
@@ -333,6 +361,7 @@ mod tests {
                 reason,
                 action,
                 message: (*message).into(),
+                annotations: BTreeMap::new(),
                 at: Timestamp::now(),
             };
             writer.write(note, object).await.expect("written");
@@ -348,6 +377,18 @@ mod tests {
         let many: Vec<String> = (0..14).map(|n| n.to_string()).collect();
         let seen = write(Flavour::Core, &many.iter().map(String::as_str).collect::<Vec<_>>()).await;
         assert_eq!(seen.iter().filter(|s| s.starts_with("POST")).count(), 11);
+    }
+
+    #[tokio::test]
+    async fn annotations_are_written() {
+        let writer = Writer::new(client(Arc::default()), "c", "", Flavour::Core);
+        let annotations = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
+        let (reason, action, message) = (String::new(), String::new(), String::new());
+        let (regarding, kind, at) = (ObjectReference::default(), EventType::Normal, Timestamp::now());
+        let mut note = Note { regarding, kind, reason, action, message, annotations, at };
+        assert_eq!(writer.body(&note, "n", "m")["metadata"]["annotations"], json!({"k": "v"}));
+        note.annotations.clear();
+        assert!(writer.body(&note, "n", "m")["metadata"].get("annotations").is_none());
     }
 
     #[tokio::test]

@@ -45,7 +45,7 @@ pub fn admit(ctx: &Context, pod: &Pod, others: &[Arc<Pod>]) -> Result<Vec<Arc<Po
     pressure(ctx, pod)?;
     let settings = &ctx.config.settings;
     sysctl::admit(pod, &settings.allowed_unsafe_sysctls).map_err(|why| ("SysctlForbidden".to_owned(), why))?;
-    ctx.managers.allocate(pod, &[])?;
+    ctx.managers.allocate(pod, &[&ctx.plugins.devices])?;
     let victims = predicates(ctx, pod, others)?;
     app_armor(pod)?;
     user_namespace(ctx, pod)?;

@@ -1,6 +1,7 @@
 //! What a kubelet is told when it starts.
 
 use crate::configuration::KubeletConfiguration;
+use crate::volumes::git_repo::GitClone;
 use api::k8s::core::v1::Taint;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +36,8 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// File of credential provider plugins, and the directory of their programs.
     pub credential_provider: Option<(PathBuf, PathBuf)>,
+    /// What clones of git repositories need; `None`: gitRepo volumes are refused.
+    pub git: Option<GitClone>,
     /// What an operator set.
     pub settings: KubeletConfiguration,
     /// Labels the node registers with, besides its own.

@@ -153,7 +153,7 @@ fn all_mounts(request: &Request<'_>, envs: &Environment) -> Result<Vec<Mount>, S
     }
     let taken = |out: &[Mount], path: &str| out.iter().any(|m| m.container_path == path);
     if !taken(&out, "/etc/hosts") {
-        out.push(hosts_mount(request)?);
+        out.push(hosts::mount(request.ctx, request.pod, request.facts.pod_ips)?);
     }
     let message_path = request.container.termination_message_path.as_deref().unwrap_or_default();
     if !message_path.is_empty() && !taken(&out, message_path) {
@@ -229,19 +229,6 @@ fn sub_path(mount: &VolumeMount, envs: &Environment) -> Result<Option<String>, S
 
 fn pod_dir(request: &Request<'_>) -> PathBuf {
     request.ctx.config.pod_dir(request.pod.uid())
-}
-
-fn hosts_mount(request: &Request<'_>) -> Result<Mount, String> {
-    let path = pod_dir(request).join("etc-hosts");
-    let (hostname, domain) = hosts::hostname_and_domain(request.pod, &request.ctx.config.cluster_domain);
-    let node_file = if request.pod.host_network() {
-        std::fs::read_to_string("/etc/hosts").unwrap_or_default()
-    } else {
-        String::new()
-    };
-    let text = hosts::content(request.pod, request.facts.pod_ips, &hostname, &domain, &node_file);
-    std::fs::write(&path, text).and_then(|()| mode(&path, 0o644)).map_err(|e| e.to_string())?;
-    Ok(Mount { container_path: "/etc/hosts".into(), host_path: path.display().to_string(), ..Mount::default() })
 }
 
 fn mode(path: &Path, mode: u32) -> std::io::Result<()> {

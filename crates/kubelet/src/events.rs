@@ -66,6 +66,17 @@ impl Sink for EventRecorder {
     fn record(&self, regarding: ObjectReference, kind: EventType, reason: &str, message: String) {
         self.event(&regarding, kind, reason, message);
     }
+
+    fn record_annotated(
+        &self,
+        regarding: ObjectReference,
+        annotations: std::collections::BTreeMap<String, String>,
+        kind: EventType,
+        reason: &str,
+        message: String,
+    ) {
+        self.annotated(&regarding, annotations, kind, reason, message);
+    }
 }
 
 /// Records events about pods, their containers and the node.

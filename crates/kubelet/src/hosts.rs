@@ -1,9 +1,11 @@
 //! Host name of a pod, and its `/etc/hosts`.
 
+use crate::context::Context;
 use crate::pod::PodExt;
 use api::k8s::core::v1::{HostAlias, Pod};
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 
 const HEADER: &str = "# Kubernetes-managed hosts file.\n";
 const HEADER_HOST_NETWORK: &str = "# Kubernetes-managed hosts file (host network).\n";
@@ -23,6 +25,18 @@ pub fn hostname_and_domain(pod: &Pod, cluster_domain: &str) -> (String, String) 
         _ => String::new(),
     };
     (hostname, domain)
+}
+
+/// Writes the pod's hosts file and shows it to a container.
+pub fn mount(ctx: &Context, pod: &Pod, pod_ips: &[IpAddr]) -> Result<cri::Mount, String> {
+    let path = ctx.config.pod_dir(pod.uid()).join("etc-hosts");
+    let (hostname, domain) = hostname_and_domain(pod, &ctx.config.cluster_domain);
+    let node_file =
+        if pod.host_network() { std::fs::read_to_string("/etc/hosts").unwrap_or_default() } else { String::new() };
+    let text = content(pod, pod_ips, &hostname, &domain, &node_file);
+    let written = std::fs::write(&path, text);
+    written.and_then(|()| std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644))).map_err(|e| e.to_string())?;
+    Ok(cri::Mount { container_path: "/etc/hosts".into(), host_path: path.display().to_string(), ..cri::Mount::default() })
 }
 
 /// The name the kernel gets: the host name, or the whole name with `setHostnameAsFQDN`. Errors when that is too long.

@@ -2,7 +2,7 @@
 //!
 //! The flow: [`kubelet`] registers the node and follows its pods; each pod has one task, its [`worker`], with a
 //! latest-wins [`mailbox`]. A worker reads the runtime's [`state`] of its pod, makes the [`status`] from it and
-//! walks the [`hooks`] — deadline, preparation, resize, volumes, sandbox, ephemeral and init containers, containers,
+//! walks the [`hooks`] — deadline, preparation, resize, volumes, sandbox, clones, ephemeral and init containers, containers,
 //! probes — until nothing is left to do; then it waits. Events of the runtime, changes in the API, changed config
 //! maps and secrets ([`objects`]), probes and timers wake it. [`ending`] is the end of every pod. [`server`] is
 //! the API on port 10250. Beside the pods run [`eviction`], [`image_gc`] and [`shutdown`]; [`static_pods`] come from
@@ -12,7 +12,7 @@
 //! was and never restarts what runs; nothing below [`cri`] is known here; a pod is deleted from the API only when
 //! its processes, volumes and cgroup are gone; no loop wakes without an event, a deadline or a back-off.
 //!
-//! Deliberately absent: gitRepo volumes, podCertificate projections, checkpoints, AppArmor's default profile, static
+//! Deliberately absent: podCertificate projections, checkpoints, AppArmor's default profile, static
 //! pods from URLs.
 
 pub mod admission;
@@ -68,3 +68,4 @@ pub mod worker;
 pub use config::{Config, PodCidrHandler, ServerOptions};
 pub use configuration::KubeletConfiguration;
 pub use kubelet::Kubelet;
+pub use volumes::git_repo::GitClone;

@@ -67,6 +67,8 @@ pub struct Worker {
     pub resizing: bool,
     /// Delay before its volumes are tried again.
     pub volume_retry: Duration,
+    /// Delay before a gitRepo volume is cloned again.
+    pub clone_retry: Duration,
     /// Writes its status.
     pub writer: StatusWriter,
     removed: bool,
@@ -100,6 +102,7 @@ impl Worker {
             resize_pending: None,
             resizing: false,
             volume_retry: Duration::ZERO,
+            clone_retry: Duration::ZERO,
             removed: false,
             wake_at: None,
         }

@@ -1,12 +1,11 @@
 //! User namespaces: mappings, the namespaces a pod owns through one, and clones born in one.
 
 use crate::cgroup::Join;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::{self, Forked};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Ranges `(id in the container, id on the host, how many)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +63,7 @@ pub fn clone_owned(user: Option<BorrowedFd<'_>>, flags: u64) -> Result<Forked> {
 }
 
 /// Clones a child that is born in a user namespace, in new namespaces (`flags`) owned by it, and
-/// optionally in an existing PID namespace. It takes a process in between, which joins (and loses its
-/// rights on the node by that) and makes the child a sibling of itself. `before` runs ahead of that.
+/// optionally in an existing PID namespace. `before` runs ahead of that.
 pub(crate) fn clone_within(
     user: BorrowedFd<'_>,
     pid_namespace: Option<BorrowedFd<'_>>,
@@ -73,40 +71,67 @@ pub(crate) fn clone_within(
     join: &Join,
     before: impl FnOnce(),
 ) -> Result<Forked> {
+    clone_between(join, flags, |_| {
+        before();
+        join.enter()?;
+        // Whoever is in the user namespace already has rights over those who come.
+        hide()?;
+        sys::setns(user, libc::CLONE_NEWUSER).context(|| "join the user namespace")?;
+        pid_namespace.map_or(Ok(()), |ns| sys::setns(ns, libc::CLONE_NEWPID)).context(|| "join the PID namespace")
+    })
+}
+
+/// Keeps those out of /proc of the caller and its children who have no rights in the node's own user namespace.
+pub(crate) fn hide() -> Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).context(|| "set dumpable")
+}
+
+/// Longest reason of a process in between.
+const MAX_REASON: usize = 4000;
+
+/// Clones a child by a process in between, which does `prepare` unseen by those in the child's PID namespace (and
+/// may lose its rights on the node by that), then makes the child a sibling of itself. `prepare` is given the
+/// descriptors that it must keep; what it has opened, the child has too.
+pub(crate) fn clone_between(join: &Join, flags: u64, prepare: impl FnOnce(&[i32]) -> Result<()>) -> Result<Forked> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "pipe")?;
     match sys::clone3(0, join.clone_into()).context(|| "clone3")? {
         Forked::Child => {
-            before();
-            let enter = || -> io::Result<Forked> {
-                join.enter().map_err(io::Error::other)?;
-                sys::setns(user, libc::CLONE_NEWUSER)?;
-                pid_namespace.map_or(Ok(()), |ns| sys::setns(ns, libc::CLONE_NEWPID))?;
-                sys::clone3_sibling(flags)
-            };
-            let said = match enter() {
+            let keep = [read.as_raw_fd(), write.as_raw_fd()];
+            let clone = || sys::clone3_sibling(flags).context(|| "clone3");
+            // The pid, or zero and the reason.
+            let said = match prepare(&keep).and_then(|()| clone()) {
                 Ok(Forked::Child) => return Ok(Forked::Child),
-                Ok(Forked::Parent(pid, _)) => pid,
-                Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+                Ok(Forked::Parent(pid, _)) => pid.to_le_bytes().to_vec(),
+                Err(error) => {
+                    let reason = error.to_string().into_bytes();
+                    [&[0; 4], &reason[..reason.len().min(MAX_REASON)]].concat()
+                }
             };
-            let _ = rustix::io::write(&write, &said.to_le_bytes());
+            let _ = rustix::io::write(&write, &said);
             sys::exit_now(0)
         }
         Forked::Parent(between, _) => {
             drop(write);
-            let mut said = [0; 4];
-            let got = rustix::io::retry_on_intr(|| rustix::io::read(&read, &mut said));
+            let said = hear(&read);
             reap(between);
-            match (got, i32::from_le_bytes(said)) {
-                (Ok(4), pid @ 1..) => {
-                    // Our child and not reaped: the number is still its own.
-                    let pidfd = rustix::process::pidfd_open(pid_of(pid), rustix::process::PidfdFlags::empty())
-                        .context(|| "pidfd_open")?;
-                    Ok(Forked::Parent(pid, pidfd))
-                }
-                (Ok(4), errno) => Err(io::Error::from_raw_os_error(-errno)).context(|| "clone in the user namespace"),
-                _ => Err(io::Error::from_raw_os_error(libc::EIO)).context(|| "clone in the user namespace"),
-            }
+            let pid = said?;
+            // Our child and not reaped: the number is still its own.
+            let pidfd = rustix::process::pidfd_open(pid_of(pid), rustix::process::PidfdFlags::empty())
+                .context(|| "pidfd_open")?;
+            Ok(Forked::Parent(pid, pidfd))
         }
+    }
+}
+
+fn hear(read: &OwnedFd) -> Result<i32> {
+    let mut said = [0; 4 + MAX_REASON];
+    // One write of less than a pipe's atomic size.
+    let got = rustix::io::retry_on_intr(|| rustix::io::read(read, &mut said))
+        .context(|| "read from the process in between")?;
+    match said[..got].split_first_chunk() {
+        Some((pid, [])) => Ok(i32::from_le_bytes(*pid)),
+        Some((_, reason)) => Err(Error::Invalid(String::from_utf8_lossy(reason).into_owned())),
+        None => Err(Error::Invalid("the process in between died".into())),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::cgroup::Join;
 use crate::error::{Context, Error, Result, os_text};
 use crate::path::{Kind, Root};
 use crate::process::{Report, Stdio};
-use crate::rootfs::{self, Handles};
+use crate::rootfs::{self, Entered, Handles};
 use crate::spec::{ContainerSpec, ProcessSpec};
 use crate::user::Identity;
 use crate::{console, mount, seccomp, sys};
@@ -27,10 +27,15 @@ pub(crate) struct Child<'a> {
 impl Child<'_> {
     /// Runs the body; whatever comes back is an error, which is reported. Never returns.
     pub(crate) fn run(&self, keep: &[i32], body: impl FnOnce() -> Result<()>) -> ! {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        self.run_isolated(|| {
             self.isolate(keep)?;
             body()
-        }));
+        })
+    }
+
+    /// The same where a process in between has isolated already.
+    pub(crate) fn run_isolated(&self, body: impl FnOnce() -> Result<()>) -> ! {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         let text = match outcome {
             Ok(Ok(())) => "the program did not start".to_string(),
             Ok(Err(error)) => error.to_string(),
@@ -42,7 +47,7 @@ impl Child<'_> {
     }
 
     /// Lets go of everything of the shim before anything of the container is touched.
-    fn isolate(&self, keep: &[i32]) -> Result<()> {
+    pub(crate) fn isolate(&self, keep: &[i32]) -> Result<()> {
         let mut keep: Vec<i32> = keep.to_vec();
         keep.push(self.channel.as_raw_fd());
         keep.extend(self.stdio.iter().flat_map(|stdio| stdio.0.iter()).map(AsRawFd::as_raw_fd));
@@ -50,37 +55,45 @@ impl Child<'_> {
         sys::close_except(&mut keep).context(|| "close descriptors")?;
         sys::reset_signals();
         // A process already inside must not reach our binary or descriptors through /proc.
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-            .context(|| "set dumpable")?;
+        crate::idmap::hide()?;
         rustix::process::umask(rustix::fs::Mode::empty());
         self.join.enter()
     }
 }
 
-/// Builds the container around the process, then becomes it.
-pub(crate) fn container(spec: &ContainerSpec, handles: &Handles, child: &Child<'_>) -> Result<()> {
+/// Leaves the node: afterwards the process is in the container's root.
+pub(crate) fn enter(spec: &ContainerSpec, handles: &Handles) -> Result<Entered> {
     if spec.idmap.is_none() {
         adjust_oom_score(&spec.process);
     }
     if !spec.privileged {
         sys::unshare(libc::CLONE_NEWCGROUP).context(|| "unshare cgroup namespace")?;
     }
-    let entered = rootfs::enter(spec, handles)?;
+    rootfs::enter(spec, handles)
+}
+
+/// Furnishes the container around the process, then becomes it.
+pub(crate) fn container(spec: &ContainerSpec, handles: &Handles, entered: &Entered, child: &Child<'_>) -> Result<()> {
     let terminal = spec.process.tty.then(|| console::open(entered.devpts.as_fd())).transpose()?;
     if let Some((_, peer)) = &terminal {
         console::show(entered.dev.as_fd(), peer)?;
     }
-    rootfs::furnish(spec, handles, &entered)?;
+    rootfs::furnish(spec, handles, entered)?;
     become_process(&spec.process, &entered.root, terminal, child)
 }
 
-/// Joins a running container, then becomes the process.
-pub(crate) fn exec(process: &ProcessSpec, target: BorrowedFd<'_>, namespaces: i32, child: &Child<'_>) -> Result<()> {
+/// Leaves the node for a running container; children are born in its PID namespace.
+pub(crate) fn join(process: &ProcessSpec, target: BorrowedFd<'_>, namespaces: i32) -> Result<()> {
     adjust_oom_score(process);
-    sys::setns(target, namespaces).context(|| "join the container's namespaces")?;
+    sys::setns(target, namespaces | libc::CLONE_NEWPID).context(|| "join the container's namespaces")?;
     if namespaces & libc::CLONE_NEWUSER != 0 {
         become_root()?;
     }
+    Ok(())
+}
+
+/// Becomes a further process of a container that was joined.
+pub(crate) fn exec(process: &ProcessSpec, child: &Child<'_>) -> Result<()> {
     let root = Root::open_dir(Path::new("/"))?;
     let terminal = match process.tty {
         true => {

@@ -9,6 +9,8 @@
 //! - No path of a container is resolved while a path of the host is reachable: sources are detached
 //!   mounts opened before, targets are resolved after `pivot_root` with `RESOLVE_IN_ROOT`.
 //! - Every descriptor is close-on-exec; a container's process starts with 0, 1 and 2 only.
+//! - Those who are in a PID namespace never see a process in it whose root is the host's: what joins them leaves the
+//!   host first, by a process in between. With `SYS_PTRACE` they can still interfere with what it does inside.
 //! - Nothing is mounted in the host's mount namespace; a root file system dies with its namespace.
 //! - `create` and `exec` may only be called by a single-threaded process (they fork without exec).
 //!

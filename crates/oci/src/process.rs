@@ -116,16 +116,26 @@ pub fn create(spec: &ContainerSpec, stdio: Option<Stdio>, cgroup: &Cgroup, joine
     own_stdio(stdio.as_ref(), spec.idmap.as_ref());
     let own_pid = if spec.pid == PidNamespace::Own { libc::CLONE_NEWPID } else { 0 };
     let flags = (libc::CLONE_NEWNS | own_pid) as u64;
-    let forked = match joined.user {
-        Some(user) => idmap::clone_within(user, joined.pid, flags, &join, || init::adjust_oom_score(&spec.process))?,
-        None => within(joined.pid, || sys::clone3(flags, join.clone_into()))?,
+    let child = Child { channel: &theirs, stdio: stdio.as_ref(), join: &join };
+    let keep = handles.raw_fds();
+    let mut entered = None;
+    let forked = match (joined.user, joined.pid) {
+        (Some(user), pid) => idmap::clone_within(user, pid, flags, &join, || init::adjust_oom_score(&spec.process))?,
+        // Others are in that namespace already: what they see must not have a root of the node.
+        (None, Some(pid)) => idmap::clone_between(&join, 0, |own| {
+            child.isolate(&[own, &keep, &[pid.as_raw_fd()]].concat())?;
+            sys::unshare(libc::CLONE_NEWNS).context(|| "unshare the mount namespace")?;
+            entered = Some(init::enter(spec, &handles)?);
+            sys::setns(pid, libc::CLONE_NEWPID).context(|| "join the PID namespace")
+        })?,
+        (None, None) => sys::clone3(flags, join.clone_into()).context(|| "clone3")?,
     };
-    match forked {
-        Forked::Child => {
-            let child = Child { channel: &theirs, stdio: stdio.as_ref(), join: &join };
-            child.run(&handles.raw_fds(), || init::container(spec, &handles, &child))
+    match (forked, entered) {
+        (Forked::Child, Some(entered)) => child.run_isolated(|| init::container(spec, &handles, &entered, &child)),
+        (Forked::Child, None) => {
+            child.run(&keep, || init::container(spec, &handles, &init::enter(spec, &handles)?, &child))
         }
-        Forked::Parent(pid, pidfd) => Ok(Prepared { pid, pidfd, channel: ours }),
+        (Forked::Parent(pid, pidfd), _) => Ok(Prepared { pid, pidfd, channel: ours }),
     }
 }
 
@@ -152,11 +162,14 @@ pub fn exec(
         libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
     let namespaces = if idmap.is_some() { shared | libc::CLONE_NEWUSER } else { shared };
     own_stdio(stdio.as_ref(), idmap);
-    match within(Some(target), || sys::clone3(0, join.clone_into()))? {
-        Forked::Child => {
-            let child = Child { channel: &theirs, stdio: stdio.as_ref(), join: &join };
-            child.run(&[target.as_raw_fd()], || init::exec(process, target, namespaces, &child))
-        }
+    let child = Child { channel: &theirs, stdio: stdio.as_ref(), join: &join };
+    // Those in the container see the child, not the process in between: by then it has left the node.
+    let forked = idmap::clone_between(&join, 0, |own| {
+        child.isolate(&[own, &[target.as_raw_fd()]].concat())?;
+        init::join(process, target, namespaces)
+    })?;
+    match forked {
+        Forked::Child => child.run_isolated(|| init::exec(process, &child)),
         Forked::Parent(pid, pidfd) => Ok(Prepared { pid, pidfd, channel: ours }),
     }
 }
@@ -169,16 +182,4 @@ pub fn discard(prepared: &Prepared) {
 
 fn channel() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).context(|| "socketpair")
-}
-
-/// Makes children of `clone` be born in a PID namespace, given as its file or as a process in it.
-fn within(namespace: Option<BorrowedFd<'_>>, clone: impl FnOnce() -> io::Result<Forked>) -> Result<Forked> {
-    let Some(namespace) = namespace else { return clone().context(|| "clone3") };
-    let own = std::fs::File::open("/proc/self/ns/pid").context(|| "open own PID namespace")?;
-    sys::setns(namespace, libc::CLONE_NEWPID).context(|| "join PID namespace")?;
-    let cloned = clone().context(|| "clone3");
-    if !matches!(cloned, Ok(Forked::Child)) {
-        sys::setns(own.as_fd(), libc::CLONE_NEWPID).context(|| "return to own PID namespace")?;
-    }
-    cloned
 }

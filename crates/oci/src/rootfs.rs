@@ -6,7 +6,7 @@ use crate::mount::{self, NODEV, NOEXEC, NOSUID, Overlay, RDONLY};
 use crate::path::{Kind, Root};
 use crate::spec::{BindMount, ContainerSpec, Propagation};
 use crate::{dev, mapped};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs, mkdirat, openat, symlinkat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -40,8 +40,6 @@ pub(crate) struct Handles {
     pub mounts: Vec<OwnedFd>,
     /// Clone of the pod's shared memory.
     pub shm: OwnedFd,
-    /// Clone of the node's /dev/null, to hide files with.
-    pub null: OwnedFd,
     /// Clones of the standard devices where nodes cannot be made.
     pub devices: Vec<OwnedFd>,
     /// Cgroup hierarchies to show.
@@ -59,7 +57,6 @@ impl Handles {
             },
             mounts: spec.mounts.iter().map(|bind| clone_source(bind, user)).collect::<Result<_>>()?,
             shm: private_clone(&spec.shm)?,
-            null: null_device()?,
             devices: match spec.idmap {
                 Some(_) => dev::STANDARD
                     .iter()
@@ -73,8 +70,7 @@ impl Handles {
 
     pub(crate) fn raw_fds(&self) -> Vec<i32> {
         use std::os::fd::AsRawFd;
-        let single = [&self.shm, &self.null];
-        single
+        [&self.shm]
             .into_iter()
             .chain(self.overlay.fd())
             .chain(&self.mounts)
@@ -90,13 +86,13 @@ fn private_clone(path: &Path) -> Result<OwnedFd> {
     Ok(clone)
 }
 
-/// The node's /dev/null, checked to be it: what hides a file must not be a file itself.
-fn null_device() -> Result<OwnedFd> {
-    let null = private_clone(Path::new("/dev/null"))?;
+/// Our own /dev/null, opened before a volume can lie over it, and checked: what hides a file must not be a file itself.
+fn null_device(root: &Root) -> Result<OwnedFd> {
+    let null = root.open(Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW).context(|| "open /dev/null")?;
     let stat = fstat(&null).context(|| "stat /dev/null")?;
     let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3);
-    if is_null { Ok(null) } else { Err(Error::Invalid("/dev/null of the node is not the null device".into())) }
+    if is_null { Ok(null) } else { Err(Error::Invalid("/dev/null is not the null device".into())) }
 }
 
 fn clone_source(bind: &BindMount, user: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
@@ -142,11 +138,13 @@ pub(crate) struct Entered {
     pub dev: OwnedFd,
     /// Its devpts.
     pub devpts: OwnedFd,
+    /// Its /dev/null, to hide files with.
+    null: OwnedFd,
     /// The root's mount.
     overlay: OwnedFd,
 }
 
-/// Goes into the new root. Afterwards no path leads to the host.
+/// Goes into the new root, which has no /proc yet. Afterwards no path leads to the host.
 pub(crate) fn enter(spec: &ContainerSpec, handles: &Handles) -> Result<Entered> {
     use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).context(|| "make / a slave")?;
@@ -156,7 +154,7 @@ pub(crate) fn enter(spec: &ContainerSpec, handles: &Handles) -> Result<Entered> 
         crate::init::become_root()?;
     }
     // Made while the host's are still visible: a user namespace may mount only what it could see anyway.
-    let proc = mount::new("proc", &[], NOSUID | NODEV | NOEXEC)?;
+    let proc = spec.idmap.is_some().then(proc_of_own).transpose()?;
     let sys = system(spec)?;
     let cgroups = cgroup_tree(spec, &handles.cgroups);
     rustix::process::fchdir(&overlay).context(|| "enter the root file system")?;
@@ -165,13 +163,21 @@ pub(crate) fn enter(spec: &ContainerSpec, handles: &Handles) -> Result<Entered> 
     unmount(".", UnmountFlags::DETACH).context(|| "detach the old root")?;
     rustix::process::chdir("/").context(|| "chdir /")?;
     let root = Root::open_dir(Path::new("/"))?;
-    mount::attach(proc.as_fd(), root.ensure_own_dir("proc")?.as_fd())?;
+    if let Some(proc) = proc {
+        mount::attach(proc.as_fd(), root.ensure_own_dir("proc")?.as_fd())?;
+    }
     mount::attach(sys.as_fd(), root.ensure_own_dir("sys")?.as_fd())?;
     if let Some(tree) = cgroups? {
         attach_cgroups(&root, &tree)?;
     }
     let (dev, devpts) = devices(spec, handles, &root)?;
-    Ok(Entered { root, dev, devpts, overlay })
+    let null = null_device(&root)?;
+    Ok(Entered { root, dev, devpts, null, overlay })
+}
+
+/// /proc of the PID namespace that the caller was born in.
+fn proc_of_own() -> Result<OwnedFd> {
+    mount::new("proc", &[], NOSUID | NODEV | NOEXEC)
 }
 
 fn system(spec: &ContainerSpec) -> Result<OwnedFd> {
@@ -249,10 +255,13 @@ fn devices(spec: &ContainerSpec, handles: &Handles, root: &Root) -> Result<(Owne
     Ok((dev, devpts))
 }
 
-/// Attaches volumes, adds devices, hides and locks paths. The container's own mounts come last, so
+/// Mounts /proc, attaches volumes, adds devices, hides and locks paths. The container's own mounts come last, so
 /// that nothing of theirs lies under ours.
 pub(crate) fn furnish(spec: &ContainerSpec, handles: &Handles, entered: &Entered) -> Result<()> {
     let root = &entered.root;
+    if spec.idmap.is_none() {
+        mount::attach(proc_of_own()?.as_fd(), root.ensure_own_dir("proc")?.as_fd())?;
+    }
     for (bind, source) in spec.mounts.iter().zip(&handles.mounts) {
         attach_volume(bind, source, root)?;
     }
@@ -262,7 +271,7 @@ pub(crate) fn furnish(spec: &ContainerSpec, handles: &Handles, entered: &Entered
         root.ensure(Path::new(&spec.process.cwd), Kind::Dir)?;
     }
     spec.readonly_paths.iter().try_for_each(|path| make_readonly(root, path))?;
-    spec.masked_paths.iter().try_for_each(|path| mask(root, path, &handles.null))?;
+    spec.masked_paths.iter().try_for_each(|path| mask(root, path, &entered.null))?;
     if spec.rootfs.readonly {
         mount::set_attrs(entered.overlay.as_fd(), false, RDONLY)?;
     }
@@ -315,21 +324,7 @@ fn mask(root: &Root, path: &str, null: &OwnedFd) -> Result<()> {
         mount::new("tmpfs", &[("size", Some("0")), ("nr_inodes", Some("1"))], RDONLY | NOSUID | NODEV | NOEXEC)
             .or_else(|_| mount::new("tmpfs", &[], RDONLY | NOSUID | NODEV | NOEXEC))?
     } else {
-        null_cover(null)?
+        mount::clone_fd(null.as_fd())?
     };
     mount::attach(cover.as_fd(), target.as_fd())
-}
-
-/// A further clone of /dev/null. Kernels before 6.15 do not clone a detached mount: there our own
-/// /dev/null, made a moment ago in a tmpfs nobody else has seen, is cloned instead.
-fn null_cover(null: &OwnedFd) -> Result<OwnedFd> {
-    mount::clone_fd(null.as_fd()).or_else(|_| {
-        let flags = rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let clone = rustix::mount::open_tree(CWD, "/dev/null", flags).context(|| "clone /dev/null")?;
-        let stat = fstat(&clone).context(|| "stat /dev/null")?;
-        match (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) {
-            (1, 3) => Ok(clone),
-            _ => Err(Error::Invalid("/dev/null of the container is not the null device".into())),
-        }
-    })
 }

@@ -44,7 +44,7 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> 
 }
 
 /// Forks a sibling: its parent is the caller's. As with [`clone3`], for single-threaded processes only.
-pub(crate) fn clone3_sibling(flags: u64) -> io::Result<Forked> {
+pub fn clone3_sibling(flags: u64) -> io::Result<Forked> {
     let mut pidfd: i32 = -1;
     // SAFETY: clone_args is plain old data; all zero is its "nothing asked for".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Largest user database read.
 const MAX_DATABASE: u64 = 4 << 20;
 
+/// Largest id, as in pods' security contexts. Above, 2³²−1 means "leave it" to the kernel: the process would stay root.
+const MAX_ID: u32 = i32::MAX as u32;
+
 /// Who a process shall be, before the image's databases are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserSpec {
@@ -67,6 +70,9 @@ impl UserSpec {
         }
         let mut seen = std::collections::HashSet::new();
         groups.retain(|g| seen.insert(*g));
+        if let Some(id) = groups.iter().chain([&uid]).find(|id| **id > MAX_ID) {
+            return Err(Error::Invalid(format!("user or group id {id} is not in the range 0 to {MAX_ID}")));
+        }
         let home = entry.map(|e| e.home).filter(|h| !h.is_empty()).unwrap_or_else(|| "/".into());
         Ok(Identity { uid, gid, groups, home })
     }
@@ -150,6 +156,9 @@ mod tests {
         check(user("4711:4712"), Ok((4711, 4712, &[4712], "/")));
         check(UserSpec { gid: Some(9), groups: vec![8, 9], ..user("web") }, Ok((33, 9, &[9, 8, 50, 60], "/srv")));
         check(UserSpec { strict: true, groups: vec![8], ..user("web") }, Ok((33, 34, &[34, 8], "/srv")));
+        check(user("2147483647"), Ok((2_147_483_647, 0, &[0], "/")));
+        check(user("4294967295"), Err("user or group id 4294967295 is not in the range 0 to 2147483647"));
+        check(user("33:4294967295"), Err("user or group id 4294967295 is not in the range 0 to 2147483647"));
         check(user("nobody"), Err("unable to find user nobody: no matching entries in passwd file"));
         check(user("web:none"), Err("unable to find group none: no matching entries in group file"));
     }

@@ -4,6 +4,8 @@ use crate::protocol::{self, Inbox, Reply, Request};
 use crate::shim::SOCKET;
 use cri::Error;
 use rustix::fs::{Mode, OFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -31,13 +33,19 @@ impl Connection {
         Ok(Self { stream: UnixStream::connect(path).await?, inbox: Inbox::default() })
     }
 
+    /// Talks over one half of a pair.
+    pub(crate) fn over(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: UnixStream::from_std(stream)?, inbox: Inbox::default() })
+    }
+
     /// Pid of the shim.
     pub(crate) fn peer(&self) -> Option<i32> {
         self.stream.peer_cred().ok().and_then(|cred| cred.pid())
     }
 
     /// Sends a request, with descriptors beside it.
-    pub(crate) async fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) async fn send<T: Serialize>(&self, request: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let frame = protocol::encode(request)?;
         let mut sent = 0;
         while sent < frame.len() {
@@ -49,7 +57,7 @@ impl Connection {
     }
 
     /// Receives the next reply; `None` when the shim closed.
-    pub(crate) async fn receive(&mut self) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
+    pub(crate) async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             if let Some(reply) = self.inbox.take()? {
                 return Ok(Some(reply));

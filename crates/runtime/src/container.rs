@@ -7,7 +7,8 @@ use crate::state::{Container, ContainerRecord, Sandbox, new_id};
 use crate::{Runtime, internal, records, signal};
 use cri::{ContainerConfig, ContainerEventKind, Error, LinuxContainerResources, Result};
 use oci::cgroup::Cgroup;
-use std::path::PathBuf;
+use images::ImageInfo;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,8 +36,8 @@ impl Runtime {
     }
 
     async fn furnish_container(&self, sandbox: &Sandbox, id: &str, config: ContainerConfig) -> Result<Arc<Container>> {
-        let image = self.config.images.hold(id, &config.image).map_err(Error::Internal)?;
         let (dir, layer) = (sandbox.container_dir(id), self.config.root_dir.join(id));
+        let image = self.image(id, &config.image, &layer)?;
         for made in [&dir, &layer, &layer.join("upper"), &layer.join("work")] {
             records::make_dir(made).map_err(internal)?;
         }
@@ -76,8 +77,9 @@ impl Runtime {
         // Known before it exists: the monitor must have where to put what the shim says of it.
         self.state.insert_container(container.clone());
         let pid_of = Some(target).filter(|t| !t.is_empty());
-        let log = if log_path.as_os_str().is_empty() { "/dev/null".into() } else { log_path };
-        let create = Create { id: id.into(), spec, pid_of, log, directory: dir.clone(), stdin, stdin_once };
+        let log_directory = sandbox.record.config.log_directory.clone().into();
+        let (log, directory) = (log_path, dir.clone());
+        let create = Create { id: id.into(), spec, pid_of, log, log_directory, directory, stdin, stdin_once };
         let answer = client::call(&sandbox.dir, &Request::Create(Box::new(create)), &[]).await?;
         let Reply::Created(identity) = answer.reply else { return Err(internal("unexpected answer of the shim")) };
         container.record.lock().process.user = numeric(&identity);
@@ -85,6 +87,18 @@ impl Runtime {
         let record = container.record.lock().clone();
         records::write(&dir.join("container.json"), &record).map_err(internal)?;
         Ok(container)
+    }
+
+    /// The image of a container; one without an image has an empty layer.
+    fn image(&self, id: &str, image: &str, layer: &Path) -> Result<ImageInfo> {
+        if !image.is_empty() {
+            return self.config.images.hold(id, image).map_err(Error::Internal);
+        }
+        let empty = layer.join("empty");
+        for made in [layer, &empty] {
+            records::make_dir(made).map_err(internal)?;
+        }
+        Ok(ImageInfo { layers: vec![empty], ..ImageInfo::default() })
     }
 
     pub(crate) async fn run_container(&self, id: &str) -> Result<()> {

@@ -30,6 +30,7 @@ mod spec;
 mod state;
 mod stats;
 mod streams;
+mod zygote;
 
 pub use network::{ImageSource, NodeImages, PodNetwork};
 pub use pod_cgroups::NodeCgroups;
@@ -64,6 +65,7 @@ pub struct Runtime {
     cgroups: Cgroups,
     /// The sealed copy of the binary that shims run from.
     shim_exe: PathBuf,
+    zygote: zygote::Zygote,
     state: State,
     events: broadcast::Sender<ContainerEvent>,
 }
@@ -79,7 +81,8 @@ impl Runtime {
         }
         let shim_exe = seal(&config.shim_exe, &config.state_dir).map_err(internal)?;
         let (events, _) = broadcast::channel(1024);
-        let runtime = Arc::new(Self { config, cgroups, shim_exe, state: State::default(), events });
+        let zygote = zygote::Zygote::new(shim_exe.clone());
+        let runtime = Arc::new(Self { config, cgroups, shim_exe, zygote, state: State::default(), events });
         runtime.recover().await?;
         Ok(runtime)
     }

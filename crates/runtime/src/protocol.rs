@@ -40,6 +40,16 @@ pub struct ShimConfig {
     pub cgroup_root: String,
 }
 
+/// A shim to fork; the write end of its stdout comes along.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Birth {
+    /// Its sandbox's directory.
+    pub directory: PathBuf,
+}
+
+/// The pid of a forked shim, or why there is none.
+pub type Born = Result<i32, String>;
+
 /// A container to make.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Create {
@@ -49,8 +59,10 @@ pub struct Create {
     pub spec: ContainerSpec,
     /// Container whose PID namespace it joins.
     pub pid_of: Option<String>,
-    /// Log file.
+    /// Log file; empty: none.
     pub log: PathBuf,
+    /// The pod's log directory, which it lies in.
+    pub log_directory: PathBuf,
     /// Directory of its records.
     pub directory: PathBuf,
     /// Keeps a stdin for attach.

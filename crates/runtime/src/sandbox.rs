@@ -10,7 +10,6 @@ use cri::{ContainerEventKind, DnsConfig, Error, NamespaceMode, PodSandboxConfig,
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -76,19 +75,10 @@ impl Runtime {
 
     async fn spawn_shim(&self, dir: &Path) -> Result<()> {
         let failed = |why: String| Error::Internal(format!("failed to start sandbox: {why}"));
-        let mut child = Command::new(&self.shim_exe)
-            .arg("shim")
-            .arg(dir)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|e| failed(e.to_string()))?;
-        let pid = child.id() as i32;
+        let (reader, writer) = std::io::pipe().map_err(|e| failed(e.to_string()))?;
+        let pid = self.zygote.fork(dir, writer.into()).await.map_err(|e| failed(e.to_string()))?;
         let line = async {
-            let pipe = child.stdout.take().ok_or("no stdout")?;
-            let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe.into()).map_err(|e| e.to_string())?;
+            let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(|e| e.to_string())?;
             let mut text = String::new();
             // An error of a kernel call with its paths; never long.
             pipe.take(16 << 10).read_to_string(&mut text).await.map_err(|e| e.to_string())?;

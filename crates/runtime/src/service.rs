@@ -130,6 +130,7 @@ impl RuntimeService for Service {
             user_namespaces: true,
             recursive_read_only_mounts: true,
             supplemental_groups_policy: true,
+            containers_without_image: true,
             cgroup_version: self.0.cgroups.version(),
         }
     }

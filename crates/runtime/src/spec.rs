@@ -119,17 +119,15 @@ impl Inputs<'_> {
 
     fn environment(&self) -> Vec<String> {
         let mut env: Vec<String> = vec![DEFAULT_PATH.into()];
-        let mut set = |entry: String| {
-            let name = entry.split('=').next().unwrap_or_default().to_string();
-            env.retain(|e| e.split('=').next() != Some(&name));
-            env.push(entry);
-        };
-        if self.config.tty {
-            set("TERM=xterm".into());
-        }
-        self.image.config.env.iter().cloned().for_each(&mut set);
-        set(format!("HOSTNAME={}", self.hostname()));
-        self.config.envs.iter().map(|(name, value)| format!("{name}={value}")).for_each(&mut set);
+        env.extend(self.config.tty.then(|| "TERM=xterm".into()));
+        env.extend(self.image.config.env.iter().cloned());
+        env.push(format!("HOSTNAME={}", self.hostname()));
+        env.extend(self.config.envs.iter().map(|(name, value)| format!("{name}={value}")));
+        // Of a name that comes more than once the last counts. There may be tens of thousands.
+        let mut seen = std::collections::HashSet::new();
+        let last = |entry: &&String| seen.insert(entry.split('=').next().unwrap_or_default().to_owned());
+        let mut env: Vec<String> = env.iter().rev().filter(last).cloned().collect();
+        env.reverse();
         env
     }
 

@@ -4,8 +4,8 @@
 //! [`cli`] says what can be asked; a command is one file in [`commands`]; [`server`] wires the
 //! components of a control plane and a node together.
 //!
-//! The shim and the node supervisor are this program too, told apart by their first argument before
-//! any thread exists, because both change namespaces.
+//! The shim, the node supervisor and the clone of a gitRepo volume are this program too, told apart by their first
+//! argument before any thread exists: the first two change namespaces, the last starts with nothing of ours.
 
 mod cli;
 mod commands;
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_ref().and_then(|arg| arg.to_str()) {
         Some("shim") => runtime::shim::main(args.collect()),
+        Some("git-clone") => git::main(args.collect()),
         Some("node") => commands::node::main(args.collect()),
         _ => cli::main(),
     }

@@ -31,7 +31,7 @@ pub(crate) async fn bind(handle: &Arc<Handle>, profile: &Profile, queued: Queued
             handle.recorder.action(&reference(queued.pod.as_ref()), EventType::Normal, "Scheduled", "Binding", message);
             profile.post_bind.iter().for_each(|plugin| plugin.post_bind(&queued.pod, &node));
         }
-        Err(_) => profile.reserve.iter().rev().for_each(|plugin| plugin.unreserve(&queued.pod, &node)),
+        Err(_) => profile.reserve.iter().rev().for_each(|plugin| plugin.unreserve(handle, &queued.pod, &node)),
     }
     let result = result.map_err(|rejection| rejection.reasons.join(", "));
     Bound { queued, result }

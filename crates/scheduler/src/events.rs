@@ -59,6 +59,10 @@ impl Scheduler {
         }
     }
 
+    pub(crate) fn on_devices(&mut self) {
+        self.queue.on_event(&ClusterEvent::DevicesChanged, &self.profile);
+    }
+
     pub(crate) fn on_storage(&mut self) {
         self.queue.on_event(&ClusterEvent::StorageChanged, &self.profile);
     }

@@ -61,6 +61,8 @@ pub(crate) enum ClusterEvent {
     AssignedPodDeleted,
     /// Claims, volumes or storage classes changed.
     StorageChanged,
+    /// Resource claims, slices or device classes changed.
+    DevicesChanged,
     /// The pod itself changed.
     PodUpdated,
 }
@@ -155,7 +157,7 @@ pub(crate) trait Reserve: Plugin {
     /// Sets aside what the pod will use on its node.
     fn reserve(&self, pod: &Pod, node: &str) -> Result<(), Rejection>;
     /// Undoes [`Self::reserve`]; also called where that failed.
-    fn unreserve(&self, pod: &Pod, node: &str);
+    fn unreserve(&self, handle: &Arc<Handle>, pod: &Pod, node: &str);
 }
 
 pub(crate) trait Permit: Plugin {

@@ -8,11 +8,12 @@
 //! Invariants: a pod is in exactly one of the queue's places or with a binding task; the cache counts a
 //! pod once, assumed or seen; a decision is made on a state that no event interrupts.
 //!
-//! Deliberately absent: extenders, several profiles, dynamic resources, gang scheduling, sampling of nodes
+//! Deliberately absent: extenders, several profiles, gang scheduling, sampling of nodes
 //! (every node is looked at).
 
 mod binding;
 mod cache;
+mod dynamic_resources;
 mod events;
 mod framework;
 mod node_info;
@@ -29,7 +30,8 @@ use api::k8s::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
 use api::k8s::policy::v1::PodDisruptionBudget;
-use api::k8s::storage::v1::StorageClass;
+use api::k8s::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use api::k8s::storage::v1::{CSINode, StorageClass};
 use informer::{CancellationToken, EventRecorder, Informer, InformerFactory};
 use std::sync::Arc;
 
@@ -51,6 +53,10 @@ pub(crate) struct Handle {
     pub volumes: Informer<PersistentVolume>,
     pub classes: Informer<StorageClass>,
     pub budgets: Informer<PodDisruptionBudget>,
+    pub csi_nodes: Informer<CSINode>,
+    pub device_classes: Informer<DeviceClass>,
+    pub resource_claims: Informer<ResourceClaim>,
+    pub resource_slices: Informer<ResourceSlice>,
 }
 
 impl Handle {
@@ -70,6 +76,10 @@ impl Handle {
             volumes: factory.informer(),
             classes: factory.informer(),
             budgets: factory.informer(),
+            csi_nodes: factory.informer(),
+            device_classes: factory.informer(),
+            resource_claims: factory.informer(),
+            resource_slices: factory.informer(),
         })
     }
 
@@ -83,6 +93,10 @@ impl Handle {
         self.volumes.synced().await;
         self.classes.synced().await;
         self.budgets.synced().await;
+        self.csi_nodes.synced().await;
+        self.device_classes.synced().await;
+        self.resource_claims.synced().await;
+        self.resource_slices.synced().await;
         self.nodes.synced().await;
         self.pods.synced().await;
     }

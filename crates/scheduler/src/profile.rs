@@ -35,6 +35,8 @@ impl Profile {
         let (gates, unschedulable, node_name) =
             (Arc::new(SchedulingGates), Arc::new(NodeUnschedulable), Arc::new(NodeName));
         let ports = Arc::new(NodePorts);
+        let (restrictions, limits, devices) =
+            (Arc::new(VolumeRestrictions), Arc::new(NodeVolumeLimits), Arc::new(DynamicResources::default()));
         Self {
             plugins: vec![
                 gates.clone(),
@@ -44,11 +46,14 @@ impl Profile {
                 node_affinity.clone(),
                 ports.clone(),
                 fit.clone(),
+                restrictions.clone(),
+                limits.clone(),
                 volumes.clone(),
                 spread.clone(),
                 affinity.clone(),
+                devices.clone(),
             ],
-            pre_enqueue: vec![gates],
+            pre_enqueue: vec![gates, devices.clone()],
             queue_sort: Arc::new(PrioritySort),
             pre_filter: vec![
                 unschedulable,
@@ -57,11 +62,15 @@ impl Profile {
                 node_affinity.clone(),
                 ports,
                 fit.clone(),
+                restrictions,
+                limits,
                 volumes.clone(),
                 spread.clone(),
                 affinity.clone(),
+                devices.clone(),
             ],
-            post_filter: vec![Arc::new(DefaultPreemption)],
+            // An idle claim is given back before pods are deleted.
+            post_filter: vec![devices.clone(), Arc::new(DefaultPreemption)],
             pre_score: vec![
                 taints,
                 node_affinity,
@@ -71,9 +80,9 @@ impl Profile {
                 Arc::new(NodeResourcesBalancedAllocation),
                 Arc::new(ImageLocality),
             ],
-            reserve: vec![],
+            reserve: vec![devices.clone()],
             permit: vec![],
-            pre_bind: vec![volumes],
+            pre_bind: vec![volumes, devices],
             bind: Arc::new(DefaultBinder),
             post_bind: vec![],
         }

@@ -49,8 +49,9 @@ impl Scheduler {
     /// Handles events and schedules pods until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let (mut nodes, mut pods) = (self.handle.nodes.subscribe(), self.handle.pods.subscribe());
-        let storage = Arc::new(Notify::new());
+        let (storage, devices) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         self.watch_storage(&storage);
+        self.watch_devices(&devices);
         loop {
             self.drain(&mut nodes, &mut pods);
             if self.schedule_batch() {
@@ -65,6 +66,7 @@ impl Scheduler {
                 Some(event) = pods.next() => self.on_pod(event),
                 Some(outcome) = self.outcomes.recv() => self.on_bound(outcome),
                 () = storage.notified() => self.on_storage(),
+                () = devices.notified() => self.on_devices(),
                 () = tokio::time::sleep_until(wake) => {}
                 () = shutdown.cancelled() => return,
             }
@@ -72,14 +74,18 @@ impl Scheduler {
     }
 
     fn watch_storage(&self, notify: &Arc<Notify>) {
-        let tell = |notify: &Arc<Notify>| {
-            let notify = notify.clone();
-            move || notify.notify_one()
-        };
-        let (a, b, c) = (tell(notify), tell(notify), tell(notify));
-        self.handle.claims.on_event(move |_| a());
-        self.handle.volumes.on_event(move |_| b());
-        self.handle.classes.on_event(move |_| c());
+        let (a, b, c, d) = (notify.clone(), notify.clone(), notify.clone(), notify.clone());
+        self.handle.claims.on_event(move |_| a.notify_one());
+        self.handle.volumes.on_event(move |_| b.notify_one());
+        self.handle.classes.on_event(move |_| c.notify_one());
+        self.handle.csi_nodes.on_event(move |_| d.notify_one());
+    }
+
+    fn watch_devices(&self, notify: &Arc<Notify>) {
+        let (a, b, c) = (notify.clone(), notify.clone(), notify.clone());
+        self.handle.resource_claims.on_event(move |_| a.notify_one());
+        self.handle.resource_slices.on_event(move |_| b.notify_one());
+        self.handle.device_classes.on_event(move |_| c.notify_one());
     }
 
     fn drain(
@@ -129,7 +135,7 @@ impl Scheduler {
     fn start_binding(&mut self, queued: QueuedPod, pod: PodInfo, node: String) {
         for (done, plugin) in self.profile.reserve.iter().enumerate() {
             if let Err(rejection) = plugin.reserve(&queued.pod, &node) {
-                self.profile.reserve[..=done].iter().rev().for_each(|p| p.unreserve(&queued.pod, &node));
+                self.profile.reserve[..=done].iter().rev().for_each(|p| p.unreserve(&self.handle, &queued.pod, &node));
                 let unplaced =
                     Unplaced { message: text(&rejection), rejected_by: vec![plugin.name()], nomination: None };
                 return self.not_placed(queued, unplaced);
@@ -266,8 +272,7 @@ impl Scheduler {
     }
 
     fn post_filter(&self, pod: &PodInfo, snapshot: Snapshot<'_>, failure: &Failure) -> (String, Option<Nomination>) {
-        // Dynamic resources would be given back first; there are none, which it says like this.
-        let mut messages = vec!["no new claims to deallocate".to_owned()];
+        let mut messages = Vec::new();
         for plugin in &self.profile.post_filter {
             match plugin.post_filter(pod, snapshot, &self.profile, failure) {
                 Ok(nomination) => return (String::new(), Some(nomination)),

@@ -1,6 +1,7 @@
-//! Maintenance tasks: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask bench …`.
+//! Maintenance tasks: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask bench …`, `cargo xtask escapes`.
 
 mod bench;
+mod escapes;
 mod test;
 mod tidy;
 
@@ -21,6 +22,8 @@ enum Task {
     Test(test::Test),
     /// Measures a figure that the README claims
     Bench(bench::Bench),
+    /// Tries published escapes on this tree, and on copies without their guards
+    Escapes(escapes::Escapes),
     /// Writes the images of the examples and tests as archives into a directory
     Images {
         /// Directory, made when it does not exist
@@ -33,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         Task::Tidy => tidy::run(),
         Task::Test(test) => test.run(),
         Task::Bench(bench) => bench.run(),
+        Task::Escapes(escapes) => escapes.run(),
         Task::Images { dir } => {
             test::install_packages()?;
             std::fs::create_dir_all(&dir)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs the tests use, with the Debian package that has each.
-const PACKAGES: [(&str, &str); 8] = [("containerd", "containerd"), ("host-local", "containernetworking-plugins"), ("busybox", "busybox-static"), ("nginx", "nginx-light"), ("curl", "curl"), ("script", "bsdutils"), ("nft", "nftables"), ("kubectl", "kubernetes-client")];
+const PACKAGES: [(&str, &str); 9] = [("containerd", "containerd"), ("host-local", "containernetworking-plugins"), ("busybox", "busybox-static"), ("nginx", "nginx-light"), ("curl", "curl"), ("script", "bsdutils"), ("nft", "nftables"), ("kubectl", "kubernetes-client"), ("patch", "patch")];
 
 /// Installs what the tests need and runs all of them.
 #[derive(clap::Args)]
@@ -46,15 +46,19 @@ fn found(program: &str) -> bool {
     path.split(':').chain(["/usr/sbin", "/sbin", "/usr/lib/cni"]).any(|dir| Path::new(dir).join(program).exists())
 }
 
-/// Runs cargo without what `cargo run` told this program: build scripts that watch these variables, as ring's
-/// does, would otherwise rebuild all that depends on them.
 fn cargo(args: &[&str]) -> Result<()> {
+    run(cargo_command().args(args).current_dir(super::root()))
+}
+
+/// Cargo without what `cargo run` told this program: build scripts that watch these variables, as ring's does, would
+/// otherwise rebuild all that depends on them.
+pub fn cargo_command() -> Command {
     let mut command = Command::new(env!("CARGO"));
     let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars().filter(|(name, _)| told(name)) {
         command.env_remove(name);
     }
-    run(command.args(args).current_dir(super::root()))
+    command
 }
 
 fn run(command: &mut Command) -> Result<()> {

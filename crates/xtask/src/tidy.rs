@@ -10,10 +10,11 @@ const UNSAFE: [&str; 3] = ["oci", "net", "runtime"];
 /// Components, which meet only at the API.
 const COMPONENTS: [&str; 7] = ["apiserver", "controllers", "scheduler", "kubelet", "proxy", "dns", "cluster"];
 /// What a crate that is no component may depend on inside the workspace; components: see [`allowed`].
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("api", &[]),
     ("schema", &[]),
     ("expression", &["api"]),
+    ("git", &[]),
     ("kv", &[]),
     ("merge", &["schema"]),
     ("oci", &[]),
@@ -31,7 +32,7 @@ const EDGES: [(&str, &[&str]); 16] = [
 const COMPONENT_EDGES: [(&str, &[&str]); 7] = [
     ("apiserver", &["api", "schema", "resources", "kv", "merge", "pki", "expression", "streaming"]),
     ("controllers", &["api", "informer", "pki", "schema"]),
-    ("scheduler", &["api", "informer"]),
+    ("scheduler", &["api", "informer", "expression"]),
     ("kubelet", &["api", "informer", "cri", "pki", "protos", "streaming"]),
     ("proxy", &["api", "informer", "net"]),
     ("dns", &["api", "informer"]),

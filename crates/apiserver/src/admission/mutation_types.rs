@@ -51,7 +51,7 @@ impl Walk {
                     self.visit(value, &format!("{path}.{field}"));
                 }
             }
-            Value::Map(Map::Values(entries)) => entries.values().for_each(|value| self.visit(value, path)),
+            Value::Map(Map::Values(entries) | Map::Domains(entries)) => entries.values().for_each(|value| self.visit(value, path)),
             Value::List(list) => list.iter().flatten().for_each(|value| self.visit(&value, path)),
             Value::Optional(Some(value)) => self.visit(value, path),
             _ => {}

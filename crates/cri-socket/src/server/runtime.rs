@@ -197,6 +197,10 @@ impl RuntimeService for Runtime {
         let id = self.sandbox_id(&request.pod_sandbox_id).await?;
         image_mounts::prepare(&self.options, &id, &mut config).await.map_err(to_status)?;
         let config = from_container_config(config).map_err(to_status)?;
+        if config.image.is_empty() {
+            // Containers without an image are the kubelet's own.
+            return Err(missing("config.image"));
+        }
         let made = self.options.runtime.create_container(&id, config).await;
         answer(made, |container_id| p::CreateContainerResponse { container_id })
     }

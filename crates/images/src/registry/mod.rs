@@ -21,6 +21,7 @@ mod tls;
 
 pub use error::Error;
 pub use pull::PullEvent;
+pub use tls::system_bundle;
 
 use parking_lot::Mutex;
 use std::collections::HashMap;

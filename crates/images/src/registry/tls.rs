@@ -31,9 +31,14 @@ pub(crate) fn config(ca: &[PathBuf], skip_verify: bool) -> Result<ClientConfig> 
     Ok(builder.with_root_certificates(roots(ca)?).with_no_client_auth())
 }
 
+/// The machine's bundle of certificate authorities.
+pub fn system_bundle() -> Option<&'static Path> {
+    BUNDLES.iter().map(Path::new).find(|path| path.exists())
+}
+
 fn roots(ca: &[PathBuf]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    if let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.exists()) {
+    if let Some(bundle) = system_bundle() {
         // Bundles hold certificates rustls cannot use; the others still count.
         roots.add_parsable_certificates(read(bundle)?);
     }

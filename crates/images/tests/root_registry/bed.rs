@@ -45,6 +45,7 @@ pub enum Kind {
     Plain,
     Tls,
     Basic,
+    TlsBasic,
 }
 
 impl Registry {
@@ -55,12 +56,12 @@ impl Registry {
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: 127.0.0.1:{port}\n",
             dir.join("data").display()
         );
-        if kind == Kind::Tls {
+        if matches!(kind, Kind::Tls | Kind::TlsBasic) {
             certificates(dir);
             let (key, crt) = (dir.join("tls.key"), dir.join("tls.crt"));
             text += &format!("  tls: {{certificate: {}, key: {}}}\n", crt.display(), key.display());
         }
-        if kind == Kind::Basic {
+        if matches!(kind, Kind::Basic | Kind::TlsBasic) {
             need("htpasswd", "apache2-utils");
             sh(&format!("htpasswd -nbB user secret > {}/htpasswd", dir.display()));
             text += &format!("auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n", dir.display());

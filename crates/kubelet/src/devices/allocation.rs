@@ -2,9 +2,14 @@
 
 use super::{Allocation, Device, Manager, State};
 use crate::pod::{PodExt, is_sidecar};
+use crate::resource_managers::HintProvider;
+use crate::resource_managers::topology::{Hints, Mask, bit, hints};
 use api::k8s::core::v1::{Container, Pod};
 use api::quantity::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The NUMA nodes on which a container's devices are to be.
+pub type Near<'a> = dyn Fn(&str) -> Option<Mask> + Send + Sync + 'a;
 
 /// Why a pod cannot have what it asks for; the kubelet rejects it with `UnexpectedAdmissionError`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,17 +17,18 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct AllocationError(pub String);
 
 impl Manager {
-    /// Gives devices to all containers of a pod; those that have theirs keep them. Idempotent.
-    pub async fn allocate(&self, pod: &Pod) -> Result<(), AllocationError> {
+    /// Gives devices to all containers of a pod, on the NUMA nodes that `near` says where it can be; those that have
+    /// theirs keep them. Idempotent.
+    pub async fn allocate(&self, pod: &Pod, near: &Near<'_>) -> Result<(), AllocationError> {
         let _turn = self.allocating.lock().await;
         // What ended init containers had may be given to those after them.
         let mut reusable: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for container in pod.spec().init_containers.iter().flatten() {
-            self.allocate_container(pod, container, &reusable).await?;
+            self.allocate_container(pod, container, &reusable, near(&container.name)).await?;
             self.update_reusable(pod, container, !is_sidecar(container), &mut reusable);
         }
         for container in &pod.spec().containers {
-            self.allocate_container(pod, container, &reusable).await?;
+            self.allocate_container(pod, container, &reusable, near(&container.name)).await?;
             self.update_reusable(pod, container, false, &mut reusable);
         }
         Ok(())
@@ -52,6 +58,7 @@ impl Manager {
         pod: &Pod,
         container: &Container,
         reusable: &BTreeMap<String, BTreeSet<String>>,
+        near: Option<Mask>,
     ) -> Result<(), AllocationError> {
         let limits = container.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
         for (resource, amount) in limits {
@@ -61,7 +68,7 @@ impl Manager {
             }
             let none = BTreeSet::new();
             let reusable = reusable.get(&resource).unwrap_or(&none);
-            let chosen = self.choose(pod.uid(), &container.name, &resource, wanted, reusable).await;
+            let chosen = self.choose((pod.uid(), &container.name), &resource, wanted, reusable, near).await;
             let Some(ids) = chosen.map_err(AllocationError)? else { continue };
             self.ask(pod.uid(), &container.name, &resource, ids).await.map_err(AllocationError)?;
         }
@@ -71,11 +78,11 @@ impl Manager {
     /// The devices of a container, or `None` where it has them already.
     async fn choose(
         &self,
-        pod_uid: &str,
-        container: &str,
+        (pod_uid, container): (&str, &str),
         resource: &str,
         wanted: usize,
         reusable: &BTreeSet<String>,
+        near: Option<Mask>,
     ) -> Result<Option<BTreeSet<String>>, String> {
         let (must, available, plugin) = {
             let state = self.state.lock();
@@ -95,12 +102,21 @@ impl Manager {
                 .clone()
                 .ok_or_else(|| format!("no healthy devices present; cannot allocate unhealthy devices {resource}"))?;
             let healthy = |id: &&String| known.devices.get(*id).is_some_and(|d| d.healthy);
-            let must: BTreeSet<String> = reusable.iter().filter(healthy).take(wanted).cloned().collect();
+            let mut must: BTreeSet<String> = reusable.iter().filter(healthy).take(wanted).cloned().collect();
             let used = in_use(&state, resource);
             let free = |(id, device): (&String, &Device)| {
                 (device.healthy && !used.contains(id) || must.contains(id)).then(|| id.clone())
             };
-            let available: BTreeSet<String> = known.devices.iter().filter_map(free).collect();
+            let mut available: BTreeSet<String> = known.devices.iter().filter_map(free).collect();
+            if let Some(nodes) = near {
+                let is_near = |id: &&String| must.contains(*id) || known.devices[*id].is_on(nodes);
+                let aligned: BTreeSet<String> = available.iter().filter(is_near).cloned().collect();
+                if aligned.len() >= wanted {
+                    available = aligned;
+                } else {
+                    must = aligned;
+                }
+            }
             (must, available, plugin)
         };
         if available.len() < wanted {
@@ -136,6 +152,39 @@ impl Manager {
         pod.entry(container.to_owned()).or_default().insert(resource.to_owned(), Allocation { ids, response });
         self.save(&state);
         Ok(())
+    }
+}
+
+impl Device {
+    /// Whether it is near one of these NUMA nodes.
+    fn is_on(&self, nodes: Mask) -> bool {
+        self.numa.iter().filter_map(|n| u32::try_from(*n).ok()).any(|node| nodes & bit(node) != 0)
+    }
+}
+
+impl HintProvider for Manager {
+    fn hints(&self, pod: &Pod, container: &Container, nodes: &[u32]) -> Hints {
+        let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+        let state = self.state.lock();
+        let mut out = Hints::new();
+        for (name, amount) in limits.into_iter().flatten() {
+            let wanted = Quantity::parse(&amount.0).map_or(0, |q| u64::try_from(q.value()).unwrap_or(0));
+            let Some(resource) = state.resources.get(name).filter(|_| wanted > 0) else { continue };
+            let given = state.allocations.get(pod.uid()).and_then(|c| c.get(&container.name)).and_then(|r| r.get(name));
+            let used = in_use(&state, name);
+            let free = |id: &String, device: &Device| match given {
+                Some(given) => given.ids.contains(id),
+                None => device.healthy && !used.contains(id),
+            };
+            let count = |nodes: Mask, counts: &dyn Fn(&String, &Device) -> bool| {
+                resource.devices.iter().filter(|(id, d)| d.is_on(nodes) && counts(id, d)).count() as u64
+            };
+            // Devices that are everywhere alike have no wish.
+            let aligned = resource.devices.values().any(|d| !d.numa.is_empty());
+            let wishes = aligned.then(|| hints(nodes, wanted, |m| count(m, &free), |m| count(m, &|_, _| true)));
+            out.insert(name.clone(), wishes);
+        }
+        out
     }
 }
 

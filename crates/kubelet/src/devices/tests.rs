@@ -69,13 +69,13 @@ async fn devices_are_given_once_passed_on_and_given_back() {
     let ids = |manager: &Manager, uid: &str, c: &str| -> Vec<String> {
         manager.of_container(uid, c).remove("example.com/x").unwrap_or_default().into_keys().collect()
     };
-    manager.allocate(&pod("1", 2, 2)).await.expect("allocated");
+    manager.allocate(&pod("1", 2, 2), &|_| None).await.expect("allocated");
     assert_eq!(ids(&manager, "1", "i"), ["b", "c"], "as the plugin prefers");
     assert_eq!(ids(&manager, "1", "c"), ["b", "c"], "passed on by the init container");
     let grant = manager.grant("1", "c").await.expect("grant");
     assert_eq!(grant.envs, vec![("IDS".to_owned(), "b,c".to_owned())]);
     assert_eq!(grant.cdi_devices, vec!["example.com/x=b".to_owned()]);
-    let refused = manager.allocate(&pod("2", 0, 2)).await.expect_err("too many");
+    let refused = manager.allocate(&pod("2", 0, 2), &|_| None).await.expect_err("too many");
     assert_eq!(
         refused.to_string(),
         "Allocate failed due to requested number of devices unavailable for example.com/x. Requested: 2, Available: 1, which is unexpected"
@@ -84,8 +84,34 @@ async fn devices_are_given_once_passed_on_and_given_back() {
     assert_eq!(ids(&again, "1", "c"), ["b", "c"], "after a restart");
     assert_eq!(again.amounts()["example.com/x"], (3, 0), "not healthy before the plugin is back");
     manager.release("1");
-    manager.allocate(&pod("2", 0, 2)).await.expect("free again");
+    manager.allocate(&pod("2", 0, 2), &|_| None).await.expect("free again");
     assert_eq!(manager.amounts()["example.com/x"], (3, 3));
     manager.disconnected("example.com/x", &plugin);
     assert_eq!(manager.amounts()["example.com/x"], (3, 0));
+}
+
+#[tokio::test]
+async fn devices_are_near_what_else_the_container_has() {
+    use crate::resource_managers::HintProvider;
+    use crate::resource_managers::topology::Hint;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (manager, plugin) = manager(dir.path(), &[]).await;
+    let on = |id: &str, node: i64| (id.to_owned(), Device { healthy: true, numa: vec![node] });
+    manager.listed("example.com/x", &plugin, [on("a", 0), on("b", 0), on("c", 1), on("d", 1)].into());
+    let wishes = |amount: usize| {
+        let pod = pod("1", 0, amount);
+        let container = pod.spec.as_ref().map(|s| s.containers[0].clone()).expect("container");
+        manager.hints(&pod, &container, &[0, 1]).remove("example.com/x").flatten().expect("wishes")
+    };
+    let hint = |nodes: u64, preferred: bool| Hint { nodes: Some(nodes), preferred };
+    assert_eq!(wishes(2), [hint(0b01, true), hint(0b10, true), hint(0b11, false)]);
+    assert_eq!(wishes(3), [hint(0b11, true)]);
+    let ids = |uid: &str| -> Vec<String> {
+        manager.of_container(uid, "c").remove("example.com/x").unwrap_or_default().into_keys().collect()
+    };
+    manager.allocate(&pod("1", 0, 1), &|_| Some(0b01)).await.expect("allocated");
+    assert_eq!(ids("1"), ["b"], "the plugin prefers d, which is far");
+    assert_eq!(wishes(1), [hint(0b01, true), hint(0b11, false)], "where it is already");
+    manager.allocate(&pod("2", 0, 2), &|_| Some(0b01)).await.expect("allocated");
+    assert_eq!(ids("2"), ["a", "d"], "what is near, and the rest from afar");
 }

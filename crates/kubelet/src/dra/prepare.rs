@@ -57,7 +57,7 @@ impl Manager {
     }
 
     /// Checks that the claim is the pod's to use, and notes that it does.
-    fn enlist(&self, pod: &Pod, name: &str, object: &ResourceClaim) -> Result<(String, Claim), String> {
+    pub(super) fn enlist(&self, pod: &Pod, name: &str, object: &ResourceClaim) -> Result<(String, Claim), String> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let status = object.status.clone().unwrap_or_default();
         let reserved = status.reserved_for.iter().flatten().any(|r| r.uid == pod.uid());
@@ -66,6 +66,9 @@ impl Manager {
         }
         let allocation = status.allocation.ok_or_else(|| format!("ResourceClaim {name} is not allocated"))?;
         let results = allocation.devices.and_then(|d| d.results).unwrap_or_default();
+        // A driver that is not there prepares nothing, and could not undo it.
+        let missing = |why| format!("failed to prepare dynamic resources: {why}");
+        results.iter().try_for_each(|r| self.driver(&r.driver).map(drop).map_err(missing))?;
         let mut claims = self.claims.lock();
         let claim = claims.entry(uid.clone()).or_insert_with(|| Claim {
             name: name.to_owned(),

@@ -25,3 +25,17 @@ fn a_container_gets_the_devices_of_its_requests() {
     manager.save(&claims).expect("save");
     assert_eq!(*Manager::open(dir.path()).claims.lock(), claims, "after a restart");
 }
+
+#[test]
+fn a_claim_of_a_missing_driver_leaves_nothing_to_undo() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let manager = Manager::open(dir.path());
+    let pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": "1"}})).expect("pod");
+    let claim = serde_json::from_value(serde_json::json!({"metadata": {"name": "c", "uid": "u"}, "spec": {}, "status": {
+        "reservedFor": [{"resource": "pods", "name": "p", "uid": "1"}],
+        "allocation": {"devices": {"results": [{"driver": "d", "pool": "p", "device": "x", "request": "r"}]}}}}))
+    .expect("claim");
+    let refused = manager.enlist(&pod, "c", &claim).map(|(uid, _)| uid);
+    assert_eq!(refused, Err("failed to prepare dynamic resources: DRA driver d is not registered".to_owned()));
+    assert!(manager.pods().is_empty());
+}

@@ -10,7 +10,7 @@ use crate::pod::PodExt;
 use crate::volumes::MountedVolumes;
 use api::k8s::core::v1::{Container, EnvVarSource, Pod};
 use field_ref::Facts;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Environment variables in the order they were defined; names are unique.
 pub type Environment = Vec<(String, String)>;
@@ -23,6 +23,8 @@ struct Builder<'a> {
     volumes: &'a MountedVolumes,
     services: BTreeMap<String, String>,
     out: Environment,
+    /// Where each name is in `out`: there may be tens of thousands.
+    places: HashMap<String, usize>,
 }
 
 /// Makes the environment of a container. The error is the message of `CreateContainerConfigError`.
@@ -38,7 +40,7 @@ pub async fn make(
     }
     let links = pod.spec().enable_service_links.unwrap_or(true);
     let services = services::environment(&ctx.services.list(), pod.namespace(), links);
-    let mut builder = Builder { ctx, pod, container, facts, volumes, services, out: Vec::new() };
+    let mut builder = Builder { ctx, pod, container, facts, volumes, services, out: Vec::new(), places: HashMap::new() };
     builder.env_from().await?;
     builder.env().await?;
     let services = std::mem::take(&mut builder.services);
@@ -52,13 +54,16 @@ pub async fn make(
 
 impl Builder<'_> {
     fn get(&self, name: &str) -> Option<&String> {
-        self.out.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+        self.places.get(name).map(|place| &self.out[*place].1)
     }
 
     fn set(&mut self, name: String, value: String) {
-        match self.out.iter_mut().find(|(n, _)| *n == name) {
-            Some(entry) => entry.1 = value,
-            None => self.out.push((name, value)),
+        match self.places.get(&name) {
+            Some(place) => self.out[*place].1 = value,
+            None => {
+                self.places.insert(name.clone(), self.out.len());
+                self.out.push((name, value));
+            }
         }
     }
 

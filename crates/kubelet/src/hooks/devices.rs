@@ -2,6 +2,7 @@
 
 use super::{Flow, Hook};
 use crate::events::EventType;
+use crate::pod::PodExt;
 use crate::worker::Worker;
 use async_trait::async_trait;
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,8 @@ pub struct Devices;
 impl Hook for Devices {
     async fn sync(&self, worker: &mut Worker) -> Flow {
         let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
-        if let Err(error) = ctx.plugins.devices.allocate(&pod).await {
+        let near = |container: &str| ctx.managers.affinity(pod.uid(), container);
+        if let Err(error) = ctx.plugins.devices.allocate(&pod, &near).await {
             // What runs keeps what it has; a pod that has nothing yet is rejected, as its admission would have.
             if worker.state.newest_sandbox().is_some() {
                 return Flow::Continue;

@@ -7,6 +7,7 @@ mod containers;
 mod deadline;
 mod devices;
 mod ephemeral_containers;
+mod git_repos;
 mod init_containers;
 mod preparation;
 pub mod probes;
@@ -40,13 +41,14 @@ pub trait Hook: Send + Sync {
 }
 
 /// The order of life.
-const HOOKS: [&dyn Hook; 10] = [
+const HOOKS: [&dyn Hook; 11] = [
     &deadline::Deadline,
     &preparation::Preparation,
     &devices::Devices,
     &resize::Resize,
     &volumes::Volumes,
     &sandbox::Sandbox,
+    &git_repos::GitRepos,
     &ephemeral_containers::EphemeralContainers,
     &init_containers::InitContainers,
     &containers::Containers,

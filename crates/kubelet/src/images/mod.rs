@@ -3,6 +3,7 @@
 pub mod credential_provider;
 pub mod keyring;
 pub mod reference;
+mod service_account;
 
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -60,15 +61,15 @@ impl ImageManager {
             recorder,
             backoff: Backoff::default(),
             last_error: Mutex::default(),
-            providers: CredentialProviders::new(config.credential_provider.as_ref()),
+            providers: CredentialProviders::new(config.credential_provider.as_ref(), config.client.clone()),
             turns: parallel.map(|n| Semaphore::new(n.min(Semaphore::MAX_PERMITS))),
         }
     }
 
     /// Pulls with each of the credentials until one works; without any, anonymously.
-    async fn pull_with_any(&self, image: &str, secrets: &[Arc<Secret>]) -> cri::Result<String> {
+    async fn pull_with_any(&self, pod: &Pod, image: &str, secrets: &[Arc<Secret>]) -> cri::Result<String> {
         let mut entries = keyring::of_secrets(secrets);
-        entries.extend(self.providers.get(image).await);
+        entries.extend(self.providers.get(pod, image).await);
         let credentials = keyring::find(&entries, image);
         let mut result = Err(cri::Error::Internal(String::new()));
         for auth in credentials.iter().cloned().map(Some).chain(credentials.is_empty().then_some(None)) {
@@ -171,7 +172,7 @@ impl ImageManager {
             None => None,
         };
         let started = Instant::now();
-        let pulled = match self.pull_with_any(image, secrets).await {
+        let pulled = match self.pull_with_any(about.pod, image, secrets).await {
             Ok(id) => self.service.image_status(&id).await.and_then(|found| found.ok_or(cri::Error::NotFound(id))),
             Err(error) => Err(error),
         };
@@ -212,6 +213,7 @@ impl ImageManager {
     pub fn release(&self, pod_uid: &str) {
         let prefix = format!("{pod_uid}_");
         self.backoff.release(&prefix);
+        self.providers.release(pod_uid);
         self.last_error.lock().retain(|key, _| !key.starts_with(&prefix));
     }
 }

@@ -5,6 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Pod, container and file: what of a log's path is named after pods and could be exchanged by one that may write there.
+const OWN_PARTS: usize = 3;
+
 const CHUNK: usize = 64 * 1024;
 /// A record longer than this is passed on as it is: the shim writes at most 16 KiB per record.
 const LONGEST: usize = 1 << 20;
@@ -22,6 +25,22 @@ pub struct Options {
     pub limit: Option<u64>,
     /// Only `stdout` or `stderr`.
     pub stream: Option<String>,
+}
+
+/// Opens a log below the node's log directory without following a link there: one could name any file of the node.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let root = path.ancestors().nth(OWN_PARTS).unwrap_or(Path::new("/"));
+    let place = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // A pipe must not hold us up.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let name = path.strip_prefix(root).unwrap_or(path);
+    let file = File::from(rustix::fs::openat2(&place, name, flags, Mode::empty(), resolve)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
 }
 
 /// A log that is read from where the last reading ended.
@@ -56,7 +75,7 @@ impl LogReader {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        match File::open(&self.path) {
+        match open(&self.path) {
             Ok(file) => {
                 self.inode = file.metadata()?.ino();
                 self.file = Some(file);
@@ -211,6 +230,25 @@ pub fn last_lines(path: &Path, lines: usize, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_not_followed() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (secret, pods) = (dir.path().join("secret"), dir.path().join("pods"));
+        std::fs::create_dir_all(secret.join("c")).expect("mkdir");
+        std::fs::write(secret.join("c/0.log"), "secret").expect("write");
+        std::fs::create_dir_all(pods.join("p/c")).expect("mkdir");
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(dir.path().join(to), pods.join(at)).expect("link");
+        link("secret/c/0.log", "p/c/0.log");
+        link("secret/c", "p/linked");
+        link("secret", "q");
+        for path in ["p/c/0.log", "p/linked/0.log", "q/c/0.log"] {
+            assert!(open(&pods.join(path)).is_err(), "{path}");
+        }
+        std::fs::remove_file(pods.join("p/c/0.log")).expect("remove");
+        std::fs::write(pods.join("p/c/0.log"), "own").expect("write");
+        assert!(open(&pods.join("p/c/0.log")).is_ok());
+    }
 
     const LOG: &str = "2026-01-01T00:00:01.000000000Z stdout F one\n2026-01-01T00:00:02.000000000Z stderr P tw\n2026-01-01T00:00:03.000000000Z stderr F o\n";
 

@@ -55,8 +55,14 @@ async fn rotate(ctx: &Context, id: &str, path: &Path) -> Result<(), String> {
 fn compress(path: &Path) -> io::Result<()> {
     let target = PathBuf::from(format!("{}.gz", path.display()));
     let tmp = PathBuf::from(format!("{}.tmp", path.display()));
-    let mut encoder = flate2::write::GzEncoder::new(std::fs::File::create(&tmp)?, flate2::Compression::default());
-    io::copy(&mut std::fs::File::open(path)?, &mut encoder)?;
+    // Made anew: what is there may be the rest of a crash, or a link that somebody put there.
+    match std::fs::remove_file(&tmp) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let made = std::fs::File::create_new(&tmp)?;
+    let mut encoder = flate2::write::GzEncoder::new(made, flate2::Compression::default());
+    io::copy(&mut super::reader::open(path)?, &mut encoder)?;
     encoder.finish()?;
     std::fs::rename(tmp, target)?;
     std::fs::remove_file(path)

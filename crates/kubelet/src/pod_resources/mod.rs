@@ -1,11 +1,10 @@
 //! `pod-resources/kubelet.sock`: what pods were given, for monitoring agents (v1).
-//!
-//! Absent: exclusive CPUs and memory blocks, which stand in the lists when a manager of the kubelet gives them.
 
 use crate::context::Context;
 use crate::devices::Device;
 use crate::kubelet::Pods;
 use crate::pod::{PodExt, is_sidecar};
+use crate::resource_managers::cpuset::CpuSet;
 use api::k8s::core::v1::{Container, Pod};
 use protos::podresources as p;
 use protos::podresources::pod_resources_lister_server::{PodResourcesLister, PodResourcesListerServer};
@@ -64,7 +63,9 @@ impl PodResourcesLister for Server {
     ) -> Result<Response<p::AllocatableResourcesResponse>, Status> {
         let devices = self.ctx.plugins.devices.allocatable().into_iter();
         let devices = devices.flat_map(|(resource, devices)| one_by_one(&resource, devices)).collect();
-        Ok(Response::new(p::AllocatableResourcesResponse { devices, cpu_ids: Vec::new(), memory: Vec::new() }))
+        let managers = &self.ctx.managers;
+        let memory = managers.allocatable_memory().into_iter().map(|(node, bytes)| memory(node, bytes)).collect();
+        Ok(Response::new(p::AllocatableResourcesResponse { devices, cpu_ids: cpu_ids(managers.allocatable_cpus()), memory }))
     }
 }
 
@@ -85,14 +86,25 @@ impl Server {
             claim_namespace: claim.namespace,
             claim_resources: devices.into_iter().map(claim_resource).collect(),
         });
+        let blocks = self.ctx.managers.memory_of(pod.uid(), &container.name);
         p::ContainerResources {
             name: container.name.clone(),
             devices: devices.flat_map(|(resource, devices)| one_by_one(&resource, devices)).collect(),
-            cpu_ids: Vec::new(),
-            memory: Vec::new(),
+            cpu_ids: cpu_ids(self.ctx.managers.exclusive(pod.uid(), &container.name)),
+            memory: blocks.into_iter().map(|(node, bytes)| memory(node, bytes)).collect(),
             dynamic_resources: dynamic.collect(),
         }
     }
+}
+
+fn cpu_ids(cpus: Option<CpuSet>) -> Vec<i64> {
+    cpus.iter().flat_map(CpuSet::iter).map(i64::from).collect()
+}
+
+/// Memory of one NUMA node.
+fn memory(node: u32, size: u64) -> p::ContainerMemory {
+    let topology = Some(p::TopologyInfo { nodes: vec![p::NumaNode { id: i64::from(node) }] });
+    p::ContainerMemory { memory_type: "memory".into(), size, topology }
 }
 
 fn claim_resource((driver, device): (String, crate::dra::PreparedDevice)) -> p::ClaimResource {

@@ -50,6 +50,11 @@ impl CpuManager {
         if self.strict { self.free() } else { self.unassigned() }
     }
 
+    /// CPUs that may be given away.
+    pub fn allocatable(&self) -> CpuSet {
+        self.topology.all().minus(&self.reserved)
+    }
+
     /// CPUs of a container alone.
     pub fn exclusive(&self, pod: &str, container: &str) -> Option<&CpuSet> {
         self.assigned.get(&(pod.to_owned(), container.to_owned()))

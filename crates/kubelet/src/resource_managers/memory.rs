@@ -63,6 +63,16 @@ impl MemoryManager {
         Some(blocks.keys().copied().collect())
     }
 
+    /// Bytes of a container by NUMA node.
+    pub fn blocks(&self, pod: &str, container: &str) -> BTreeMap<u32, u64> {
+        self.assigned.get(&(pod.to_owned(), container.to_owned())).cloned().unwrap_or_default()
+    }
+
+    /// Bytes for pods by NUMA node.
+    pub fn allocatable(&self) -> &BTreeMap<u32, u64> {
+        &self.allocatable
+    }
+
     /// Takes a pod's memory back.
     pub fn release(&mut self, pod: &str) {
         self.assigned.retain(|(uid, _), _| uid != pod);

@@ -36,14 +36,16 @@ pub struct ResourceManagers {
     nodes: Vec<u32>,
     cpu: Option<Mutex<CpuManager>>,
     memory: Option<Mutex<MemoryManager>>,
+    /// What was agreed on, by pod and container.
+    affinities: Mutex<BTreeMap<String, BTreeMap<String, topology::Mask>>>,
     /// `cpu_manager_state`
     state: PathBuf,
 }
 
 /// Whose wishes are merged with ours: devices.
 pub trait HintProvider: Send + Sync {
-    /// Wishes for a container of a pod.
-    fn hints(&self, pod: &Pod, container: &Container) -> Hints;
+    /// Wishes for a container of a pod on a machine with these NUMA nodes.
+    fn hints(&self, pod: &Pod, container: &Container, nodes: &[u32]) -> Hints;
 }
 
 impl ResourceManagers {
@@ -71,13 +73,14 @@ impl ResourceManagers {
             nodes: topology.nodes(),
             cpu,
             memory,
+            affinities: Mutex::default(),
             state,
         }
     }
 
     /// Sets aside what a pod gets alone; the error is reason and message of its rejection.
     pub fn allocate(&self, pod: &Pod, others: &[&dyn HintProvider]) -> Result<(), (String, String)> {
-        if self.cpu.is_none() && self.memory.is_none() && others.is_empty() {
+        if self.cpu.is_none() && self.memory.is_none() && self.policy == Policy::None {
             return Ok(());
         }
         let result = self.allocate_all(pod, others);
@@ -104,6 +107,10 @@ impl ResourceManagers {
             let unexpected = |why: String| {
                 ("UnexpectedAdmissionError".to_owned(), format!("Allocate failed due to {why}, which is unexpected"))
             };
+            if let Some(nodes) = hint.nodes {
+                let mut known = self.affinities.lock();
+                known.entry(pod.uid().to_owned()).or_default().insert(container.name.clone(), nodes);
+            }
             self.allocate_one(pod, container, hint).map_err(|why| match why.starts_with("SMT Alignment") {
                 true => ("SMTAlignmentError".to_owned(), why),
                 false => unexpected(why),
@@ -113,7 +120,7 @@ impl ResourceManagers {
     }
 
     fn wishes(&self, pod: &Pod, container: &Container, others: &[&dyn HintProvider]) -> Vec<Hints> {
-        let mut all: Vec<Hints> = others.iter().map(|o| o.hints(pod, container)).collect();
+        let mut all: Vec<Hints> = others.iter().map(|o| o.hints(pod, container, &self.nodes)).collect();
         if let (Some(cpu), Some(amount)) = (&self.cpu, exclusive_cpus(pod, container)) {
             all.push([("cpu".to_owned(), Some(cpu.lock().hints(amount)))].into());
         }
@@ -135,6 +142,7 @@ impl ResourceManagers {
 
     /// Takes everything of a pod back; whether the shared CPUs changed.
     pub fn release(&self, pod_uid: &str) -> bool {
+        self.affinities.lock().remove(pod_uid);
         if let Some(memory) = &self.memory {
             memory.lock().release(pod_uid);
         }
@@ -166,6 +174,26 @@ impl ResourceManagers {
     /// CPUs a container has alone.
     pub fn exclusive(&self, pod_uid: &str, container: &str) -> Option<CpuSet> {
         self.cpu.as_ref()?.lock().exclusive(pod_uid, container).cloned()
+    }
+
+    /// CPUs that pods may have alone; `None`: nobody gives CPUs away.
+    pub fn allocatable_cpus(&self) -> Option<CpuSet> {
+        Some(self.cpu.as_ref()?.lock().allocatable())
+    }
+
+    /// Memory of a container by NUMA node.
+    pub fn memory_of(&self, pod_uid: &str, container: &str) -> BTreeMap<u32, u64> {
+        self.memory.as_ref().map(|m| m.lock().blocks(pod_uid, container)).unwrap_or_default()
+    }
+
+    /// Memory for pods by NUMA node.
+    pub fn allocatable_memory(&self) -> BTreeMap<u32, u64> {
+        self.memory.as_ref().map(|m| m.lock().allocatable().clone()).unwrap_or_default()
+    }
+
+    /// The NUMA nodes on which a container's devices are to be.
+    pub fn affinity(&self, pod_uid: &str, container: &str) -> Option<topology::Mask> {
+        self.affinities.lock().get(pod_uid)?.get(container).copied()
     }
 
     /// Brings the cgroups of running containers in line with the CPUs that are shared now.

@@ -8,6 +8,7 @@ mod config_map;
 pub mod csi;
 mod downward_api;
 mod empty_dir;
+pub mod git_repo;
 mod host_path;
 mod image;
 pub mod mounts;
@@ -29,11 +30,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 /// The volume types, asked in this order.
-const PLUGINS: [&dyn VolumePlugin; 9] = [
+const PLUGINS: [&dyn VolumePlugin; 10] = [
     &config_map::ConfigMapVolume,
     &csi::CsiVolume,
     &downward_api::DownwardApiVolume,
     &empty_dir::EmptyDirVolume,
+    &git_repo::GitRepoVolume,
     &host_path::HostPathVolume,
     &image::ImageVolume,
     &persistent_volume_claim::PersistentVolumeClaimVolume,
@@ -114,9 +116,6 @@ pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<Mount
 }
 
 async fn set_up_one(ctx: &Context, pod: &Pod, facts: &Facts<'_>, volume: &Volume) -> Result<MountedVolume, String> {
-    if volume.git_repo.is_some() {
-        return Err("git-repo volume plugin has been disabled: this kubelet clones no repositories".into());
-    }
     let plugin = PLUGINS.iter().find(|p| p.supports(volume)).ok_or("no volume plugin matched")?;
     let dir = ctx.config.pod_dir(pod.uid()).join("volumes").join(plugin.name()).join(&volume.name);
     plugin.set_up(&Request { ctx, pod, facts, volume, dir }).await

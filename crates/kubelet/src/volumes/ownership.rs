@@ -29,6 +29,16 @@ pub fn set_directories(root: &Path, group: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives a whole tree to root, links themselves and not what they lead to.
+pub fn give_to_root(path: &Path) -> io::Result<()> {
+    if std::fs::symlink_metadata(path)?.file_type().is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            give_to_root(&entry?.path())?;
+        }
+    }
+    std::os::unix::fs::lchown(path, Some(0), Some(0))
+}
+
 fn walk(path: &Path, group: u32, bits: u32) -> io::Result<()> {
     let kind = std::fs::symlink_metadata(path)?.file_type();
     if kind.is_dir() {

@@ -197,6 +197,7 @@ fn launch(
         client: client.clone(),
         runtime: runtime.clone(),
         images: runtime.clone(),
+        git: None,
         root_dir: dir.path().join("kubelet"),
         log_dir: dir.path().join("logs"),
         node_ips: vec!["127.0.0.1".parse().expect("ip")],

@@ -84,7 +84,8 @@ impl Events {
         let spec = &request.spec;
         let cgroup = self.cgroups.make(&spec.cgroup, &spec.resources)?;
         let made = cgroup.restrict_devices(&spec.device_rules).and_then(|()| {
-            let log = Log::open(request.log.clone()).context(|| format!("open log {}", request.log.display()))?;
+            let log = Log::open(&request.log_directory, &request.log)
+                .context(|| format!("open log {}", request.log.display()))?;
             let (stdio, pipes) = stdio(&request)?;
             Ok((log, pipes, self.clone_child(&request, stdio, &cgroup)?))
         });

@@ -1,28 +1,34 @@
 //! Container logs in CRI's format: `<time> <stream> <F|P> <line>`.
 
-use super::LogPath;
 use crate::records;
-use std::fs::{File, OpenOptions};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 /// Longest piece of a line; longer lines are written in pieces marked P.
 const MAX_LINE: usize = 16 << 10;
 
 /// A log file.
 pub(super) struct Log {
-    path: LogPath,
+    /// Of the pod; the way there is the node's.
+    directory: PathBuf,
+    /// Below it. Whoever may write there must not lead us elsewhere by a link.
+    name: PathBuf,
     file: File,
 }
 
 impl Log {
-    pub(super) fn open(path: LogPath) -> io::Result<Self> {
-        Ok(Self { file: open(&path)?, path })
+    /// Opens `path` below `directory`; without a path nothing is kept.
+    pub(super) fn open(directory: &Path, path: &Path) -> io::Result<Self> {
+        let name = path.strip_prefix(directory).unwrap_or(path);
+        Ok(Self { file: open(directory, name)?, directory: directory.into(), name: name.into() })
     }
 
     /// Opens the path anew, after it was renamed; on failure the old file stays in use.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        self.file = open(&self.path)?;
+        self.file = open(&self.directory, &self.name)?;
         Ok(())
     }
 
@@ -32,11 +38,37 @@ impl Log {
     }
 }
 
-fn open(path: &LogPath) -> io::Result<File> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
+fn open(directory: &Path, name: &Path) -> io::Result<File> {
+    if name.as_os_str().is_empty() {
+        return std::fs::OpenOptions::new().append(true).open("/dev/null");
     }
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    std::fs::create_dir_all(directory)?;
+    let mut place = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for part in name.parent().into_iter().flat_map(Path::components) {
+        place = enter(&place, Path::new(&part))?;
+    }
+    // A pipe must not hold the shim up.
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
+    let file = open_own(&place, Path::new(name.file_name().unwrap_or_default()), flags, Mode::from_raw_mode(0o640))?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(file.into()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+fn enter(place: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(place, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {
+            open_own(place, name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens what is itself in a directory, not what a link there points to.
+fn open_own(place: &OwnedFd, name: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(rustix::fs::openat2(place, name, flags | OFlags::CLOEXEC, mode, resolve)?)
 }
 
 /// Cuts one stream into lines.

@@ -1,6 +1,6 @@
 //! The shim: one process per pod, parent of its containers.
 //!
-//! It is the same binary as the agent, started anew before any async runtime exists. It makes the pod's
+//! It is the same binary as the agent, forked from a [`zygote`] that has no async runtime. It makes the pod's
 //! namespaces, then serves requests and watches its children in one thread; when nothing happens it
 //! sleeps. It needs no agent to live.
 
@@ -11,19 +11,28 @@ mod log;
 mod namespaces;
 mod output;
 mod requests;
+mod zygote;
 
 use crate::protocol::ShimConfig;
 use crate::records;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Runs a shim until its pod is shut down. `args` follow the word `shim`: the sandbox's directory.
+/// Runs the zygote of the shims, as the word `zygote` after `shim` asks for.
 ///
 /// Must be called while the process has one thread.
 pub fn main(args: Vec<OsString>) -> ! {
-    let ready = args.first().ok_or_else(|| "usage: shim DIRECTORY".to_string()).and_then(|dir| prepare(Path::new(dir)));
-    match ready {
+    if args != ["zygote"] {
+        report("usage: shim zygote");
+        oci::sys::exit_now(1);
+    }
+    zygote::run()
+}
+
+/// Runs the shim of a sandbox's directory until its pod is shut down.
+fn start(dir: &Path) -> ! {
+    match prepare(dir) {
         Ok(mut events) => {
             if !report("ok") {
                 // The agent died meanwhile: the next one takes the directory for the rest of a failure.
@@ -80,6 +89,3 @@ pub(crate) const SOCKET: &str = "shim.sock";
 pub(crate) const NETNS: &str = "netns";
 /// Mount of the pod's shared memory there.
 pub(crate) const SHM: &str = "shm";
-
-/// A container's log, or nothing where the pod has no log directory.
-type LogPath = PathBuf;

@@ -48,6 +48,8 @@ pub struct Bed {
     pub dir: PathBuf,
     pub cgroup_root: String,
     pub runtime: Option<Arc<Runtime>>,
+    /// What shims run from.
+    pub shim_exe: PathBuf,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -58,7 +60,7 @@ impl Bed {
         let name = format!("sagong-runtime-{}-{number}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
         make_layer(&dir.join("layer"));
-        let mut bed = Self { dir, cgroup_root: format!("/{name}"), runtime: None };
+        let mut bed = Self { dir, cgroup_root: format!("/{name}"), runtime: None, shim_exe: std::env::current_exe().unwrap() };
         bed.open().await;
         bed
     }
@@ -68,7 +70,7 @@ impl Bed {
             state_dir: self.dir.join("state"),
             root_dir: self.dir.join("root"),
             cgroup_root: self.cgroup_root.clone(),
-            shim_exe: "/proc/self/exe".into(),
+            shim_exe: self.shim_exe.clone(),
             images: Arc::new(Busybox { layer: self.dir.join("layer") }),
             network: Arc::new(NoNetwork),
         };
@@ -198,14 +200,14 @@ pub fn unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// Our child processes, zombies too.
+/// Our child processes, zombies too; without the zygote, which lives as long as the runtime.
 pub fn children() -> Vec<String> {
     let me = std::process::id().to_string();
     let mut found = Vec::new();
     for entry in entries(Path::new("/proc")) {
         let stat = std::fs::read_to_string(Path::new(&entry).join("stat")).unwrap_or_default();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        if fields.get(1) == Some(&me.as_str()) {
+        if fields.get(1) == Some(&me.as_str()) && !stat.contains("(sagong-zygote)") {
             found.push(stat);
         }
     }
@@ -227,7 +229,7 @@ fn make_layer(dir: &Path) {
         std::fs::create_dir_all(dir.join(made)).unwrap();
     }
     std::fs::copy("/usr/bin/busybox", dir.join("bin/busybox")).expect("Debian's busybox-static must be installed");
-    let tools = "sh cat echo sleep ls id env hostname true false kill ps stat touch dd nc mount tty stty seq head tail wc grep readlink test pwd trap printf mkdir mknod chroot ln sort tr od";
+    let tools = "sh cat echo sleep ls id env hostname true false kill ps stat touch dd nc mount tty stty seq head tail wc grep readlink test pwd trap printf mkdir mknod chroot ln sort tr od mkfifo";
     for tool in tools.split(' ') {
         std::os::unix::fs::symlink("busybox", dir.join("bin").join(tool)).unwrap();
     }

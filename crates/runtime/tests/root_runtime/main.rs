@@ -18,8 +18,8 @@ type Case = (&'static str, fn(&mut Bed) -> BoxFuture<'_, ()>);
 
 /// Names a case after its function.
 macro_rules! cases {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        &[$((concat!(stringify!($module), "::", stringify!($name)), |bed| $module::$name(bed).boxed())),*]
+    ($($first:ident $(:: $rest:ident)+),* $(,)?) => {
+        &[$((concat!(stringify!($first) $(, "::", stringify!($rest))+), |bed| $first$(::$rest)+(bed).boxed())),*]
     };
 }
 
@@ -47,14 +47,26 @@ const CASES: &[Case] = cases![
     isolation::pod_namespaces,
     isolation::user_namespace,
     isolation::memory_watch,
-    escapes::linked_system_directories,
-    escapes::volumes_over_proc,
-    escapes::links_on_the_way_to_a_mount,
-    escapes::links_in_dev,
-    escapes::sysctls_of_the_node,
-    escapes::capabilities_of_execs,
-    escapes::linked_logs,
-    escapes::strange_user_files,
+    escapes::descriptors::leaked_directories,
+    escapes::descriptors::our_binary,
+    escapes::descriptors::joining_processes,
+    escapes::proc::linked_system_directories,
+    escapes::proc::linked_dev,
+    escapes::proc::volumes_over_proc,
+    escapes::proc::redirected_writes,
+    escapes::proc::sysctls_of_the_node,
+    escapes::mounts::links_to_the_node,
+    escapes::mounts::exchanged_targets,
+    escapes::mounts::writable_cgroups,
+    escapes::devices::linked_null,
+    escapes::devices::linked_terminal,
+    escapes::rights::inheritable_capabilities,
+    escapes::rights::rights_of_execs,
+    escapes::rights::devices_by_number,
+    escapes::rights::wrapping_ids,
+    escapes::files::linked_logs,
+    escapes::files::strange_user_files,
+    escapes::files::no_abstract_sockets,
     soak::a_thousand_processes,
     soak::two_thousand_lives,
     streams::exec_sync,
@@ -74,6 +86,10 @@ fn main() {
         eprintln!("root_runtime: these tests need root");
         std::process::exit(1);
     }
+    // Mounts of others must not be counted, nor ours left to them.
+    oci::sys::unshare(libc::CLONE_NEWNS).unwrap();
+    let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).unwrap();
     let filter =
         args.get(1).map(|a| a.to_string_lossy().into_owned()).filter(|a| !a.starts_with('-')).unwrap_or_default();
     let tokio = tokio::runtime::Runtime::new().unwrap();

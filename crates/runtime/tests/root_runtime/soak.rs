@@ -8,18 +8,18 @@ use std::path::Path;
 const SCRIPT: &str =
     "echo $(ls /proc/self/fd | wc -w) $(grep CapEff /proc/self/status) $(grep Seccomp: /proc/self/status)";
 
-/// A thousand containers and execs: nothing leaks into any of them.
+/// A thousand containers and a thousand execs: nothing leaks into any of them.
 pub async fn a_thousand_processes(bed: &mut Bed) {
     let mut seen = BTreeSet::new();
     for _ in 0..100 {
         let sandbox = bed.sandbox().await;
-        for _ in 0..5 {
+        for _ in 0..10 {
             let (code, lines) = bed.script(&sandbox, shell(SCRIPT)).await;
             assert_eq!(code, 0);
             seen.extend(lines.into_iter().map(|l| l.trim_start_matches("stdout F ").to_owned()));
         }
         let id = bed.run(&sandbox, shell("sleep 1000")).await;
-        for _ in 0..5 {
+        for _ in 0..10 {
             let output = bed.exec(&id, SCRIPT).await;
             seen.insert(String::from_utf8(output.stdout).unwrap().trim().to_owned());
         }

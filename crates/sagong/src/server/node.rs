@@ -149,6 +149,10 @@ fn kubelet_config(options: &NodeOptions, given: Surroundings, runtime: NodeRunti
         cluster_domain: options.cluster_domain.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
         credential_provider: options.credential_provider.clone(),
+        git: Some(kubelet::GitClone {
+            program: std::env::current_exe().context("find this program")?,
+            certificates: images::system_bundle().map(Into::into),
+        }),
         settings: options.kubelet.clone(),
         node_labels: BTreeMap::new(),
         taints: options.kubelet.register_with_taints.clone(),

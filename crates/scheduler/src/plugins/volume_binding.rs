@@ -40,7 +40,7 @@ impl Plugin for VolumeBinding {
 }
 
 /// Names of the claims of a pod, those of ephemeral volumes included.
-fn claim_names(pod: &Pod) -> Vec<String> {
+pub(super) fn claim_names(pod: &Pod) -> Vec<String> {
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
     let name = |v: &api::k8s::core::v1::Volume| match (&v.persistent_volume_claim, &v.ephemeral) {
         (Some(claim), _) => Some(claim.claim_name.clone()),

@@ -33,10 +33,10 @@ impl FirstCluster {
         row("empty directory to node Ready and DNS answering", "s", &starts);
         let cluster = Cluster::up("bench")?;
         std::thread::sleep(Duration::from_secs(10));
-        let idle = Usage::of(&cluster)?;
+        let idle = Usage::of(&cluster.processes()?)?;
         println!("{:<52} {:>9.1} MB resident, {:.1} MB proportional, {} processes", "idle memory of all Sagong processes", idle.rss, idle.pss, idle.count);
         std::thread::sleep(Duration::from_secs(self.idle));
-        let cpu = (Usage::of(&cluster)?.cpu - idle.cpu) / self.idle as f64 * 100.0;
+        let cpu = (Usage::of(&cluster.processes()?)?.cpu - idle.cpu) / self.idle as f64 * 100.0;
         println!("{:<52} {cpu:>9.2} % of a core over {} s", "idle CPU", self.idle);
         let proxy = Proxy::start(cluster.command(&[]))?;
         one_after_another(&proxy, 2)?;
@@ -57,7 +57,7 @@ fn start(run: usize) -> Result<f64> {
     Ok(took)
 }
 
-/// What the processes of a cluster use that are this program.
+/// What the processes of a node use.
 pub(super) struct Usage {
     pub rss: f64,
     pub pss: f64,
@@ -67,9 +67,9 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    pub fn of(cluster: &Cluster) -> Result<Self> {
+    pub fn of(processes: &[i32]) -> Result<Self> {
         let mut usage = Self { rss: 0.0, pss: 0.0, private: 0.0, cpu: 0.0, count: 0 };
-        for pid in cluster.processes()? {
+        for pid in processes {
             let dir = format!("/proc/{pid}");
             let Ok(rollup) = fs::read_to_string(format!("{dir}/smaps_rollup")) else { continue };
             let field = |name: &str| -> f64 {

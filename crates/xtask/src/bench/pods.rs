@@ -1,6 +1,7 @@
 //! `cargo xtask bench pods`: what a pod costs in time and memory.
 //!
-//! With `--peer KUBECONFIG` the same is measured on another cluster (kubelet, containerd and runc, say) in the same run.
+//! With `--peer KUBECONFIG` the same is measured on another cluster (kubelet, containerd and runc, say) in the same run;
+//! `--peer-pid` names a process of its node, which must be the only one in a mount namespace of its own.
 
 use super::first_cluster::{Usage, burst, one_after_another, pod, wait_ready};
 use super::http::Proxy;
@@ -32,6 +33,9 @@ pub struct Pods {
     /// Kubeconfig of a cluster to measure beside ours; it must have the image
     #[arg(long, value_name = "FILE")]
     peer: Option<PathBuf>,
+    /// A process of the peer's node: what shares its mount namespace is counted as ours is
+    #[arg(long, value_name = "PID", requires = "peer")]
+    peer_pid: Option<i32>,
 }
 
 impl Pods {
@@ -41,13 +45,17 @@ impl Pods {
             println!("peer {}:", peer.display());
             let mut kubectl = Command::new("kubectl");
             kubectl.env("KUBECONFIG", peer);
-            self.measure(&Proxy::start(kubectl)?)?;
+            let proxy = Proxy::start(kubectl)?;
+            self.measure(&proxy)?;
+            if let Some(pid) = self.peer_pid {
+                self.idle(|| of_node(pid), &proxy)?;
+            }
             println!("ours:");
         }
         let cluster = Cluster::up("bench")?;
         let proxy = Proxy::start(cluster.command(&[]))?;
         self.measure(&proxy)?;
-        self.idle(&cluster, &proxy)
+        self.idle(|| cluster.processes(), &proxy)
     }
 
     fn measure(&self, proxy: &Proxy) -> Result<()> {
@@ -62,19 +70,27 @@ impl Pods {
         clear(proxy)
     }
 
-    fn idle(&self, cluster: &Cluster, proxy: &Proxy) -> Result<()> {
+    fn idle(&self, processes: impl Fn() -> Result<Vec<i32>>, proxy: &Proxy) -> Result<()> {
         std::thread::sleep(Duration::from_secs(5));
-        let empty = Usage::of(cluster)?;
+        let empty = Usage::of(&processes()?)?;
         start(proxy, "idle", self.idle_pods)?;
         std::thread::sleep(Duration::from_secs(5));
-        let full = Usage::of(cluster)?;
+        let full = Usage::of(&processes()?)?;
         let [private, pss] = [full.private - empty.private, full.pss - empty.pss].map(|sum| sum / self.idle_pods as f64);
         println!("{:<52} {private:>9.2} MB private, {pss:.2} MB proportional ({} pods)", "memory per idle pod outside its containers", self.idle_pods);
         std::thread::sleep(Duration::from_secs(self.idle));
-        let cpu = (Usage::of(cluster)?.cpu - full.cpu) / self.idle as f64 * 100.0;
+        let cpu = (Usage::of(&processes()?)?.cpu - full.cpu) / self.idle as f64 * 100.0;
         println!("{:<52} {cpu:>9.2} % of a core over {} s", format!("idle CPU with {} pods", self.idle_pods), self.idle);
         clear(proxy)
     }
+}
+
+/// The processes that share a mount namespace: those of a node, but not of its containers.
+fn of_node(pid: i32) -> Result<Vec<i32>> {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let node = namespace(pid).with_context(|| format!("process {pid}"))?;
+    let pids = std::fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    Ok(pids.filter(|pid| namespace(*pid).as_ref() == Some(&node)).collect())
 }
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
