@@ -306,7 +306,7 @@ pub(crate) mod tests {
         serde_json::from_value(object).expect("pod")
     }
 
-    pub(crate) fn informer() -> Informer<Pod> {
+    pub(crate) fn informer<K: Stored>() -> Informer<K> {
         Informer { store: Store::new(CancellationToken::new()) }
     }
 

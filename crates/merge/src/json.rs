@@ -229,7 +229,7 @@ mod tests {
             ),
             (json!([{"op": "test", "path": "/data/z", "value": null}]), Ok(original.clone())),
             (
-                json!([{"op": "copy", "from": "/data/z", "path": "/data/y"}, {"op": "move", "from": "/data/a", "path": "b"}]),
+                json!([{"op": "copy", "from": "/data/z", "path": "/data/y"}, {"op": "move", "from": "/data/a", "path": "x/b"}]),
                 Ok(json!({"b": "1", "data": {"b": "2", "y": null}})),
             ),
             (
@@ -238,6 +238,7 @@ mod tests {
                 Ok(json!({"data": {"a": "1", "b": "2"}, "l": [0, 1, 3]})),
             ),
             (json!([{"op": "remove", "path": "/data/z"}]), Err((422, REJECTED))),
+            (json!([{"op": "add", "path": "b", "value": 1}]), Err((422, REJECTED))),
             (json!([{"op": "add", "path": "", "value": {}}]), Err((422, REJECTED))),
             (
                 json!([1]),

@@ -454,7 +454,7 @@ async fn a_deletion_shows_the_last_state() {
     f.pods.guaranteed_update("ns", "a", &Preconditions::default(), change, false).await.expect("delete");
     let Some(WatchEvent::Deleted(last)) = watch.next().await else { panic!("one event") };
     let object = last.object().expect("json");
-    assert_eq!((meta::is_deleting(&object), meta::resource_version(&object)), (true, "2"));
+    assert_eq!((meta::is_deleting(&object), meta::resource_version(&object)), (false, "2"));
     assert_eq!(f.pods.get("ns", "a").await.expect("get").map(|s| s.json), None);
 }
 

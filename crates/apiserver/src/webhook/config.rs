@@ -117,7 +117,7 @@ mod tests {
     fn addresses_become_uris() {
         let table = [
             (json!({"url": "https://a:1/x"}), Some("https://a:1/x")),
-            (json!({"service": {"name": "s", "namespace": "n"}}), Some("https://s.n.svc:443")),
+            (json!({"service": {"name": "s", "namespace": "n"}}), Some("https://s.n.svc:443/")),
             (
                 json!({"service": {"name": "s", "namespace": "n", "port": 8443, "path": "v"}}),
                 Some("https://s.n.svc:8443/v"),
