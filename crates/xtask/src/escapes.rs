@@ -36,7 +36,7 @@ impl Escapes {
         let all = weakenings()?;
         let chosen: Vec<_> = all.iter().filter(|w| self.names.is_empty() || self.names.contains(&w.name)).collect();
         ensure!(!chosen.is_empty(), "no such weakening");
-        let ours = build(super::root())?;
+        let ours = build(super::root(), &target())?;
         let copy = target().join("escapes");
         let mut wrong = Vec::new();
         println!("{:<20} {:<45} {:<9} weakened", "weakening", "attack", "ours");
@@ -60,10 +60,18 @@ impl Weakening {
         for name in ["Cargo.toml", "Cargo.lock", "crates"] {
             mirror(&super::root().join(name), &copy.join(name))?;
         }
-        let patch = fs::File::open(&self.patch)?;
-        let done = Command::new("patch").args(["--strip=1", "--fuzz=0", "--no-backup-if-mismatch", "--silent"]).current_dir(copy).stdin(patch).status()?;
+        self.apply(copy, &["--no-backup-if-mismatch"])?;
+        // Cargo names what it builds by the path within the workspace, which is the same in the copy: were the target
+        // directory the same too, either would take the other's for its own.
+        build(copy, &copy.join("target")).with_context(|| format!("build with {}", self.name))
+    }
+
+    fn apply(&self, tree: &Path, options: &[&str]) -> Result<()> {
+        let mut command = Command::new("patch");
+        command.args(["--strip=1", "--fuzz=0", "--silent"]).args(options).current_dir(tree);
+        let done = command.stdin(fs::File::open(&self.patch)?).status()?;
         ensure!(done.success(), "{} does not apply any more", self.patch.display());
-        build(copy).with_context(|| format!("build with {}", self.name))
+        Ok(())
     }
 }
 
@@ -111,9 +119,9 @@ fn target() -> PathBuf {
 }
 
 /// Builds the tests of the runtime and returns their binary.
-fn build(tree: &Path) -> Result<PathBuf> {
+fn build(tree: &Path, target: &Path) -> Result<PathBuf> {
     let args = ["test", "--no-run", "--quiet", "--package", "runtime", "--test", "root_runtime", "--message-format", "json-render-diagnostics"];
-    let output = super::test::cargo_command().args(args).current_dir(tree).env("CARGO_TARGET_DIR", target()).stderr(Stdio::inherit()).output()?;
+    let output = super::test::cargo_command().args(args).current_dir(tree).env("CARGO_TARGET_DIR", target).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the build failed");
     let messages = String::from_utf8_lossy(&output.stdout).into_owned();
     let parsed = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -175,8 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn every_weakening_names_its_case() {
-        assert!(weakenings().unwrap().len() >= 17);
+    fn every_weakening_names_its_case_and_applies() {
+        let all = weakenings().unwrap();
+        assert!(all.len() >= 17);
+        for weak in all {
+            weak.apply(crate::root(), &["--dry-run"]).unwrap();
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `cargo xtask test`: everything CI runs, in the order in which failures are cheapest.
 
 use anyhow::{Context, Result, ensure};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -54,8 +56,8 @@ fn cargo(args: &[&str]) -> Result<()> {
 /// otherwise rebuild all that depends on them.
 pub fn cargo_command() -> Command {
     let mut command = Command::new(env!("CARGO"));
-    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for (name, _) in std::env::vars().filter(|(name, _)| told(name)) {
+    let told = |name: &OsStr| [b"CARGO_PKG_".as_slice(), b"CARGO_MANIFEST_"].iter().any(|start| name.as_bytes().starts_with(start));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| told(name)) {
         command.env_remove(name);
     }
     command

@@ -4,7 +4,8 @@
 //! beside ours.
 
 use super::percentile;
-use super::server::{Connection, JSON, PROTOBUF, Target, TABLE};
+use super::connection::{Connection, JSON, PROTOBUF, TABLE};
+use super::server::Target;
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 use std::path::PathBuf;

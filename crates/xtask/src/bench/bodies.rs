@@ -3,7 +3,6 @@
 //! The measurement itself is a bench target of the API server, which counts what it allocates; here it is only built and run.
 
 use anyhow::{Result, bail};
-use std::process::Command;
 
 /// The worst request bodies: CPU time and memory of each; fails when one is over 100 ms or 64 MiB.
 #[derive(clap::Args)]
@@ -15,7 +14,7 @@ pub struct Bodies {
 impl Bodies {
     /// Prints a table.
     pub fn run(self) -> Result<()> {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = crate::test::cargo_command();
         cargo.current_dir(crate::root()).args(["bench", "--package", "apiserver", "--bench", "bodies", "--"]);
         match cargo.args(self.names).status()?.success() {
             true => Ok(()),

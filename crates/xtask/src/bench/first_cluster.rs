@@ -1,6 +1,6 @@
 //! `cargo xtask bench first-cluster`: start, idle cost, pods one after another, a burst.
 
-use super::http::Proxy;
+use super::client::Client;
 use super::row;
 use anyhow::{Context, Result};
 use e2e::Cluster;
@@ -38,10 +38,10 @@ impl FirstCluster {
         std::thread::sleep(Duration::from_secs(self.idle));
         let cpu = (Usage::of(&cluster.processes()?)?.cpu - idle.cpu) / self.idle as f64 * 100.0;
         println!("{:<52} {cpu:>9.2} % of a core over {} s", "idle CPU", self.idle);
-        let proxy = Proxy::start(cluster.command(&[]))?;
-        one_after_another(&proxy, 2)?;
-        row("pod create to Ready, one after another", "ms", &one_after_another(&proxy, self.pods)?);
-        let took = burst(&proxy, self.burst)?;
+        let client = Client::of(&cluster.kubeconfig())?;
+        one_after_another(&client, 2)?;
+        row("pod create to Ready, one after another", "ms", &one_after_another(&client, self.pods)?);
+        let took = burst(&client, self.burst)?;
         println!("{:<52} {took:>9.2} s ({:.1} pods/s)", format!("burst of {} pods, create to all Ready", self.burst), self.burst as f64 / took);
         let size = fs::metadata(e2e::sagong()).context("the release binary")?.len();
         println!("{:<52} {:>9.1} MB", "size of the stripped binary", size as f64 / 1e6);
@@ -109,26 +109,26 @@ pub(super) fn wait_ready(events: &mut impl Iterator<Item = Result<String>>, coun
     Ok(())
 }
 
-pub(super) fn one_after_another(proxy: &Proxy, count: usize) -> Result<Vec<f64>> {
+pub(super) fn one_after_another(client: &Client, count: usize) -> Result<Vec<f64>> {
     let mut samples = Vec::new();
     for at in 0..count {
         let name = format!("one-{at}");
-        let mut events = proxy.stream("GET", &format!("{PODS}?watch=1&fieldSelector=metadata.name={name}"), "")?;
+        let mut events = client.watch(&format!("{PODS}?watch=1&fieldSelector=metadata.name={name}"))?;
         let begun = Instant::now();
-        proxy.call("POST", PODS, &pod(&name))?;
+        client.call("POST", PODS, &pod(&name))?;
         wait_ready(&mut events, 1)?;
         samples.push(begun.elapsed().as_secs_f64() * 1000.0);
-        proxy.call("DELETE", &format!("{PODS}/{name}"), "")?;
+        client.call("DELETE", &format!("{PODS}/{name}"), "")?;
         while !events.next().context("the watch ended")??.contains("\"DELETED\"") {}
     }
     Ok(samples)
 }
 
-pub(super) fn burst(proxy: &Proxy, count: usize) -> Result<f64> {
-    let mut events = proxy.stream("GET", &format!("{PODS}?watch=1"), "")?;
+pub(super) fn burst(client: &Client, count: usize) -> Result<f64> {
+    let mut events = client.watch(&format!("{PODS}?watch=1"))?;
     let begun = Instant::now();
     for at in 0..count {
-        proxy.call("POST", PODS, &pod(&format!("burst-{at}")))?;
+        client.call("POST", PODS, &pod(&format!("burst-{at}")))?;
     }
     wait_ready(&mut events, count)?;
     Ok(begun.elapsed().as_secs_f64())

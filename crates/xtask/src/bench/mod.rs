@@ -2,8 +2,9 @@
 
 mod api;
 mod bodies;
+mod client;
+mod connection;
 mod first_cluster;
-mod http;
 mod pods;
 mod server;
 

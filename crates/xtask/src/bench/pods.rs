@@ -4,12 +4,11 @@
 //! `--peer-pid` names a process of its node, which must be the only one in a mount namespace of its own.
 
 use super::first_cluster::{Usage, burst, one_after_another, pod, wait_ready};
-use super::http::Proxy;
+use super::client::Client;
 use super::row;
 use anyhow::{Context, Result, bail};
 use e2e::Cluster;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What a pod costs in time and memory.
@@ -43,37 +42,35 @@ impl Pods {
     pub fn run(self) -> Result<()> {
         if let Some(peer) = &self.peer {
             println!("peer {}:", peer.display());
-            let mut kubectl = Command::new("kubectl");
-            kubectl.env("KUBECONFIG", peer);
-            let proxy = Proxy::start(kubectl)?;
-            self.measure(&proxy)?;
+            let client = Client::of(peer)?;
+            self.measure(&client)?;
             if let Some(pid) = self.peer_pid {
-                self.idle(|| of_node(pid), &proxy)?;
+                self.idle(|| of_node(pid), &client)?;
             }
             println!("ours:");
         }
         let cluster = Cluster::up("bench")?;
-        let proxy = Proxy::start(cluster.command(&[]))?;
-        self.measure(&proxy)?;
-        self.idle(|| cluster.processes(), &proxy)
+        let client = Client::of(&cluster.kubeconfig())?;
+        self.measure(&client)?;
+        self.idle(|| cluster.processes(), &client)
     }
 
-    fn measure(&self, proxy: &Proxy) -> Result<()> {
-        one_after_another(proxy, 2)?;
-        row("pod create to Ready, one after another", "ms", &one_after_another(proxy, self.pods)?);
-        let took = burst(proxy, self.burst)?;
+    fn measure(&self, client: &Client) -> Result<()> {
+        one_after_another(client, 2)?;
+        row("pod create to Ready, one after another", "ms", &one_after_another(client, self.pods)?);
+        let took = burst(client, self.burst)?;
         println!("{:<52} {took:>9.2} s ({:.1} pods/s)", format!("burst of {} pods, create to all Ready", self.burst), self.burst as f64 / took);
-        clear(proxy)?;
-        start(proxy, "exec", 1)?;
-        let execs = (0..self.execs).map(|_| exec(proxy, "exec-0")).collect::<Result<Vec<_>>>()?;
+        clear(client)?;
+        start(client, "exec", 1)?;
+        let execs = (0..self.execs).map(|_| exec(client, "exec-0")).collect::<Result<Vec<_>>>()?;
         row("exec round trip (/bin/true over WebSocket)", "ms", &execs);
-        clear(proxy)
+        clear(client)
     }
 
-    fn idle(&self, processes: impl Fn() -> Result<Vec<i32>>, proxy: &Proxy) -> Result<()> {
+    fn idle(&self, processes: impl Fn() -> Result<Vec<i32>>, client: &Client) -> Result<()> {
         std::thread::sleep(Duration::from_secs(5));
         let empty = Usage::of(&processes()?)?;
-        start(proxy, "idle", self.idle_pods)?;
+        start(client, "idle", self.idle_pods)?;
         std::thread::sleep(Duration::from_secs(5));
         let full = Usage::of(&processes()?)?;
         let [private, pss] = [full.private - empty.private, full.pss - empty.pss].map(|sum| sum / self.idle_pods as f64);
@@ -81,7 +78,7 @@ impl Pods {
         std::thread::sleep(Duration::from_secs(self.idle));
         let cpu = (Usage::of(&processes()?)?.cpu - full.cpu) / self.idle as f64 * 100.0;
         println!("{:<52} {cpu:>9.2} % of a core over {} s", format!("idle CPU with {} pods", self.idle_pods), self.idle);
-        clear(proxy)
+        clear(client)
     }
 }
 
@@ -95,20 +92,20 @@ fn of_node(pid: i32) -> Result<Vec<i32>> {
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-fn start(proxy: &Proxy, name: &str, count: usize) -> Result<()> {
-    let mut events = proxy.stream("GET", &format!("{PODS}?watch=1"), "")?;
+fn start(client: &Client, name: &str, count: usize) -> Result<()> {
+    let mut events = client.watch(&format!("{PODS}?watch=1"))?;
     for at in 0..count {
-        proxy.call("POST", PODS, &pod(&format!("{name}-{at}")))?;
+        client.call("POST", PODS, &pod(&format!("{name}-{at}")))?;
     }
     wait_ready(&mut events, count)
 }
 
 /// Deletes all pods and waits until they are gone.
-fn clear(proxy: &Proxy) -> Result<()> {
-    proxy.call("DELETE", PODS, "")?;
+fn clear(client: &Client) -> Result<()> {
+    client.call("DELETE", PODS, "")?;
     let begun = Instant::now();
     loop {
-        let left = proxy.call("GET", PODS, "")?["items"].as_array().map_or(0, Vec::len);
+        let left = client.call("GET", PODS, "")?["items"].as_array().map_or(0, Vec::len);
         if left == 0 {
             return Ok(());
         }
@@ -120,9 +117,9 @@ fn clear(proxy: &Proxy) -> Result<()> {
 }
 
 /// Milliseconds from the request to the answer that the command has ended.
-fn exec(proxy: &Proxy, name: &str) -> Result<f64> {
+fn exec(client: &Client, name: &str) -> Result<f64> {
     let begun = Instant::now();
     let path = format!("{PODS}/{name}/exec?command=/bin/true&stdout=true&stderr=true");
-    let answer = proxy.upgrade(&path, "v5.channel.k8s.io", "\"Success\"").context("exec")?;
+    let answer = client.upgrade(&path, "v5.channel.k8s.io", "\"Success\"").context("exec")?;
     if answer { Ok(begun.elapsed().as_secs_f64() * 1000.0) } else { bail!("exec did not succeed") }
 }
