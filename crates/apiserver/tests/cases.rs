@@ -5,14 +5,13 @@
 //! which every member must be there (`"*"` stands for any value, `null` for none). `{ns}` is a namespace of the case's own.
 //! A case is added for every answer that was found to differ from Kubernetes'.
 
-use apiserver::{ApiServer, Config, UserInfo};
 use http::Request;
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::Arc;
+use testing::ControlPlane;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,20 +36,13 @@ struct Step {
 
 struct Server {
     client: kube::Client,
-    _server: Arc<ApiServer>,
-    _dir: tempfile::TempDir,
+    _server: ControlPlane,
 }
 
 impl Server {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let kv = kv::RedbKv::open(dir.path().join("store.redb"), kv::Options::default()).expect("store");
-        let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
-        let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
-        let config = Config::new(kv, ca, key, ([192, 0, 2, 1].into(), 6443)).expect("config");
-        let server = ApiServer::new(config).expect("server");
-        server.bootstrap().await.expect("bootstrap");
-        Self { client: server.client(UserInfo::admin()), _server: server, _dir: dir }
+        let server = ControlPlane::start().await.expect("server");
+        Self { client: server.admin(), _server: server }
     }
 
     /// Status, warnings and body.

@@ -1,6 +1,6 @@
 //! Writes whose client does not wait for their end: they are done as a whole, with all that belongs to them.
 
-use apiserver::{ApiServer, Config, UserInfo};
+use apiserver::UserInfo;
 use async_trait::async_trait;
 use http::Request;
 use kube::client::Body;
@@ -8,12 +8,13 @@ use kv::{Error, Kv, Range, RangeReply, Revision, Txn, TxnOutcome, WatchStream};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use testing::ControlPlane;
 use tower::ServiceExt;
 
 const SLOW: Duration = Duration::from_millis(300);
 
 /// A store that tells of commits late.
-struct Slow(Arc<kv::RedbKv>);
+struct Slow(Arc<dyn Kv>);
 
 #[async_trait]
 impl Kv for Slow {
@@ -44,39 +45,34 @@ impl Kv for Slow {
     }
 }
 
-struct Server {
-    server: Arc<ApiServer>,
-    dir: tempfile::TempDir,
-}
+struct Server(ControlPlane);
 
 impl Server {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let kv = kv::RedbKv::open(dir.path().join("store.redb"), kv::Options::default()).expect("store");
-        let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
-        let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
-        let mut config = Config::new(Arc::new(Slow(kv)), ca, key, ([192, 0, 2, 1].into(), 6443)).expect("config");
-        let policy = dir.path().join("policy.yaml");
-        let rules =
-            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
-        std::fs::write(&policy, rules).expect("policy");
-        config.audit.policy_file = Some(policy);
-        config.audit.log = Some(apiserver::audit::LogSettings {
-            path: dir.path().join("audit.log"),
-            mode: apiserver::audit::Mode::Blocking,
-            max_size: 0,
-            max_age: 0,
-            max_backups: 0,
-        });
-        let server = ApiServer::new(config).expect("server");
-        server.bootstrap().await.expect("bootstrap");
-        Self { server, dir }
+        let started = ControlPlane::with(
+            |kv| Arc::new(Slow(kv)),
+            |config, dir| {
+                let policy = dir.join("policy.yaml");
+                let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
+                std::fs::write(&policy, rules)?;
+                config.audit.policy_file = Some(policy);
+                config.audit.log = Some(apiserver::audit::LogSettings {
+                    path: dir.join("audit.log"),
+                    mode: apiserver::audit::Mode::Blocking,
+                    max_size: 0,
+                    max_age: 0,
+                    max_backups: 0,
+                });
+                Ok(())
+            },
+        );
+        Self(started.await.expect("server"))
     }
 
     async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
         let request = request.body(Body::from(body.to_string().into_bytes())).expect("request");
-        let answer = self.server.service(UserInfo::admin()).oneshot(request).await.expect("an answer");
+        let answer = self.0.server.service(UserInfo::admin()).oneshot(request).await.expect("an answer");
         let status = answer.status().as_u16();
         let bytes = http_body_util::BodyExt::collect(answer.into_body()).await.expect("body").to_bytes();
         (status, serde_json::from_slice(&bytes).unwrap_or_default())
@@ -84,7 +80,7 @@ impl Server {
 
     /// The codes that the audit log has of creations of a resource named so.
     fn audited(&self, path: &str) -> Vec<u64> {
-        let log = std::fs::read_to_string(self.dir.path().join("audit.log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.0.dir.path().join("audit.log")).unwrap_or_default();
         let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
         let of = events.filter(|e| e["verb"] == "create" && e["requestURI"].as_str().is_some_and(|u| u.contains(path)));
         of.filter_map(|e| e["responseStatus"]["code"].as_u64()).collect()

@@ -3,12 +3,11 @@
 //! The objects are those a real server gave in both forms: `testdata/pairs.json` of `schema`, or the file that
 //! `SCHEMA_PAIRS` names.
 
-use apiserver::{ApiServer, Config, UserInfo};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use testing::ControlPlane;
 
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -18,8 +17,7 @@ const NAMESPACE: &str = "pb-pairs";
 
 struct Server {
     client: kube::Client,
-    _server: Arc<ApiServer>,
-    _dir: tempfile::TempDir,
+    _server: ControlPlane,
 }
 
 /// What came back.
@@ -47,14 +45,8 @@ impl Answer {
 
 impl Server {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let kv = kv::RedbKv::open(dir.path().join("store.redb"), kv::Options::default()).expect("store");
-        let ca = Arc::new(pki::Ca::load_or_create(dir.path()).expect("ca"));
-        let key = Arc::new(pki::ServiceAccountKey::load_or_create(dir.path()).expect("key"));
-        let config = Config::new(kv, ca, key, ([192, 0, 2, 1].into(), 6443)).expect("config");
-        let server = ApiServer::new(config).expect("server");
-        server.bootstrap().await.expect("bootstrap");
-        let started = Self { client: server.client(UserInfo::admin()), _server: server, _dir: dir };
+        let server = ControlPlane::start().await.expect("server");
+        let started = Self { client: server.admin(), _server: server };
         let namespace = json!({"metadata": {"name": NAMESPACE}});
         assert_eq!(started.json(Method::POST, "/api/v1/namespaces", &namespace).await.code, 201);
         started

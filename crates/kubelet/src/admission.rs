@@ -9,9 +9,9 @@ use crate::preemption::{self, Requirement};
 use crate::qos::{self, Resources};
 use crate::static_pods::is_static;
 use crate::{shutdown, sysctl};
-use api::k8s::core::v1::{Node, NodeSelectorTerm, Pod, Taint};
+use api::k8s::core::v1::{Node, Pod, Taint};
+use api::node_selector::pod_accepts_node;
 use api::quantity::{Format, Quantity};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Why a pod is rejected: reason and message of its status.
@@ -191,49 +191,13 @@ fn user_namespace(ctx: &Context, pod: &Pod) -> Result<(), Rejection> {
 }
 
 fn selectors(node: &Node, pod: &Pod) -> Result<(), Rejection> {
-    let empty = BTreeMap::new();
-    let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
-    let selected = pod.spec().node_selector.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
-    let affinity = pod.spec().affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    let fits = required.is_none_or(|r| r.node_selector_terms.iter().any(|term| matches(term, node, labels)));
-    if selected && fits {
+    if pod_accepts_node(pod.spec(), node) {
         return Ok(());
     }
     Err((
         "NodeAffinity".into(),
         "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
     ))
-}
-
-fn matches(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {
-    use api::selector::Requirement;
-    let requirement = |key: &str, operator: &str, values: &Option<Vec<String>>| {
-        let (key, values) = (key.to_owned(), values.clone().unwrap_or_default());
-        let number = || values.first().and_then(|v| v.parse().ok());
-        Some(match operator {
-            "In" => Requirement::In(key, values),
-            "NotIn" => Requirement::NotIn(key, values),
-            "Exists" => Requirement::Exists(key),
-            "DoesNotExist" => Requirement::NotExists(key),
-            "Gt" => Requirement::Greater(key, number()?),
-            "Lt" => Requirement::Less(key, number()?),
-            _ => return None,
-        })
-    };
-    let (expressions, fields) =
-        (term.match_expressions.as_deref().unwrap_or_default(), term.match_fields.as_deref().unwrap_or_default());
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let by_label = expressions.iter().all(|e| {
-        requirement(&e.key, &e.operator, &e.values).is_some_and(|r| r.matches(labels.get(&e.key).map(String::as_str)))
-    });
-    let name = node.metadata.name.as_deref();
-    by_label
-        && fields.iter().all(|e| {
-            e.key == "metadata.name" && requirement(&e.key, &e.operator, &e.values).is_some_and(|r| r.matches(name))
-        })
 }
 
 type HostPort = (String, String, i32);

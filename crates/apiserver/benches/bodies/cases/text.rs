@@ -1,0 +1,31 @@
+//! Selectors, tokens and paths.
+
+use super::*;
+
+fn query(parameter: &str, item: impl Fn(usize) -> String) -> Call {
+    let text = repeat(BODY / 3, item);
+    let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    call("GET", &format!("/api/v1/pods?{parameter}={encoded}"), JSON, "")
+}
+
+/// The cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case!("label selector: requirements", query("labelSelector", |i| format!("k{i}=v"))),
+        case!(
+            "label selector: values",
+            query("labelSelector", |i| match i {
+                0 => "k in (v".into(),
+                _ => format!("v{i}"),
+            })
+        ),
+        case!("label selector: open brackets", query("labelSelector", |_| "((((((((((((((((".into())),
+        case!("field selector: requirements", query("fieldSelector", |i| format!("metadata.name=v{i}"))),
+        case!("parameters", call("GET", &format!("/api/v1/pods?{}", "a&".repeat(BODY / 2)), JSON, "")),
+        case!("a long path", call("GET", &format!("/api/v1/{}", "a/".repeat(BODY / 2)), JSON, "")),
+        case!(
+            "a long continue token",
+            call("GET", &format!("/api/v1/pods?limit=1&continue={}", "eyJ2".repeat(BODY / 4)), JSON, "")
+        ),
+    ]
+}
