@@ -28,8 +28,8 @@ pub fn empty() -> Body {
     full(Bytes::new())
 }
 
-/// Reads a request body of at most [`LIMIT`] bytes.
-pub async fn read(body: Body) -> Result<Bytes, Status> {
+/// Reads a request body of at most [`LIMIT`] bytes; what is left of a longer one stays in it.
+pub async fn read(body: &mut Body) -> Result<Bytes, Status> {
     match Limited::new(body, LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
@@ -92,8 +92,8 @@ mod tests {
 
     #[tokio::test]
     async fn limits_are_kept() {
-        assert_eq!(read(full("abc")).await.map(|b| b.len()), Ok(3));
-        let status = read(full(vec![0; LIMIT + 1])).await.map(|b| b.len()).expect_err("too large");
+        assert_eq!(read(&mut full("abc")).await.map(|b| b.len()), Ok(3));
+        let status = read(&mut full(vec![0; LIMIT + 1])).await.map(|b| b.len()).expect_err("too large");
         assert_eq!((status.code, status.message.as_str()), (413, "Request entity too large: limit is 3145728"));
     }
 }

@@ -8,6 +8,7 @@ use crate::body::{self, Body};
 use crate::fairness::{self, Admission, Class, Ticket, Watching};
 use crate::handlers::{self, Request, answer};
 use crate::metrics::requests::{self as metrics, Labels, Running};
+use crate::onward::SentOn;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::server::ApiServer;
@@ -33,16 +34,19 @@ const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prio
 
 /// Answers a request that comes over a connection.
 ///
-/// A read ends when nobody waits for its answer any more. A write goes on in a task of its own: given up half way, it
-/// would free addresses that a stored service has, keep quota that nothing uses, and be missing from the audit log.
+/// A read ends when nobody waits for its answer any more, and so does what goes on for long. A write goes on in a task of
+/// its own: given up half way, it would free addresses that a stored service has, keep quota that nothing uses, and be
+/// missing from the audit log.
 pub fn handle(
     server: Arc<ApiServer>,
     request: http::Request<Body>,
     connection: Connection,
 ) -> BoxFuture<'static, Response<Body>> {
-    let reads = request.method().is_safe();
-    let answered = answer(server, request, connection);
-    if reads {
+    let request = read(request);
+    let long = deadline::is_long_running(&request.info);
+    let ends_with_client = request.method.is_safe() || long;
+    let answered = answer(server, request, connection, long);
+    if ends_with_client {
         // Boxed once here: the callers' futures stay small.
         return Box::pin(answered);
     }
@@ -62,16 +66,19 @@ struct Way {
     guards: Vec<Box<dyn Any + Send>>,
 }
 
-async fn answer(server: Arc<ApiServer>, request: http::Request<Body>, connection: Connection) -> Response<Body> {
+async fn answer(
+    server: Arc<ApiServer>,
+    mut request: Request,
+    connection: Connection,
+    long: bool,
+) -> Response<Body> {
     let began = Instant::now();
-    let mut request = read(request);
-    let long = deadline::is_long_running(&request.info);
     let mut way = Way::default();
     let admitted = admitted_in_time(&server, &mut request, &connection, &mut way, long);
     let admitted = AssertUnwindSafe(admitted).catch_unwind().await;
     let request = Arc::new(request);
     let guarded = match admitted {
-        Ok(Ok((seat, end))) => AssertUnwindSafe(handled_in_time(&server, &request, seat, end)).catch_unwind().await,
+        Ok(Ok(seat)) => AssertUnwindSafe(handled_in_time(&server, &request, seat)).catch_unwind().await,
         Ok(Err(refused)) => Ok(refused),
         Err(panic) => Err(panic),
     };
@@ -155,8 +162,9 @@ async fn finish(
     if !request.audit.is_audited() {
         return response;
     }
-    // What another server sends without saying how much it will be may never end.
-    let kept = request.audit.wants_answer() && response.body().size_hint().exact().is_some();
+    // Only what this server has answered itself: what others send may be of any size, and may never end.
+    let own = response.extensions().get::<SentOn>().is_none() && response.body().size_hint().exact().is_some();
+    let kept = request.audit.wants_answer() && own;
     let response = if kept { kept_answer(&request, response).await } else { response };
     server.auditor().process(&request, Stage::ResponseComplete);
     response
@@ -165,8 +173,8 @@ async fn finish(
 /// Keeps the body of an answer for the audit log.
 async fn kept_answer(request: &Request, response: Response<Body>) -> Response<Body> {
     let (parts, body) = response.into_parts();
-    // The server's own bodies cannot fail to be read, those of others can.
-    let Ok(collected) = body.collect().await else { return answer::text(502, "the answer of the backend broke off\n") };
+    // The server's own bodies cannot fail to be read.
+    let Ok(collected) = body.collect().await else { return answer::text(500, "the answer broke off\n") };
     let bytes = collected.to_bytes();
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     request.audit.note(|state| state.answer = Some((bytes.clone(), kind)));
@@ -176,30 +184,23 @@ async fn kept_answer(request: &Request, response: Response<Body>) -> Response<Bo
 /// The answer to a request that goes no further, an error or another.
 type Refused = Result<Response<Body>, Status>;
 
-/// As [`admitted`], within the request's time; gives its end too, which those that go on have not.
+/// As [`admitted`], within the request's time, whose end it gets here.
 async fn admitted_in_time(
     server: &Arc<ApiServer>,
     request: &mut Request,
     connection: &Connection,
     way: &mut Way,
     long: bool,
-) -> Result<(Seat, Option<tokio::time::Instant>), Refused> {
+) -> Result<Seat, Refused> {
     let limit = server.config().limits.request_timeout;
     if long {
-        let seat = admitted(server, request, connection, way, deadline::patience(limit)).await?;
-        return Ok((seat, None));
+        return admitted(server, request, connection, way, deadline::patience(limit)).await;
     }
     let time = deadline::of(&request.query, limit).map_err(Err)?;
     let end = tokio::time::Instant::now() + time;
+    request.end = Some(end);
     let admitted = admitted(server, request, connection, way, deadline::patience(time));
-    match tokio::time::timeout_at(end, admitted).await {
-        Ok(admitted) => admitted.map(|seat| (seat, Some(end))),
-        Err(_) => Err(Err(overdue())),
-    }
-}
-
-fn overdue() -> Status {
-    Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")
+    tokio::time::timeout_at(end, admitted).await.unwrap_or_else(|_| Err(Err(deadline::overdue())))
 }
 
 /// Authentication → audit → impersonation → fairness → authorization.
@@ -235,7 +236,6 @@ async fn handled_in_time(
     server: &Arc<ApiServer>,
     request: &Arc<Request>,
     seat: Seat,
-    end: Option<tokio::time::Instant>,
 ) -> Result<Response<Body>, Status> {
     let (server, own) = (server.clone(), request.clone());
     let mut work = Box::pin(async move {
@@ -244,14 +244,14 @@ async fn handled_in_time(
         drop(seat);
         response
     });
-    let Some(end) = end else { return work.await };
+    let Some(end) = request.end else { return work.await };
     if let Ok(response) = tokio::time::timeout_at(end, &mut work).await {
         return response;
     }
     if !request.method.is_safe() {
         tokio::spawn(work);
     }
-    Err(overdue())
+    Err(deadline::overdue())
 }
 
 async fn authenticated(
@@ -351,7 +351,8 @@ async fn authorized(server: &ApiServer, request: &Request) -> Result<(), Status>
 }
 
 async fn handled(server: &Arc<ApiServer>, request: &Request) -> Result<Response<Body>, Status> {
-    if let Some(answer) = aggregator::handle(server, request).await? {
+    // Another server's write needs no end here, and might never come to one.
+    if let Some(answer) = deadline::within(request.end, aggregator::handle(server, request)).await? {
         return Ok(answer);
     }
     if request.info.is_resource && !request.info.resource.is_empty() {

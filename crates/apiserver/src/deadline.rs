@@ -4,6 +4,7 @@ use crate::query::Query;
 use crate::request_info::RequestInfo;
 use api::Status;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// The limit when the server is not told another.
 pub const DEFAULT: Duration = Duration::from_secs(60);
@@ -26,6 +27,19 @@ pub fn of(query: &Query, limit: Duration) -> Result<Duration, Status> {
     let asked = parse(text)
         .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
     Ok(if asked.is_zero() { limit } else { asked.min(limit) })
+}
+
+/// The outcome of some work, or that the time of the request was over before; without an end it may take for ever.
+pub async fn within<T>(end: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match end {
+        Some(end) => timeout_at(end, work).await.unwrap_or_else(|_| Err(overdue())),
+        None => work.await,
+    }
+}
+
+/// The answer to a request whose time is over.
+pub fn overdue() -> Status {
+    Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")
 }
 
 /// How long a request waits for its turn: a quarter of its time.

@@ -8,7 +8,7 @@ use crate::media::{self, Format};
 use crate::server::ApiServer;
 use api::Status;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderValue, Method, Response};
 use schema::ResourceFact;
 use serde_json::{Value, json};
@@ -259,7 +259,8 @@ async fn openapi(server: &ApiServer, request: &Request, parts: &[&str]) -> Resul
             let mut index = schema::openapi_v3_index();
             crate::custom::openapi::add_to_index(server.registry(), &mut index);
             aggregator::openapi::add_to_index(server, &mut index);
-            with_etag(request, &index, "application/json")
+            let bytes = Bytes::from(serde_json::to_vec(&index).map_err(Status::internal)?);
+            Ok(typed(answer::bytes(request, 200, Format::Json, bytes), "text/plain; charset=utf-8"))
         }
         ["openapi", "v3", rest @ ..] => {
             let path = rest.join("/");
@@ -267,14 +268,42 @@ async fn openapi(server: &ApiServer, request: &Request, parts: &[&str]) -> Resul
                 return answer;
             }
             if let Some((tag, document)) = crate::custom::openapi::document(server.registry(), &path) {
-                return Ok(tagged(request, &tag, || document.into(), "application/json"));
+                return Ok(openapi_v3(request, accept, &path, &tag, || document.into()));
             }
             let tag = schema::openapi_v3_hash(&path).ok_or_else(Status::no_such_path)?;
             let make = || schema::openapi_v3(&path).unwrap_or_default().into();
-            Ok(tagged(request, &tag, make, "application/json"))
+            Ok(openapi_v3(request, accept, &path, &tag, make))
         }
         _ => Err(Status::no_such_path()),
     }
+}
+
+/// A document that the index names by its hash: one of an old hash has moved to that of the new.
+fn openapi_v3(
+    request: &Request,
+    accept: &str,
+    path: &str,
+    tag: &str,
+    make: impl FnOnce() -> Bytes,
+) -> Response<Body> {
+    const SERVED: [&str; 4] = ["application/json", "application/com.github.proto-openapi", "application/*", "*/*"];
+    let (hash, asked) = (tag.to_uppercase(), request.query.get("hash"));
+    let acceptable = accept.split(',').any(|one| SERVED.iter().any(|served| one.trim().starts_with(served)));
+    let mut response = if !acceptable && !accept.is_empty() {
+        let mut response = answer::bytes(request, 406, Format::Json, Bytes::new());
+        response.headers_mut().remove(CONTENT_TYPE);
+        response
+    } else if !asked.is_empty() && !asked.eq_ignore_ascii_case(&hash) {
+        let mut response = typed(answer::bytes(request, 301, Format::Json, Bytes::new()), "application/json");
+        if let Ok(place) = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")) {
+            response.headers_mut().insert(LOCATION, place);
+        }
+        response
+    } else {
+        tagged(request, tag, make, "application/json")
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 fn with_etag(request: &Request, document: &Value, name: &'static str) -> Result<Response<Body>, Status> {

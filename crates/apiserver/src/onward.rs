@@ -4,6 +4,7 @@
 use crate::body::{Body, empty};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{HeaderName, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -19,8 +20,21 @@ const HOP_BY_HOP: [&str; 7] = [
     "transfer-encoding",
 ];
 
+/// Marks an answer as another server's.
+#[derive(Clone, Copy)]
+pub struct SentOn;
+
+/// The answer of another server as this one's.
+pub fn answer(response: Response<Incoming>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    parts.version = http::Version::default();
+    parts.extensions.insert(SentOn);
+    strip(&mut parts.headers, false);
+    Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync())
+}
+
 /// Removes what belongs to one connection; the wish to upgrade stays where it is carried on.
-pub fn strip(headers: &mut HeaderMap, upgrades: bool) {
+fn strip(headers: &mut HeaderMap, upgrades: bool) {
     HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
     if upgrades {
         // An upgrade is sent on without a body: a length would make what follows on the connection its body.

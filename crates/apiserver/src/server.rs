@@ -1,7 +1,7 @@
 //! The server: its configuration, its parts, and the ways to reach it.
 
 use crate::aggregator::Aggregator;
-use crate::allocators::Allocators;
+use crate::allocators::{self, Allocators};
 use crate::audit::{self, Auditor};
 use crate::authn::{self, Authn, Connection, UserInfo};
 use crate::authz::{Authorizers, node::Node, rbac::Rbac};
@@ -170,7 +170,7 @@ impl ApiServer {
             fairness: Fairness::new(config.limits.requests),
             auditor: Arc::new(Auditor::new(&config.audit).map_err(Error::Config)?),
             aggregator: Aggregator::new(&registry, &stopping)?,
-            allocators: Allocators::new(&config).map_err(Error::Config)?,
+            allocators: Allocators::new(&config, &registry, &stopping)?,
             kubelet_tls: Arc::new(kubelet_tls),
             ready: AtomicBool::new(false),
             itself: OnceLock::new(),
@@ -204,6 +204,8 @@ impl ApiServer {
         Authorizers::follow(self);
         self.follow_fairness().await?;
         self.ready.store(true, Ordering::Release);
+        let (repair, stopping) = (allocators::repair(Arc::downgrade(self)), self.stopping.clone());
+        tokio::spawn(async move { stopping.run_until_cancelled_owned(repair).await });
         if let Some(encryption) = self.config.encryption.clone() {
             tokio::spawn(rewrite(Arc::downgrade(self), encryption));
         }

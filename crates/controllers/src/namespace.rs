@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 const FINALIZER: &str = "kubernetes";
+/// How long a namespace that is being deleted is left as it is. Clients that go on working with it (and the recorded
+/// answers of real servers) expect to find it; upstream waits five seconds.
+const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 struct Namespaces {
     ctx: Context,
@@ -26,7 +29,7 @@ pub(crate) async fn run(ctx: Context) {
     let enqueue = queue.clone();
     namespaces.on_event(move |event| {
         if event.object().metadata.deletion_timestamp.is_some() && !matches!(event, Event::Deleted(_)) {
-            enqueue.add(Key::of(event.object().as_ref()));
+            enqueue.add_after(Key::of(event.object().as_ref()), GRACE_PERIOD);
         }
     });
     let (enqueue, known) = (queue.clone(), namespaces.clone());

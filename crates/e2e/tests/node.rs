@@ -58,6 +58,15 @@ fn static_pods_follow_their_files() -> Result<()> {
 }
 
 #[test]
+fn the_lease_is_renewed() -> Result<()> {
+    let cluster = Cluster::up("lease")?;
+    let renewed = || Ok(cluster.get(&["lease", "lease", "-n", "kube-node-lease"])?["spec"]["renewTime"].as_str().map(str::to_owned));
+    let first = e2e::wait("the node's lease", 10, renewed)?;
+    e2e::wait("its renewal", 30, || Ok(renewed()?.filter(|time| *time != first)))?;
+    Ok(())
+}
+
+#[test]
 fn limits_of_local_storage_evict() -> Result<()> {
     let cluster = Cluster::up("storage")?;
     let manifest = format!(

@@ -103,9 +103,7 @@ impl Parser<'_> {
         if self.ahead(1).token == Token::End {
             self.syntax(extra, "extraneous input", &[Token::End]);
         } else {
-            let mut expected = FOLLOW.to_vec();
-            expected.push(Token::End);
-            self.syntax(extra, "mismatched input", &expected);
+            self.syntax(extra, "mismatched input", &expected_after_operand(extra.token, Token::End));
         }
         Err(GaveUp)
     }
@@ -152,11 +150,7 @@ impl Parser<'_> {
                 let message = format!("Syntax error: missing {} at {}", token.shown(), self.quoted(got));
                 report(&mut self.issues, got.start, message);
             }
-            None => {
-                let mut expected = FOLLOW.to_vec();
-                expected.push(token);
-                self.syntax(got, "mismatched input", &expected);
-            }
+            None => self.syntax(got, "mismatched input", &expected_after_operand(got.token, token)),
         }
         Err(GaveUp)
     }
@@ -289,12 +283,38 @@ impl Parser<'_> {
                 break;
             }
         }
+        if self.peek().token == Token::End && count == 1 {
+            return Err(self.no_operand(first));
+        }
         let operand = self.member()?;
         if count % 2 == 0 {
             return Ok(operand);
         }
         let below = operand.height;
         Ok(self.node(first.start, below, Expr::Call { function: function.into(), target: None, args: vec![operand] }))
+    }
+
+    /// The text ends after a sign, of which the grammar has two readings.
+    fn no_operand(&mut self, sign: Lexeme) -> GaveUp {
+        let end = self.peek();
+        if sign.token == Token::Not {
+            self.syntax(end, "extraneous input", &OPERAND);
+        } else {
+            self.no_viable(sign, end);
+            self.syntax(end, "mismatched input", &OPERAND);
+        }
+        GaveUp
+    }
+
+    /// Fails where the text ends and not only an operand could come.
+    fn not_at_end(&mut self, other: Token) -> Parsed<()> {
+        if self.peek().token != Token::End {
+            return Ok(());
+        }
+        let mut expected = OPERAND.to_vec();
+        expected.push(other);
+        self.syntax(self.peek(), "mismatched input", &expected);
+        Err(GaveUp)
     }
 
     fn member(&mut self) -> Parsed<Node> {
@@ -347,6 +367,7 @@ impl Parser<'_> {
         if self.accept(Token::CloseParen).is_some() {
             return Ok(args);
         }
+        self.not_at_end(Token::CloseParen)?;
         loop {
             args.push(self.expr()?);
             if self.accept(Token::Comma).is_none() {
@@ -372,6 +393,9 @@ impl Parser<'_> {
     fn index(&mut self, operand: Node) -> Parsed<Node> {
         let open = self.take();
         let optional = self.accept(Token::Question).is_some();
+        if !optional {
+            self.not_at_end(Token::Question)?;
+        }
         let index = self.expr()?;
         self.expect(Token::CloseBracket, None)?;
         self.call(open.start, if optional { "_[?_]" } else { "_[_]" }, vec![operand, index])
@@ -466,6 +490,11 @@ impl Parser<'_> {
         self.peek().token == close
     }
 
+    /// Whether the text ends after a comma, which then was the last one.
+    fn ends_after(&self, elements: usize) -> bool {
+        elements > 0 && self.peek().token == Token::End
+    }
+
     /// After an element: a comma, or the closing token, which is left.
     fn separator(&mut self, close: Token) -> Parsed<()> {
         if self.peek().token == close || (self.peek().token == Token::Comma && self.ahead(1).token == close) {
@@ -477,7 +506,7 @@ impl Parser<'_> {
     fn list(&mut self) -> Parsed<Node> {
         let open = self.take();
         let mut elements = Vec::new();
-        while !self.at_close(Token::CloseBracket) {
+        while !self.at_close(Token::CloseBracket) && !self.ends_after(elements.len()) {
             let optional = self.accept(Token::Question).is_some();
             elements.push(Element { value: self.expr()?, optional });
             self.separator(Token::CloseBracket)?;
@@ -490,7 +519,7 @@ impl Parser<'_> {
     fn map(&mut self) -> Parsed<Node> {
         let open = self.take();
         let mut entries = Vec::new();
-        while !self.at_close(Token::CloseBrace) {
+        while !self.at_close(Token::CloseBrace) && !self.ends_after(entries.len()) {
             let optional = self.accept(Token::Question).is_some();
             let key = self.expr()?;
             self.expect(Token::Colon, None)?;
@@ -523,6 +552,15 @@ impl Parser<'_> {
         });
         Ok(self.node(first.start, 0, Expr::Literal(value)))
     }
+}
+
+/// What could have come after an operand instead of this token: anything that goes on with the expression, unless
+/// the token may follow an expression somewhere and so ended it.
+fn expected_after_operand(got: Token, wanted: Token) -> Vec<Token> {
+    let ends = [Token::End, Token::CloseParen, Token::CloseBracket, Token::CloseBrace, Token::Comma, Token::Colon];
+    let mut expected = if ends.contains(&got) { Vec::new() } else { FOLLOW.to_vec() };
+    expected.push(wanted);
+    expected
 }
 
 /// Whether a missing closing token is plausible before this one.

@@ -21,6 +21,9 @@ impl<'s> Source<'s> {
     /// The issue as cel-go prints it: place, message, the line, and a caret below.
     pub fn show(&self, issue: &Issue) -> String {
         let Some(offset) = issue.offset else { return format!("ERROR: <input>:-1:0: {}", issue.message) };
+        if self.text.is_empty() {
+            return format!("ERROR: <input>:1:0: {}", issue.message);
+        }
         let (line, column, snippet) = self.place(offset as usize);
         let mut out = format!("ERROR: <input>:{line}:{}: {}", column + 1, issue.message);
         if snippet.len() > MAX_SNIPPET {

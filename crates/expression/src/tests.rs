@@ -142,6 +142,19 @@ fn compile_errors() {
         "1 +",
         &format!("ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {operand}\n | 1 +\n | ...^"),
     );
+    check("", &format!("ERROR: <input>:1:0: Syntax error: mismatched input '<EOF>' expecting {operand}"));
+    check("a ? b", "ERROR: <input>:1:6: Syntax error: mismatched input '<EOF>' expecting ':'\n | a ? b\n | .....^");
+    check("{'a'}", "ERROR: <input>:1:5: Syntax error: mismatched input '}' expecting ':'\n | {'a'}\n | ....^");
+    check("[1,", "ERROR: <input>:1:4: Syntax error: missing ']' at '<EOF>'\n | [1,\n | ...^");
+    check("a, b", "ERROR: <input>:1:2: Syntax error: mismatched input ',' expecting <EOF>\n | a, b\n | .^");
+    check("!", &format!("ERROR: <input>:1:2: Syntax error: extraneous input '<EOF>' expecting {operand}\n | !\n | .^"));
+    check(
+        "f(",
+        &format!(
+            "ERROR: <input>:1:3: Syntax error: mismatched input '<EOF>' expecting {}\n | f(\n | ..^",
+            operand.replace("'(', ", "'(', ')', ")
+        ),
+    );
     check("object.", "ERROR: <input>:1:8: Syntax error: no viable alternative at input '.'\n | object.\n | .......^");
     check(
         "self == 'a'",

@@ -6,8 +6,16 @@ use serde_json::Value;
 /// More operations are refused with 413.
 const MAX_OPERATIONS: usize = 10_000;
 
-/// Bytes that `copy` operations may add in all.
+/// Bytes of text that `copy` operations may add in all.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// Bytes of memory that they may add: a map takes [`MAP`] as soon as it has a member, and each value [`VALUE`].
+const MAX_MEMORY: usize = 24 << 20;
+const MAP: usize = 640;
+const VALUE: usize = 48;
+
+/// Values that `move` operations may look at in all.
+const MAX_WALKED: usize = 1_000_000;
 
 /// Values are not put deeper than this: what reads and writes objects calls itself for each level, and readers of the
 /// store go no deeper than 128, of which managedFields take some.
@@ -28,16 +36,67 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Error> {
     if let Some(odd) = operations.iter().find(|operation| !operation.is_object() && !operation.is_null()) {
         return Err(bad(format!("json: cannot unmarshal {} into Go value of type handlers.jsonPatchOp", go_kind(odd))));
     }
-    let (mut patched, mut copied) = (original.clone(), 0);
+    let (mut patched, mut spent) = (original.clone(), Spent::default());
     for operation in operations {
-        perform(&mut patched, operation, &mut copied)?;
+        perform(&mut patched, operation, &mut spent)?;
     }
     Ok(patched)
 }
 
+/// What the operations of one patch have taken beyond its own size.
+#[derive(Default)]
+struct Spent {
+    copied: usize,
+    memory: usize,
+    walked: usize,
+}
+
+impl Spent {
+    /// A few copies of copies would fill the memory.
+    fn copy(&mut self, value: &Value) -> Result<(), Error> {
+        if value.is_null() {
+            return Ok(());
+        }
+        self.copied += value.to_string().len();
+        if self.copied > MAX_COPIED {
+            return Err(Error::TooLarge(format!(
+                "Request entity too large: Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {MAX_COPIED}",
+                self.copied
+            )));
+        }
+        self.memory += memory(value);
+        match self.memory <= MAX_MEMORY {
+            true => Ok(()),
+            false => Err(Error::TooLarge("Request entity too large: the copies would take too much memory".into())),
+        }
+    }
+
+    /// Moves up and down would look at the same values for ever.
+    fn walk(&mut self, values: usize) -> Result<(), Error> {
+        self.walked += values;
+        match self.walked <= MAX_WALKED {
+            true => Ok(()),
+            false => Err(Error::TooLarge("Request entity too large: too much is moved".into())),
+        }
+    }
+}
+
+/// What a value takes.
+fn memory(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => {
+            let members = map.iter().map(|(key, value)| VALUE + key.len() + memory(value)).sum::<usize>();
+            members + if map.is_empty() { 0 } else { MAP }
+        }
+        Value::Array(list) => list.iter().map(|value| VALUE + memory(value)).sum(),
+        Value::String(text) => text.len(),
+        _ => 0,
+    }
+}
+
 /// Does one operation as upstream's library does: what is absent counts as null to `test` and `copy`, a member may be
 /// replaced that is not there, and what stands before a path's first slash does not matter.
-fn perform(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), Error> {
+fn perform(document: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), Error> {
     let text = |key: &str| operation.get(key).and_then(Value::as_str).ok_or_else(rejected);
     let value = || operation.get("value").cloned().unwrap_or(Value::Null);
     match text("op")? {
@@ -45,13 +104,19 @@ fn perform(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
         "remove" => remove(document, text("path")?).map(drop),
         "replace" => replace(document, text("path")?, value()),
         "move" => {
-            let moved = remove(document, text("from")?)?;
-            add(document, text("path")?, moved)
+            let (from, path) = (text("from")?, text("path")?);
+            let moved = remove(document, from)?;
+            // Nowhere higher up can it be too deep.
+            if parts(path) > parts(from) {
+                let (levels, values) = extent(&moved);
+                spent.walk(values)?;
+                check_levels(parts(path) + levels)?;
+            }
+            put(document, path, moved)
         }
         "copy" => {
             let found = get(document, text("from")?)?.cloned().unwrap_or(Value::Null);
-            *copied += if found.is_null() { 0 } else { found.to_string().len() };
-            check_copied(*copied)?;
+            spent.copy(&found)?;
             add(document, text("path")?, found)
         }
         "test" => match get(document, text("path")?)?.unwrap_or(&Value::Null)
@@ -102,7 +167,11 @@ fn get<'a>(document: &'a mut Value, path: &str) -> Result<Option<&'a Value>, Err
 }
 
 fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Error> {
-    check_depth(path, &value)?;
+    check_levels(parts(path) + extent(&value).0)?;
+    put(document, path, value)
+}
+
+fn put(document: &mut Value, path: &str, value: Value) -> Result<(), Error> {
     match place(document, path)? {
         (Value::Object(map), key) => drop(map.insert(key, value)),
         (Value::Array(list), key) if key == "-" => list.push(value),
@@ -127,7 +196,7 @@ fn remove(document: &mut Value, path: &str) -> Result<Value, Error> {
 }
 
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), Error> {
-    check_depth(path, &value)?;
+    check_levels(parts(path) + extent(&value).0)?;
     match place(document, path)? {
         (Value::Object(map), key) => drop(map.insert(key, value)),
         (Value::Array(list), key) => {
@@ -139,30 +208,31 @@ fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), Error> 
     Ok(())
 }
 
-/// A few copies into copies would be deeper than any stack.
-fn check_depth(path: &str, value: &Value) -> Result<(), Error> {
-    fn levels(value: &Value) -> usize {
-        match value {
-            Value::Object(map) => 1 + map.values().map(levels).max().unwrap_or(0),
-            Value::Array(list) => 1 + list.iter().map(levels).max().unwrap_or(0),
-            _ => 0,
-        }
+/// How many levels down a path leads.
+fn parts(path: &str) -> usize {
+    path.split('/').skip(1).count()
+}
+
+/// How many levels a value has, and how many values there are in it.
+fn extent(value: &Value) -> (usize, usize) {
+    let deepest = |(levels, values): (usize, usize), inner: &Value| {
+        let (own, more) = extent(inner);
+        (levels.max(own + 1), values + more)
+    };
+    match value {
+        Value::Object(map) => map.values().fold((1, 1), deepest),
+        Value::Array(list) => list.iter().fold((1, 1), deepest),
+        _ => (0, 1),
     }
-    if path.split('/').skip(1).count() + levels(value) <= MAX_DEPTH {
+}
+
+/// A few copies into copies would be deeper than any stack.
+fn check_levels(levels: usize) -> Result<(), Error> {
+    if levels <= MAX_DEPTH {
         return Ok(());
     }
     Err(Error::TooLarge(format!(
         "Request entity too large: the patched object would be nested deeper than {MAX_DEPTH} levels"
-    )))
-}
-
-/// A few copies of copies would fill the memory.
-fn check_copied(bytes: usize) -> Result<(), Error> {
-    if bytes <= MAX_COPIED {
-        return Ok(());
-    }
-    Err(Error::TooLarge(format!(
-        "Request entity too large: Unable to complete the copy, the accumulated size increase of copy is {bytes}, exceeding the limit {MAX_COPIED}"
     )))
 }
 
@@ -209,6 +279,28 @@ mod tests {
         };
         assert!(patched(5).is_ok());
         assert!(matches!(patched(16), Err(Error::TooLarge(_))));
+    }
+
+    #[test]
+    fn copies_are_weighed_and_moves_counted() {
+        let patched = |value: Value, operations: Vec<Value>| {
+            let first = json!({"op": "add", "path": "/x", "value": {"a": value, "b": {}}});
+            json_patch(&json!({}), &std::iter::once(first).chain(operations).collect()).map(drop)
+        };
+        let copies = |count: usize| (0..count).map(|i| json!({"op": "copy", "from": "/x/a", "path": format!("/c{i}")})).collect();
+        // 10,000 maps of one member are 80 kB as text and 7 MB in memory.
+        assert_eq!(patched(vec![json!({"a": 1}); 10_000].into(), copies(3)), Ok(()));
+        assert!(matches!(patched(vec![json!({"a": 1}); 10_000].into(), copies(4)), Err(Error::TooLarge(_))));
+        let moved = |from: &str, path: &str| json!({"op": "move", "from": from, "path": path});
+        let to_and_fro = |down: &str, count: usize| -> Vec<Value> {
+            (0..count).flat_map(|_| [moved("/x/a", down), moved(down, "/x/a")]).collect()
+        };
+        let large = || Value::from(vec![1; 60_000]);
+        assert_eq!(patched(large(), to_and_fro("/x/c", 1000)), Ok(()), "on one level it costs nothing");
+        assert_eq!(patched(large(), to_and_fro("/x/b/c", 10)), Ok(()));
+        assert!(matches!(patched(large(), to_and_fro("/x/b/c", 20)), Err(Error::TooLarge(_))));
+        let deep = (0..MAX_DEPTH - 2).fold(json!(1), |inner, _| json!([inner]));
+        assert!(matches!(patched(deep, to_and_fro("/x/b/c", 1)), Err(Error::TooLarge(_))));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::field::{Errors, Fields, Path, map_mut, repeated, same};
+use crate::field::{Errors, Fields, Path, drop_empty, items_mut, map_mut, repeated, set_default};
 use crate::{Ctx, MetadataChecks, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// Errors of a signer's name, `example.com/name`.
 pub fn signer_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
@@ -24,19 +25,25 @@ pub fn signer_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
             "must be a fully qualified domain and path of the form 'example.com/signer-name'",
         );
     };
-    for text in names::dns1123_subdomain(domain, false) {
-        errors.invalid(path, domain, &format!("validating label {domain:?}: {text}"));
+    if domain.len() > names::SUBDOMAIN_MAX {
+        errors.too_long(path, names::SUBDOMAIN_MAX);
     }
+    first_wrong_label(errors, domain, names::label, path);
     if !domain.contains('.') {
         errors.invalid(path, domain, "should be a domain with at least two segments separated by dots");
     }
-    for label in signer.split('.') {
-        for text in names::dns1123_subdomain(label, false) {
-            errors.invalid(path, signer, &format!("validating label {label:?}: {text}"));
-        }
-    }
+    // each may be as long as a whole name
+    first_wrong_label(errors, signer, names::subdomain, path);
     if name.len() > 571 {
         errors.too_long(path, 571);
+    }
+}
+
+/// Errors of the first label that breaks a rule; those of others would tell nothing new.
+fn first_wrong_label(errors: &mut Errors, name: &str, rule: names::TextRule, path: &Path<'_>) {
+    let mut wrong = name.split('.').map(|label| (label, rule(label))).filter(|(_, texts)| !texts.is_empty());
+    if let Some((label, texts)) = wrong.next() {
+        texts.iter().for_each(|text| errors.invalid(path, name, &format!("validating label {label:?}: {text}")));
     }
 }
 
@@ -51,7 +58,6 @@ const COLUMNS: &[Column] = &[
     Column::string("Requestor").describe("Base64-encoded PKCS#10 CSR data"),
     Column::string("RequestedDuration").field("io.k8s.api.certificates.v1.CertificateSigningRequestSpec", "expirationSeconds"),
     Column::string("Condition").describe("Conditions applied to the request, such as approval or denial."),
-
 ];
 const USAGES: [&str; 23] = [
     "any",
@@ -148,26 +154,35 @@ impl Strategy for CertificateSigningRequest {
 
     fn prepare_for_status_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         copy_field(new, old, "spec");
-        // approval and denial are for the other subresource
-        let keep = |c: &&Value| DECISIONS.contains(&c.text("type"));
-        let mut list: Vec<Value> = old.at("status").list("conditions").iter().filter(keep).cloned().collect();
-        list.extend(new.at("status").list("conditions").iter().filter(|c| !keep(c)).cloned());
-        set_conditions(ctx, new, old, list);
+        // Approval and denial are for the other subresource: what of them is kept cannot be changed, and what is added or
+        // removed is told of by validation.
+        for kind in DECISIONS {
+            let was: Vec<&Value> = of_kind(old, kind).collect();
+            if of_kind(new, kind).count() == was.len() {
+                let now = conditions_mut(new).filter(|condition| condition.text("type") == kind);
+                now.zip(was).for_each(|(now, was)| *now = was.clone());
+            }
+        }
+        stamp(ctx, new, old);
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         conditions(&mut errors, new, Some(old));
-        let (now, was) = (new.at("status").text("certificate"), old.at("status").text("certificate"));
         let path = Path::root("status.certificate");
-        if !was.is_empty() && now != was {
-            errors.forbidden(&path, "updates may not set certificate content if existing certificate is not empty");
+        let (now, was) = (new.at("status").text("certificate"), old.at("status").text("certificate"));
+        if now != was && wrong_certificate(was).is_none() {
+            let wrong = wrong_certificate(now);
+            wrong.into_iter().for_each(|why| errors.invalid(&path, "<certificate data>", &why));
         }
-        if !now.is_empty() && now != was {
-            let bytes = STANDARD.decode(now).unwrap_or_default();
-            if !String::from_utf8_lossy(&bytes).contains("-----BEGIN CERTIFICATE-----") {
-                errors.invalid(&path, "<certificate data>", "must contain at least one CERTIFICATE PEM block");
+        removed_conditions(&mut errors, new, old);
+        for kind in DECISIONS {
+            if of_kind(new, kind).count() > of_kind(old, kind).count() {
+                errors.forbidden(&CONDITIONS, &format!("updates may not add a condition of type {kind:?}"));
             }
+        }
+        if now != was && !was.is_empty() {
+            errors.forbidden(&path, "updates may not modify existing certificate content");
         }
         errors.0
     }
@@ -204,14 +219,14 @@ struct Approval;
 
 impl Strategy for Approval {
     fn prepare_for_update(&self, ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
-        let list = new.at("status").list("conditions").to_vec();
+        stamp(ctx, new, old);
         copy_field(new, old, "spec");
-        let certificate = old.at("status").at("certificate").clone();
-        new["status"] = json!({});
-        if !certificate.is_null() {
-            new["status"]["certificate"] = certificate;
+        let given = new.at("status").at("conditions").clone();
+        copy_field(new, old, "status");
+        if let Some(status) = map_mut(new, "status") {
+            status["conditions"] = given;
+            drop_empty(status, "conditions");
         }
-        set_conditions(ctx, new, old, list);
     }
 
     fn metadata_on_update(&self) -> MetadataChecks {
@@ -221,32 +236,36 @@ impl Strategy for Approval {
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         conditions(&mut errors, new, Some(old));
+        removed_conditions(&mut errors, new, old);
         errors.0
     }
 }
 
-/// Sets the conditions, with times where they changed.
-fn set_conditions(ctx: &Ctx<'_>, new: &mut Object, old: &Object, mut list: Vec<Value>) {
-    for condition in &mut list {
-        let was = old.at("status").list("conditions").iter().find(|c| c.text("type") == condition.text("type"));
-        if was.is_some_and(|w| same(w, condition)) {
-            continue;
-        }
-        if !condition.has("lastUpdateTime") {
-            condition["lastUpdateTime"] = ctx.timestamp().into();
-        }
-        if !condition.has("lastTransitionTime") {
-            let kept = was
-                .filter(|w| w.text("status") == condition.text("status"))
-                .map(|w| w.at("lastTransitionTime").clone());
-            condition["lastTransitionTime"] = kept.unwrap_or_else(|| ctx.timestamp().into());
-        }
+fn conditions_mut(obj: &mut Object) -> impl Iterator<Item = &mut Value> {
+    obj.get_mut("status").into_iter().flat_map(|status| items_mut(status, "conditions"))
+}
+
+/// The conditions of a type; one that is not `Approved`, `Denied` or `Failed` may come more than once.
+fn of_kind<'a>(obj: &'a Object, kind: &str) -> impl Iterator<Item = &'a Value> {
+    obj.at("status").list("conditions").iter().filter(move |condition| condition.text("type") == kind)
+}
+
+/// Gives times to the conditions that have none.
+fn stamp(ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+    let (now, path) = (ctx.timestamp(), "lastTransitionTime");
+    // the first of a type and status
+    let mut since = HashMap::new();
+    for was in old.at("status").list("conditions").iter().filter(|was| was.has(path)) {
+        since.entry((was.text("type"), was.text("status"))).or_insert(was.at(path));
+    }
+    for condition in conditions_mut(new) {
+        set_default(condition, "lastUpdateTime", now.clone());
+        let kept = since.get(&(condition.text("type"), condition.text("status")));
+        let time = kept.map_or_else(|| now.clone().into(), |time| (*time).clone());
+        set_default(condition, path, time);
     }
     if let Some(status) = map_mut(new, "status") {
-        match list.is_empty() {
-            true => drop(status.as_object_mut().map(|map| map.remove("conditions"))),
-            false => status["conditions"] = list.into(),
-        }
+        drop_empty(status, "conditions");
     }
 }
 
@@ -259,57 +278,174 @@ fn request(errors: &mut Errors, given: &Value, path: &Path<'_>) {
     }
 }
 
+const CONDITIONS: Path<'_> = Path::root("status.conditions");
+
+/// Errors of the conditions; what is wrong in the old object already is let pass.
 fn conditions(errors: &mut Errors, obj: &Object, old: Option<&Object>) {
-    let (list, path) = (obj.at("status").list("conditions"), Path::root("status.conditions"));
-    for (i, condition) in list.iter().enumerate() {
-        let (item, kind) = (path.index(i), condition.text("type"));
-        if kind.is_empty() {
+    let of = |obj: &Object| -> Vec<String> {
+        obj.at("status").list("conditions").iter().map(|condition| condition.text("type").to_owned()).collect()
+    };
+    let (list, kinds, was) = (obj.at("status").list("conditions"), of(obj), old.map_or_else(Vec::new, of));
+    let (had_twice, had_empty) = (repeated(was.iter()).contains(&true), was.iter().any(String::is_empty));
+    let had_both = DECISIONS.iter().all(|kind| was.iter().any(|was| was == kind));
+    let twice = repeated(kinds.iter());
+    let first = DECISIONS.map(|decision| kinds.iter().position(|kind| kind == decision));
+    for (i, (condition, kind)) in list.iter().zip(&kinds).enumerate() {
+        let item = CONDITIONS.index(i);
+        if kind.is_empty() && !had_empty {
             errors.required(&item.field("type"), "");
         }
         match condition.text("status") {
             "" => errors.required(&item.field("status"), ""),
-            "True" => {}
-            status if DECISIONS.contains(&kind) || kind == "Failed" => {
-                errors.not_supported(&item.field("status"), status, &["True"]);
+            status if DECISIONS.contains(&kind.as_str()) || kind == "Failed" => {
+                errors.one_of(&item.field("status"), status, &["True"]);
             }
-            status => errors.one_of(&item.field("status"), status, &["True", "False", "Unknown"]),
+            status => errors.one_of(&item.field("status"), status, &["False", "True", "Unknown"]),
         }
-        if list[..i].iter().any(|c| c.text("type") == kind) {
-            errors.duplicate(&item.field("type"), kind);
+        let other = DECISIONS.iter().position(|decision| decision == kind).and_then(|decision| first[1 - decision]);
+        if other.is_some_and(|other| other < i) && !had_both {
+            errors.invalid(&CONDITIONS, kind.as_str(), "Approved and Denied conditions are mutually exclusive");
         }
-    }
-    let has = |obj: &Object, kind: &str| obj.at("status").list("conditions").iter().any(|c| c.text("type") == kind);
-    if has(obj, "Approved") && has(obj, "Denied") {
-        let first = list.iter().position(|c| DECISIONS.contains(&c.text("type"))).unwrap_or(0);
-        let other = if list[first].text("type") == "Approved" { "Denied" } else { "Approved" };
-        let second = list.iter().position(|c| c.text("type") == other).unwrap_or(0);
-        errors.invalid(
-            &path.index(second).field("type"),
-            other,
-            "Approved and Denied conditions are mutually exclusive",
-        );
-    }
-    for kind in ["Approved", "Denied", "Failed"] {
-        if old.is_some_and(|o| has(o, kind)) && !has(obj, kind) {
-            errors.forbidden(&path, &format!("updates may not remove a condition of type {kind:?}"));
+        if twice[i] && !had_twice {
+            errors.duplicate(&item.field("type"), kind.as_str());
         }
     }
 }
 
+fn removed_conditions(errors: &mut Errors, new: &Object, old: &Object) {
+    for kind in ["Approved", "Denied", "Failed"] {
+        if of_kind(new, kind).count() < of_kind(old, kind).count() {
+            errors.forbidden(&CONDITIONS, &format!("updates may not remove a condition of type {kind:?}"));
+        }
+    }
+}
+
+/// What is wrong with the PEM blocks of an issued certificate; what is in them is for the signer to know.
+fn wrong_certificate(text: &str) -> Option<String> {
+    let bytes = STANDARD.decode(text).unwrap_or_default();
+    let pem = String::from_utf8_lossy(&bytes);
+    let (mut begun, mut headers, mut none) = (None, false, !pem.is_empty());
+    for line in pem.lines().map(str::trim_end) {
+        let marked = |mark: &str| line.strip_prefix(mark)?.strip_suffix("-----");
+        if let Some(kind) = marked("-----BEGIN ") {
+            (begun, headers) = (Some(kind), false);
+        } else if let Some(kind) = marked("-----END ").filter(|kind| begun == Some(kind)) {
+            match kind {
+                "CERTIFICATE" if headers => return Some("no PEM block headers are permitted".into()),
+                "CERTIFICATE" => (begun, none) = (None, false),
+                other => return Some(format!("only CERTIFICATE PEM blocks are allowed, found {other:?}")),
+            }
+        } else {
+            headers |= line.contains(':');
+        }
+    }
+    none.then(|| "must contain at least one CERTIFICATE PEM block".into())
+}
+
+/// What became of a request, in a word or several.
 fn decision(obj: &Object) -> String {
-    let has = |kind: &str| obj.at("status").list("conditions").iter().any(|c| c.text("type") == kind);
-    let mut text = if has("Denied") {
-        "Denied".to_owned()
-    } else if has("Approved") {
-        "Approved".to_owned()
-    } else {
-        "Pending".to_owned()
-    };
-    if has("Failed") {
-        text.push_str(",Failed");
+    let has = |kind: &&str| of_kind(obj, kind).next().is_some();
+    let decided = ["Denied", "Approved"].into_iter().find(has).unwrap_or("Pending");
+    let then = [("Failed", has(&"Failed")), ("Issued", !obj.at("status").text("certificate").is_empty())];
+    let words = then.into_iter().filter(|(_, so)| *so).map(|(word, _)| word);
+    std::iter::once(decided).chain(words).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(errors: Vec<Cause>) -> Vec<String> {
+        errors.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
     }
-    if !obj.at("status").text("certificate").is_empty() {
-        text.push_str(",Issued");
+
+    fn request(kinds: &[&str], certificate: &str) -> Object {
+        let list: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
+        json!({"status": {"conditions": list, "certificate": STANDARD.encode(certificate)}})
     }
-    text
+
+    #[test]
+    fn names_of_signers() {
+        let check = |name: &str, want: &[&str]| {
+            let mut errors = Errors::default();
+            signer_name(&mut errors, name, &Path::root("x"));
+            let got = texts(errors.0);
+            let starts = got.len() == want.len() && got.iter().zip(want).all(|(got, want)| got.starts_with(want));
+            assert!(starts, "{got:?}");
+        };
+        check("a.b/c.d", &[]);
+        check("a..b/c", &["x: Invalid value: \"a..b\": validating label \"\": a lowercase RFC 1123 label must"]);
+        check(
+            "A.B/C.D",
+            &[
+                "x: Invalid value: \"A.B\": validating label \"A\": a lowercase RFC 1123 label must",
+                "x: Invalid value: \"C.D\": validating label \"C\": a lowercase RFC 1123 subdomain must",
+            ],
+        );
+        let long = "x".repeat(64);
+        check(
+            &format!("{long}.b/{long}"),
+            &[&format!(
+                "x: Invalid value: \"{long}.b\": validating label \"{long}\": must be no more than 63 characters"
+            )],
+        );
+        check(&format!("a.b/{}", "x".repeat(253)), &[]);
+    }
+
+    #[test]
+    fn only_the_approval_decides_and_what_is_issued_stays() {
+        let now = Timestamp::UNIX_EPOCH;
+        let ctx = Ctx { user: "u", groups: &[], now, dry_run: false };
+        let check = |mut new: Object, old: Object, want: &[&str]| {
+            CertificateSigningRequest.prepare_for_status_update(&ctx, &mut new, &old);
+            assert_eq!(texts(CertificateSigningRequest.validate_status_update(&ctx, &new, &old)), want);
+        };
+        let of = |kinds: &[&str]| request(kinds, "");
+        let (add, remove) = (
+            "status.conditions: Forbidden: updates may not add",
+            "status.conditions: Forbidden: updates may not remove",
+        );
+        check(of(&["Approved"]), of(&[]), &[&format!("{add} a condition of type \"Approved\"")]);
+        check(of(&["Failed"]), of(&["Approved"]), &[&format!("{remove} a condition of type \"Approved\"")]);
+        let both =
+            [format!("{remove} a condition of type \"Approved\""), format!("{add} a condition of type \"Denied\"")];
+        check(of(&["Denied"]), of(&["Approved"]), &both.each_ref().map(String::as_str));
+        check(of(&["Failed", "Approved"]), of(&["Approved"]), &[]);
+        let changed = json!({"status": {"conditions": [{"type": "Approved", "status": "False"}]}});
+        check(changed, of(&["Approved"]), &[]);
+
+        let pem = |kind: &str, body: &str| format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
+        let (certificate, value) =
+            (pem("CERTIFICATE", "AAAA"), "status.certificate: Invalid value: \"<certificate data>\"");
+        let check = |text: &str, was: &str, want: &[&str]| check(request(&[], text), request(&[], was), want);
+        check(&certificate, "", &[]);
+        check("x", "", &[&format!("{value}: must contain at least one CERTIFICATE PEM block")]);
+        check(&pem("FOO", "AAAA"), "", &[&format!("{value}: only CERTIFICATE PEM blocks are allowed, found \"FOO\"")]);
+        check(&pem("CERTIFICATE", "a: b\n\nAAAA"), "", &[&format!("{value}: no PEM block headers are permitted")]);
+        let kept = "status.certificate: Forbidden: updates may not modify existing certificate content";
+        check(&pem("CERTIFICATE", "BBBB"), &certificate, &[kept]);
+        check("", &certificate, &[kept]);
+    }
+
+    #[test]
+    fn a_request_is_approved_or_denied() {
+        let mut errors = Errors::default();
+        conditions(&mut errors, &request(&["Approved", "Denied", "Approved"], ""), None);
+        let exclusive = "Approved and Denied conditions are mutually exclusive";
+        assert_eq!(
+            texts(errors.0),
+            [
+                format!("status.conditions: Invalid value: \"Denied\": {exclusive}"),
+                format!("status.conditions: Invalid value: \"Approved\": {exclusive}"),
+                "status.conditions[2].type: Duplicate value: \"Approved\"".to_owned(),
+            ]
+        );
+        for (kinds, certificate, want) in [
+            (&[][..], "", "Pending"),
+            (&["Approved"], "x", "Approved,Issued"),
+            (&["Approved", "Denied", "Failed"], "x", "Denied,Failed,Issued"),
+        ] {
+            assert_eq!(decision(&request(kinds, certificate)), want);
+        }
+    }
 }

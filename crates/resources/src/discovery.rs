@@ -60,9 +60,9 @@ impl Strategy for EndpointSlice {
     }
 
     fn generation_changes(&self, new: &Object, old: &Object) -> bool {
-        // labels and annotations count, the rest of the metadata does not
-        ["endpoints", "ports", "addressType"].iter().any(|f| new.at(f) != old.at(f))
-            || ["labels", "annotations"].iter().any(|f| !same(new.at("metadata").at(f), old.at("metadata").at(f)))
+        // labels count, the rest of the metadata does not
+        ["endpoints", "ports", "addressType"].iter().any(|f| !same(new.at(f), old.at(f)))
+            || !same(new.at("metadata").at("labels"), old.at("metadata").at("labels"))
     }
 
     fn allow_create_on_update(&self) -> bool {

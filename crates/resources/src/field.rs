@@ -214,7 +214,7 @@ impl Errors {
     pub fn not_supported_printed(&mut self, path: &Path<'_>, printed: &str, supported: &[&str]) {
         let list = supported.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         let message = format!("Unsupported value: {printed}: supported values: {list}");
-        self.0.push(Cause { kind: CauseType::FieldValueNotSupported, field: path.to_string(), message });
+        self.add(|| Cause { kind: CauseType::FieldValueNotSupported, field: path.to_string(), message });
     }
     /// `Forbidden: detail`.
     pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
@@ -236,7 +236,7 @@ impl Errors {
     /// `Internal error: detail`.
     pub fn internal(&mut self, path: &Path<'_>, detail: &str) {
         let message = format!("Internal error: {detail}");
-        self.0.push(Cause { kind: CauseType::InternalError, field: path.to_string(), message });
+        self.add(|| Cause { kind: CauseType::InternalError, field: path.to_string(), message });
     }
     /// `Too long: may not be more than N bytes`.
     pub fn too_long(&mut self, path: &Path<'_>, max: usize) {

@@ -1,8 +1,11 @@
 //! `flowcontrol.apiserver.k8s.io`: flow schemas and priority levels.
 
+pub mod mandatory;
+
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, set_default};
+use crate::rules::{self, Check, Rule, Unique};
 use crate::{Ctx, MetadataChecks, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -84,7 +87,8 @@ impl Strategy for FlowSchema {
             "" => errors.required(&path, "must reference a priority level"),
             level => errors.invalid_each(&path, level, names::dns1123_subdomain(level, false)),
         }
-        rules(&mut errors, spec.list("rules"), &SPEC.field("rules"));
+        rules::check(&mut errors, spec, &SPEC, &[("rules", Check::Each(rule))]);
+        mandatory::check_schema(&mut errors, obj);
         errors.0
     }
 
@@ -120,12 +124,10 @@ impl Strategy for FlowSchema {
 /// Every condition has a type of its own.
 fn condition_types(obj: &Object) -> Vec<Cause> {
     let (mut errors, path) = (Errors::default(), Path::root("status.conditions"));
-    let list = obj.at("status").list("conditions");
-    for (i, condition) in list.iter().enumerate() {
+    let mut kinds = Unique::default();
+    for (i, condition) in obj.at("status").list("conditions").iter().enumerate() {
         let (kind, at) = (condition.text("type"), path.index(i));
-        if list[..i].iter().any(|other| other.text("type") == kind) {
-            errors.duplicate(&at.field("type"), kind);
-        }
+        kinds.add(&mut errors, kind, &at.field("type"));
         if kind.is_empty() {
             errors.required(&at.field("type"), "");
         }
@@ -133,25 +135,22 @@ fn condition_types(obj: &Object) -> Vec<Cause> {
     errors.0
 }
 
-fn rules(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
-    for (i, rule) in list.iter().enumerate() {
-        let path = path.index(i);
-        let subjects = path.field("subjects");
-        if rule.list("subjects").is_empty() {
-            errors.required(&subjects, "subjects must contain at least one value");
-        }
-        for (j, subject) in rule.list("subjects").iter().enumerate() {
-            self::subject(errors, subject, &subjects.index(j));
-        }
-        if rule.list("resourceRules").is_empty() && rule.list("nonResourceRules").is_empty() {
-            errors.required(&path, "at least one of resourceRules and nonResourceRules has to be non-empty");
-        }
-        for (j, item) in rule.list("resourceRules").iter().enumerate() {
-            resource_rule(errors, item, &path.field("resourceRules").index(j));
-        }
-        for (j, item) in rule.list("nonResourceRules").iter().enumerate() {
-            non_resource_rule(errors, item, &path.field("nonResourceRules").index(j));
-        }
+/// What must hold of a schema's rule, in the order of the errors.
+const RULE: &[Rule] = &[
+    ("subjects", Check::Given("subjects must contain at least one value")),
+    ("subjects", Check::Each(subject)),
+    ("", Check::In(some_requests)),
+    ("resourceRules", Check::Each(resource_rule)),
+    ("nonResourceRules", Check::Each(non_resource_rule)),
+];
+
+fn rule(errors: &mut Errors, rule: &Value, path: &Path<'_>) {
+    rules::check(errors, rule, path, RULE);
+}
+
+fn some_requests(errors: &mut Errors, rule: &Value, path: &Path<'_>) {
+    if rule.list("resourceRules").is_empty() && rule.list("nonResourceRules").is_empty() {
+        errors.required(path, "at least one of resourceRules and nonResourceRules has to be non-empty");
     }
 }
 
@@ -260,11 +259,9 @@ fn url_path(errors: &mut Errors, url: &str, path: &Path<'_>) {
 impl Strategy for PriorityLevelConfiguration {
     fn default(&self, obj: &mut Object) {
         if let Some(spec) = map_mut(obj, "spec") {
-            if spec.text("type") == "Exempt" {
-                if let Some(exempt) = map_mut(spec, "exempt") {
-                    set_default(exempt, "nominalConcurrencyShares", 0);
-                    set_default(exempt, "lendablePercent", 0);
-                }
+            if let Some(exempt) = field_mut(spec, "exempt") {
+                set_default(exempt, "nominalConcurrencyShares", 0);
+                set_default(exempt, "lendablePercent", 0);
             }
             if let Some(limited) = field_mut(spec, "limited") {
                 set_default(limited, "nominalConcurrencyShares", 30);
@@ -295,25 +292,22 @@ impl Strategy for PriorityLevelConfiguration {
         if (api::meta::name(obj) == "exempt") != (kind == "Exempt") {
             errors.invalid(&SPEC.field("type"), kind, "must be 'Exempt' if and only if `name` is 'exempt'");
         }
+        let others = [
+            ("limited", "Exempt", "must be nil if the type is not Limited"),
+            ("exempt", "Limited", "must be nil if the type is Limited"),
+        ];
+        for (field, _, text) in others.iter().filter(|(field, of, _)| kind == *of && spec.has(field)) {
+            errors.forbidden(&SPEC.field(field), text);
+        }
         match kind {
-            "Exempt" if spec.has("limited") => {
-                errors.forbidden(&SPEC.field("limited"), "must be nil if the type is not Limited");
-            }
-            "Limited" if spec.has("exempt") => {
-                errors.forbidden(&SPEC.field("exempt"), "must be nil if the type is Limited");
-            }
             "Limited" if !spec.has("limited") => {
                 errors.required(&SPEC.field("limited"), "must not be empty when type is Limited");
             }
-            "Limited" => limited(&mut errors, spec.at("limited"), &SPEC.field("limited")),
-            "Exempt" if spec.has("exempt") => {
-                let path = SPEC.field("exempt");
-                shares(&mut errors, spec.at("exempt"), &path);
-                lendable(&mut errors, spec.at("exempt"), &path);
-            }
-            "Exempt" => {}
+            "Limited" => rules::check(&mut errors, spec.at("limited"), &SPEC.field("limited"), LIMITED),
+            "Exempt" => rules::check(&mut errors, spec.at("exempt"), &SPEC.field("exempt"), &[SHARES, LENDABLE]),
             other => errors.not_supported(&SPEC.field("type"), other, &["Exempt", "Limited"]),
         }
+        mandatory::check_level(&mut errors, obj);
         errors.0
     }
 
@@ -342,55 +336,62 @@ impl Strategy for PriorityLevelConfiguration {
     }
 }
 
-fn shares(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    if let Some(shares) = of.int("nominalConcurrencyShares").filter(|shares| *shares < 0) {
-        errors.invalid(&path.field("nominalConcurrencyShares"), shares, "must be a non-negative integer");
-    }
-}
-
-fn lendable(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    if let Some(percent) = of.int("lendablePercent").filter(|p| !(0..=100).contains(p)) {
-        errors.invalid(&path.field("lendablePercent"), percent, "must be between 0 and 100, inclusive");
-    }
-}
-
-fn limited(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    shares(errors, of, path);
-    limit_response(errors, of.at("limitResponse"), &path.field("limitResponse"));
-    lendable(errors, of, path);
-    if let Some(percent) = of.int("borrowingLimitPercent").filter(|p| *p < 0) {
-        let text = "if specified, must be a non-negative integer";
-        errors.invalid(&path.field("borrowingLimitPercent"), percent, text);
-    }
-}
+const SHARES: Rule = ("nominalConcurrencyShares", Check::Within(0, i64::MAX, "must be a non-negative integer"));
+const LENDABLE: Rule = ("lendablePercent", Check::Within(0, 100, "must be between 0 and 100, inclusive"));
+const LIMITED: &[Rule] = &[
+    SHARES,
+    ("limitResponse", Check::By(limit_response)),
+    LENDABLE,
+    ("borrowingLimitPercent", Check::Within(0, i64::MAX, "if specified, must be a non-negative integer")),
+];
+const QUEUING: &[Rule] = &[
+    ("queueLengthLimit", Check::By(positive)),
+    ("queues", Check::By(positive)),
+    ("queues", Check::Within(i64::MIN, 10_000_000, "must not be greater than 10000000")),
+    ("handSize", Check::In(hand_size)),
+];
 
 fn limit_response(errors: &mut Errors, response: &Value, path: &Path<'_>) {
-    match response.text("type") {
-        "Reject" if response.has("queuing") => {
-            errors.forbidden(&path.field("queuing"), "must be nil if limited.limitResponse.type is not Limited");
-        }
-        "Reject" => {}
-        "Queue" if !response.has("queuing") => {
-            errors.required(&path.field("queuing"), "must not be empty if limited.limitResponse.type is Limited");
-        }
-        "Queue" => queuing(errors, response.at("queuing"), &path.field("queuing")),
-        other => errors.not_supported(&path.field("type"), other, &["Queue", "Reject"]),
-    }
+    let rule = match response.text("type") {
+        "Reject" => Check::Absent("must be nil if limited.limitResponse.type is not Limited"),
+        "Queue" => Check::By(queuing),
+        other => return errors.not_supported(&path.field("type"), other, &["Queue", "Reject"]),
+    };
+    rules::check(errors, response, path, &[("queuing", rule)]);
 }
 
 fn queuing(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    for field in ["queueLengthLimit", "queues", "handSize"] {
-        let value = of.int(field).unwrap_or(0);
-        if value <= 0 {
-            errors.invalid(&path.field(field), value, "must be positive");
-        }
-    }
-    let (queues, hand) = (of.int("queues").unwrap_or(0), of.int("handSize").unwrap_or(0));
-    if queues > 10_000_000 {
-        errors.invalid(&path.field("queues"), queues, "must not be greater than 10000000");
-    }
-    if hand > queues {
-        let text = format!("should not be greater than queues ({queues})");
-        errors.invalid(&path.field("handSize"), hand, &text);
+    match of.is_null() {
+        true => errors.required(path, "must not be empty if limited.limitResponse.type is Limited"),
+        false => rules::check(errors, of, path, QUEUING),
     }
 }
+
+fn positive(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+    let number = value.as_i64().unwrap_or(0);
+    if number <= 0 {
+        errors.invalid(path, number, "must be positive");
+    }
+}
+
+/// Bits of a request's hash.
+const HASH_BITS: f64 = 60.0;
+
+/// Errors of the number of queues that a flow is dealt, which a hash must suffice to choose.
+fn hand_size(errors: &mut Errors, of: &Value, path: &Path<'_>) {
+    let (queues, hand) = (of.int("queues").unwrap_or(0), of.int("handSize").unwrap_or(0));
+    let bits = || ((queues as f64).log2() * hand as f64).ceil();
+    let text = match hand {
+        ..=0 => "must be positive".to_owned(),
+        _ if hand > queues => format!("should not be greater than queues ({queues})"),
+        _ if bits() > HASH_BITS => {
+            let needed = format!("required entropy bits of deckSize {queues} and handSize {hand}");
+            format!("{needed} should not be greater than {HASH_BITS}")
+        }
+        _ => return,
+    };
+    errors.invalid(path, hand, &text);
+}
+
+#[cfg(test)]
+mod tests;

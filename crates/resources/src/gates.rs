@@ -41,6 +41,7 @@ const POD_SPECS: &[(&str, &str)] = &[
 const OF_KINDS: &[(&str, Gated)] = &[
     ("apps.v1.StatefulSet", gated("spec/updateStrategy/rollingUpdate/maxUnavailable")),
     ("core.v1.Node", gated("spec/configSource")),
+    ("core.v1.Pod", gated("status/nodeAllocatableResourceClaimStatuses")),
     ("resource.v1.ResourceSlice", gated("spec/devices/*/nodeAllocatableResourceMappings")),
 ];
 

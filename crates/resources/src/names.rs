@@ -271,6 +271,11 @@ pub fn parse_cidr(text: &str) -> Option<(std::net::IpAddr, u8)> {
     (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, bits))
 }
 
+/// The canonical form of an address with the length of its network's prefix.
+pub fn parse_interface_address(text: &str) -> Option<String> {
+    parse_cidr(text).map(|(ip, bits)| format!("{ip}/{bits}"))
+}
+
 /// What is wrong with a CIDR.
 pub fn cidr(text: &str) -> Option<&'static str> {
     parse_cidr(text).is_none().then_some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")

@@ -1,7 +1,11 @@
 //! `resource.k8s.io`: dynamic resource allocation. Expressions are checked for presence only.
 
 mod device;
+mod requests;
 mod selector;
+mod status;
+
+use requests::Requests;
 
 use crate::age;
 use crate::columns::{AGE, NAME};
@@ -92,7 +96,11 @@ impl Strategy for ResourceClaim {
     }
 
     fn status_rules(&self) -> StatusRules {
-        StatusRules::begins(|| json!({}))
+        StatusRules::begins(|| json!({})).keeps(crate::METADATA)
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        status::check(new, old)
     }
 
     fn metadata_on_update(&self) -> MetadataChecks {
@@ -183,45 +191,12 @@ impl Strategy for ResourceSlice {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        device::driver_name(&mut errors, spec.text("driver"), &SPEC.field("driver"));
-        let (pool, path) = (spec.at("pool"), SPEC.field("pool"));
-        device::pool_name(&mut errors, pool.text("name"), &path.field("name"));
-        if pool.int("resourceSliceCount").unwrap_or(0) <= 0 {
-            let count = pool.int("resourceSliceCount").unwrap_or(0);
-            errors.invalid(&path.field("resourceSliceCount"), count, "must be greater than zero");
-        }
-        if let Some(generation) = pool.int("generation").filter(|generation| *generation < 0) {
-            errors.invalid(&path.field("generation"), generation, "must be greater than or equal to zero");
-        }
-        placement(&mut errors, spec);
-        if spec.has("sharedCounters") && spec.has("devices") {
-            errors.invalid(&SPEC, "", "only one of `sharedCounters` or `devices` is allowed");
-        }
-        let devices = SPEC.field("devices");
-        let twice = repeated(spec.list("devices").iter().map(|device| device.text("name")));
-        for (i, device) in spec.list("devices").iter().enumerate() {
-            let (item, name) = (devices.index(i), device.text("name"));
-            device::device(&mut errors, device, spec.flag("perDeviceNodeSelection"), &item);
-            if twice[i] {
-                errors.duplicate(&item, name);
-            }
-        }
-        device::shared_counters(&mut errors, spec.list("sharedCounters"), &SPEC.field("sharedCounters"));
-        errors.0
+        slice_spec(obj.at("spec"), None).0
     }
 
-    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors(self.validate(ctx, new));
-        let (now, was) = (new.at("spec"), old.at("spec"));
-        for field in ["driver", "nodeName"] {
-            errors.immutable(&SPEC.field(field), now.at(field), was.at(field));
-        }
-        let (now, was) = (now.at("pool").at("name"), was.at("pool").at("name"));
-        errors.immutable(&SPEC.field("pool.name"), now, was);
-        errors.0
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        slice_spec(new.at("spec"), Some(old.at("spec"))).0
     }
-
     fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
         let spec = obj.at("spec");
         vec![("spec.nodeName", spec.text("nodeName").into()), ("spec.driver", spec.text("driver").into())]
@@ -242,6 +217,42 @@ impl Strategy for ResourceSlice {
             age::since_creation(obj, now).into(),
         ]
     }
+}
+
+/// Errors of a slice; what may not change is judged before where it is.
+fn slice_spec(spec: &Value, old: Option<&Value>) -> Errors {
+    let mut errors = Errors::default();
+    device::driver_name(&mut errors, spec.text("driver"), &SPEC.field("driver"));
+    let (pool, path) = (spec.at("pool"), SPEC.field("pool"));
+    device::pool_name(&mut errors, pool.text("name"), &path.field("name"));
+    if pool.int("resourceSliceCount").unwrap_or(0) <= 0 {
+        let count = pool.int("resourceSliceCount").unwrap_or(0);
+        errors.invalid(&path.field("resourceSliceCount"), count, "must be greater than zero");
+    }
+    if let Some(generation) = pool.int("generation").filter(|generation| *generation < 0) {
+        errors.invalid(&path.field("generation"), generation, "must be greater than or equal to zero");
+    }
+    if let Some(old) = old {
+        errors.immutable(&path.field("name"), pool.at("name"), old.at("pool").at("name"));
+        for field in ["driver", "nodeName"] {
+            errors.immutable(&SPEC.field(field), spec.at(field), old.at(field));
+        }
+    }
+    placement(&mut errors, spec);
+    if spec.has("sharedCounters") && spec.has("devices") {
+        errors.invalid(&SPEC, "", "only one of `sharedCounters` or `devices` is allowed");
+    }
+    let devices = SPEC.field("devices");
+    let twice = repeated(spec.list("devices").iter().map(|device| device.text("name")));
+    for (i, device) in spec.list("devices").iter().enumerate() {
+        let (item, name) = (devices.index(i), device.text("name"));
+        device::device(&mut errors, device, spec.flag("perDeviceNodeSelection"), &item);
+        if twice[i] {
+            errors.duplicate(&item, name);
+        }
+    }
+    device::shared_counters(&mut errors, spec.list("sharedCounters"), &SPEC.field("sharedCounters"));
+    errors
 }
 
 fn placement(errors: &mut Errors, spec: &Value) {
@@ -315,25 +326,44 @@ fn count_defaults(request: &mut Value) {
 
 const ONE_OF: &str = "exactly one of `exactly` or `firstAvailable` is required";
 
+/// Requests, configurations and constraints of a claim.
+const ITEMS_MAX: usize = 32;
+/// Alternatives of a request.
+const SUBREQUESTS_MAX: usize = 8;
+
 fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let (devices, path) = (spec.at("devices"), path.field("devices"));
     let (requests, list) = (devices.list("requests"), path.field("requests"));
-    if requests.len() > 32 {
-        errors.too_many(&list, requests.len(), 32);
+    // A list that is too long is not looked into.
+    if at_most(errors, requests, ITEMS_MAX, &list) {
+        requests.iter().enumerate().for_each(|(i, request)| claim_request(errors, request, &list.index(i)));
+        let twice = repeated(requests.iter().map(|request| request.text("name")));
+        for (i, request) in requests.iter().enumerate().filter(|(i, _)| twice[*i]) {
+            errors.duplicate(&list.index(i), request.text("name"));
+        }
     }
-    requests.iter().enumerate().for_each(|(i, request)| claim_request(errors, request, &list.index(i)));
-    let twice = repeated(requests.iter().map(|request| request.text("name")));
-    for (i, request) in requests.iter().enumerate().filter(|(i, _)| twice[*i]) {
-        errors.duplicate(&list.index(i), request.text("name"));
+    let names = Requests::of(devices);
+    if at_most(errors, devices.list("config"), ITEMS_MAX, &path.field("config")) {
+        each(devices, "config", &path, |config, path| {
+            names.references(errors, config, &path.field("requests"));
+            device::configuration(errors, config, path);
+        });
     }
-    each(devices, "config", &path, |config, path| {
-        request_names(errors, config, requests, &path.field("requests"));
-        device::configuration(errors, config, path);
-    });
-    each(devices, "constraints", &path, |constraint, path| {
-        request_names(errors, constraint, requests, &path.field("requests"));
-        claim_constraint(errors, constraint, path);
-    });
+    if at_most(errors, devices.list("constraints"), ITEMS_MAX, &path.field("constraints")) {
+        each(devices, "constraints", &path, |constraint, path| {
+            names.references(errors, constraint, &path.field("requests"));
+            claim_constraint(errors, constraint, path);
+        });
+    }
+}
+
+/// Whether a list has no more items than it may have.
+fn at_most(errors: &mut Errors, list: &[Value], most: usize, path: &Path<'_>) -> bool {
+    let fits = list.len() <= most;
+    if !fits {
+        errors.too_many(path, list.len(), most);
+    }
+    fits
 }
 
 /// A request is for some devices, or for the first that can be had of several.
@@ -344,6 +374,7 @@ fn claim_request(errors: &mut Errors, request: &Value, path: &Path<'_>) {
         (false, true) => errors.required(path, ONE_OF),
         (true, false) => errors.invalid(path, Value::Null, &format!("{ONE_OF}, but multiple fields are set")),
         (true, true) => device_request(errors, request.at("exactly"), &path.field("exactly")),
+        (false, false) if !at_most(errors, first, SUBREQUESTS_MAX, &path.field("firstAvailable")) => {}
         (false, false) => {
             let twice = repeated(first.iter().map(|sub| sub.text("name")));
             let list = path.field("firstAvailable");
@@ -367,36 +398,6 @@ fn claim_constraint(errors: &mut Errors, constraint: &Value, path: &Path<'_>) {
                 "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
             errors.required(path, text);
         }
-    }
-}
-
-/// Errors of the requests that something of a claim is for.
-fn request_names(errors: &mut Errors, of: &Value, requests: &[Value], path: &Path<'_>) {
-    let names = of.texts("requests");
-    for (i, name) in names.iter().enumerate() {
-        request_name(errors, name, requests, &path.index(i));
-        if names[..i].contains(name) {
-            errors.duplicate(&path.index(i), *name);
-        }
-    }
-}
-
-const NO_REQUEST: &str =
-    "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
-
-fn request_name(errors: &mut Errors, name: &str, requests: &[Value], path: &Path<'_>) {
-    if name.split('/').count() > 2 {
-        return errors.invalid(path, name, NO_REQUEST);
-    }
-    for part in name.split('/') {
-        errors.invalid_each(path, part, names::dns1123_label(part, false));
-    }
-    let (main, sub) = name.split_once('/').unwrap_or((name, ""));
-    let request = requests.iter().find(|r| r.text("name") == main);
-    let known =
-        request.is_some_and(|r| sub.is_empty() || r.list("firstAvailable").iter().any(|s| s.text("name") == sub));
-    if !known {
-        errors.invalid(path, name, NO_REQUEST);
     }
 }
 

@@ -110,6 +110,11 @@ pub trait Strategy: Sync + Send {
         crate::names::dns1123_subdomain(name, prefix)
     }
 
+    /// `Warning` header texts about what the preparation of a new object will replace.
+    fn preparation_warnings(&self, _obj: &Object) -> Vec<String> {
+        Vec::new()
+    }
+
     /// `Warning` header texts for a create (`old` is `None`) or update.
     fn warnings(&self, _obj: &Object, _old: Option<&Object>) -> Vec<String> {
         Vec::new()
@@ -203,6 +208,10 @@ pub struct StatusRules {
     /// Fields of the metadata that a write of the status leaves alone; `None`: all of them.
     keeps: Option<&'static [&'static str]>,
 }
+
+/// What a write of the status leaves alone where upstream resets the metadata for it.
+pub const METADATA: &[&str] =
+    &["deletionTimestamp", "generation", "labels", "annotations", "finalizers", "ownerReferences"];
 
 impl StatusRules {
     /// New objects have no status; a write of the status changes nothing else.

@@ -220,8 +220,8 @@ struct State {
     strict: Vec<String>,
     /// Path of strict errors, with indices and map keys.
     path: String,
-    /// Field names of type errors, without indices, with those of embedded structs.
-    fields: Vec<&'static str>,
+    /// The fields under way, each with the struct it was looked for in.
+    fields: Vec<(Schema, Field)>,
     /// Struct of the field under way, empty at the top.
     within: &'static str,
     /// Inside a type that decodes itself Go reports no strict errors.
@@ -269,7 +269,9 @@ impl State {
     }
 
     fn type_error(&self, found: &str, wanted: &str) -> String {
-        let (within, path) = (self.within, self.fields.join("."));
+        // Without indices, with the names of embedded structs.
+        let names = |(owner, field): &(Schema, Field)| owner.embedded_path(*field).into_iter().chain([field.name()]);
+        let (within, path) = (self.within, self.fields.iter().flat_map(names).collect::<Vec<_>>().join("."));
         match path.is_empty() {
             true => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
             false => format!("json: cannot unmarshal {found} into Go struct field {within}.{path} of type {wanted}"),
@@ -295,8 +297,7 @@ impl State {
             Step::Key(key) => self.push(key),
             Step::Field(owner, field) => {
                 self.push(field.name());
-                self.fields.extend(owner.embedded_path(field));
-                self.fields.push(field.name());
+                self.fields.push((owner, field));
                 self.within = owner.kind_name();
             }
         }

@@ -43,11 +43,10 @@ pub fn serve(request: Request<Incoming>, query: &Query, forwarder: Forwarder) ->
                 spdy::port_forward::serve(websocket::byte_stream(socket), forwarder).await;
             });
         }
-        let ports: Vec<u16> =
-            query.iter().filter(|(n, _)| n == "port" || n == "ports").filter_map(|(_, v)| v.parse().ok()).collect();
-        if ports.is_empty() || ports.len() > MAX_PORTS {
-            return text(StatusCode::BAD_REQUEST, "query parameter \"port\" is required");
-        }
+        let ports = match ports(query) {
+            Ok(ports) => ports,
+            Err(why) => return text(StatusCode::BAD_REQUEST, why),
+        };
         let protocol = websocket::choose(request.headers(), &CHANNELS);
         return websocket::accept(request, protocol, |socket| channels(socket, forwarder, ports));
     }
@@ -55,6 +54,35 @@ pub fn serve(request: Request<Incoming>, query: &Query, forwarder: Forwarder) ->
         return spdy::port_forward::upgrade(request, forwarder);
     }
     text(StatusCode::BAD_REQUEST, "Upgrade request required")
+}
+
+/// The ports of the old protocol: in one parameter, with commas, or in several.
+fn ports(query: &Query) -> Result<Vec<u16>, String> {
+    let mut ports = Vec::new();
+    for (_, value) in query.iter().filter(|(name, _)| name == "port" || name == "ports") {
+        if value.is_empty() {
+            return Err("query parameter \"port\" cannot be empty".into());
+        }
+        for part in value.split(',') {
+            match part.parse() {
+                Ok(0) => return Err(format!("port {value:?} must be > 0")),
+                Ok(port) => ports.push(port),
+                Err(_) => return Err(format!("unable to parse {value:?} as a port: {}", syntax(part))),
+            }
+        }
+    }
+    match ports.len() {
+        0 => Err("query parameter \"port\" is required".into()),
+        1..=MAX_PORTS => Ok(ports),
+        _ => Err(format!("no more than {MAX_PORTS} ports share a connection")),
+    }
+}
+
+/// What Go says of a text that is no number of 16 bits.
+fn syntax(text: &str) -> String {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    format!("strconv.ParseUint: parsing {text:?}: {why}")
 }
 
 /// The old protocol: channel 2i carries data of the ith port, 2i + 1 its error; each begins with the port.
@@ -128,5 +156,26 @@ async fn one_port(
     tokio::select! {
         () = outgoing => {}
         () = async { incoming.await; std::future::pending().await } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read() {
+        let check = |values: &[&str], expect: Result<Vec<u16>, &str>| {
+            let query: Vec<_> = values.iter().map(|v| ("port".to_owned(), (*v).to_owned())).collect();
+            assert_eq!(ports(&query), expect.map_err(str::to_owned), "{values:?}");
+        };
+        check(&["80"], Ok(vec![80]));
+        check(&["8080,9", "1"], Ok(vec![8080, 9, 1]));
+        check(&[], Err("query parameter \"port\" is required"));
+        check(&[""], Err("query parameter \"port\" cannot be empty"));
+        check(&["0"], Err("port \"0\" must be > 0"));
+        check(&["a"], Err("unable to parse \"a\" as a port: strconv.ParseUint: parsing \"a\": invalid syntax"));
+        check(&["65536"], Err("unable to parse \"65536\" as a port: strconv.ParseUint: parsing \"65536\": value out of range"));
+        check(&[&vec!["1"; 128].join(",")], Err("no more than 127 ports share a connection"));
     }
 }

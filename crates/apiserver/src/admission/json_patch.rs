@@ -26,16 +26,17 @@ pub fn apply(object: &Object, patch: &Value) -> Result<Object, Failure> {
     merge::json_patch(object, patch).map_err(|error| why(object, patch, &error))
 }
 
-/// Finds the first operation that fails.
+/// Finds the first operation that fails: the last of the shortest part of the patch that does not apply. The parts
+/// are halved, as each costs a copy of the object.
 fn why(object: &Object, patch: &Value, error: &merge::Error) -> Failure {
-    let mut current = object.clone();
-    for operation in patch.as_array().into_iter().flatten() {
-        match merge::json_patch(&current, &Value::Array(vec![operation.clone()])) {
-            Ok(next) => current = next,
-            Err(_) => return describe(operation),
-        }
+    let operations = patch.as_array().map_or(&[][..], Vec::as_slice);
+    let applies = |count: usize| merge::json_patch(object, &Value::Array(operations[..count].to_vec())).is_ok();
+    let (mut good, mut bad) = (0, operations.len());
+    while bad > good + 1 {
+        let middle = good + (bad - good) / 2;
+        if applies(middle) { good = middle } else { bad = middle }
     }
-    Failure::Operation(error.to_string())
+    operations.get(bad.wrapping_sub(1)).map_or_else(|| Failure::Operation(error.to_string()), describe)
 }
 
 fn describe(operation: &Value) -> Failure {
@@ -73,6 +74,12 @@ mod tests {
         check(json!([test]), Failure::Test("testing value /data/k failed: test failed".into()));
         let text = "add operation does not apply: doc is missing path: \"/a/b\": missing value";
         check(json!([{"op": "add", "path": "/a/b", "value": 1}, test]), Failure::Operation(text.into()));
+        let fine = json!({"op": "add", "path": "/data/x", "value": "1"});
+        for place in 0..5 {
+            let mut patch = vec![fine.clone(); 5];
+            patch[place] = test.clone();
+            check(json!(patch), Failure::Test("testing value /data/k failed: test failed".into()));
+        }
         assert!(apply(&object, &json!([{"op": "add", "path": "/data/x", "value": "1"}])).is_ok());
     }
 }

@@ -43,6 +43,7 @@ mod versions;
 mod webhooks;
 
 pub use lives::Lives;
+pub use namespace_lifecycle::find as find_namespace;
 
 use crate::handlers::Request;
 use crate::registry::Resource;

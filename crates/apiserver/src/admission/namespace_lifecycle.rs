@@ -37,7 +37,7 @@ impl Plugin for NamespaceLifecycle {
 }
 
 /// The namespace, from the store where the cache is not there yet (or still shows it alive).
-pub(super) async fn find(server: &ApiServer, name: &str) -> Result<Arc<Object>, Status> {
+pub async fn find(server: &ApiServer, name: &str) -> Result<Arc<Object>, Status> {
     if let Some(namespace) = server.lives().namespaces.get("", name) {
         return Ok(namespace);
     }

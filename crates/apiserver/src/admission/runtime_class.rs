@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 use std::sync::Arc;
 
+const MISMATCH: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
+
 /// The plugin.
 pub struct RuntimeClass;
 
@@ -20,48 +22,53 @@ impl Plugin for RuntimeClass {
         if name.is_empty() {
             return Ok(());
         }
-        let Some(class) = find(server, &name).await? else {
-            return Err(a.forbidden(&format!("pod rejected: RuntimeClass {name:?} not found")));
-        };
+        let class = class(server, a, &name).await?;
         set_overhead(a, pod, &class)?;
         set_scheduling(a, pod, &class)
     }
 
-    /// An overhead that the client has set, even an empty one, must be the class's.
+    /// The overhead must be the class's, whatever became of it since [`Plugin::admit`]; without one of a class, even an
+    /// empty one is refused.
     async fn validate(&self, server: &ApiServer, a: &Attributes<'_>, pod: Option<&Object>) -> Result<(), Status> {
-        let overhead = pod.and_then(|pod| pod.pointer("/spec/overhead")).filter(|overhead| !overhead.is_null());
-        let (Some(overhead), Operation::Create, true) = (overhead, a.operation, a.is("", "pods")) else {
-            return Ok(());
-        };
-        let name = pod.and_then(|pod| pod.pointer("/spec/runtimeClassName")).and_then(Value::as_str).unwrap_or("");
-        let class = if name.is_empty() { None } else { find(server, name).await? };
-        match class.as_deref().and_then(|class| class.pointer("/overhead/podFixed")) {
-            Some(fixed) if fixed == overhead => Ok(()),
-            Some(_) => Err(a.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")),
-            None => {
+        let Some(pod) = pod.filter(|_| a.operation == Operation::Create && a.is("", "pods")) else { return Ok(()) };
+        let name = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str).unwrap_or("");
+        let class = if name.is_empty() { None } else { Some(class(server, a, name).await?) };
+        let overhead = pod.pointer("/spec/overhead").filter(|overhead| !overhead.is_null());
+        let defined = class.as_deref().and_then(|class| class.get("overhead")).filter(|defined| !defined.is_null());
+        match (defined, overhead) {
+            (Some(defined), overhead) if quantities(defined.get("podFixed")) != quantities(overhead) => {
+                Err(a.forbidden(MISMATCH))
+            }
+            (None, Some(_)) => {
                 let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
                 Err(a.forbidden(why))
             }
+            _ => Ok(()),
         }
     }
 }
 
 /// The class; one that the cache does not know yet may have been made a moment ago.
-async fn find(server: &ApiServer, name: &str) -> Result<Option<Arc<Object>>, Status> {
+async fn class(server: &ApiServer, a: &Attributes<'_>, name: &str) -> Result<Arc<Object>, Status> {
     if let Some(class) = server.lives().runtime_classes.get("", name) {
-        return Ok(Some(class));
+        return Ok(class);
     }
     let store = server.store("node.k8s.io", "runtimeclasses").ok_or_else(Status::no_such_path)?;
-    store.get("", name).await?.map(|stored| stored.object().map(Arc::new)).transpose()
+    let stored = store.get("", name).await?;
+    let stored = stored.ok_or_else(|| a.forbidden(&format!("pod rejected: RuntimeClass {name:?} not found")))?;
+    stored.object().map(Arc::new)
+}
+
+/// None is as good as empty.
+fn quantities(list: Option<&Value>) -> Option<&Value> {
+    list.filter(|list| list.as_object().is_some_and(|map| !map.is_empty()))
 }
 
 fn set_overhead(a: &Attributes<'_>, pod: &mut Object, class: &Object) -> Result<(), Status> {
-    let fixed = class.pointer("/overhead/podFixed").filter(|f| f.as_object().is_some_and(|m| !m.is_empty()));
-    let given = pod.pointer("/spec/overhead").filter(|f| f.as_object().is_some_and(|m| !m.is_empty())).cloned();
+    let fixed = quantities(class.pointer("/overhead/podFixed"));
+    let given = quantities(pod.pointer("/spec/overhead")).cloned();
     match (fixed, given) {
-        (Some(fixed), Some(given)) if *fixed != given => {
-            Err(a.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
-        }
+        (Some(fixed), Some(given)) if *fixed != given => Err(a.forbidden(MISMATCH)),
         (Some(fixed), None) => {
             meta::field_mut(pod, "spec").insert("overhead".into(), fixed.clone());
             Ok(())

@@ -9,14 +9,16 @@ use crate::server::ApiServer;
 use api::Status;
 use http::header::{HOST, UPGRADE};
 use http::{HeaderMap, Response, StatusCode};
-use http_body_util::BodyExt;
+use percent_encoding::percent_decode_str;
 
 const UNAVAILABLE: &str = "service unavailable\n";
 const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted\n";
 
 /// Sends a request on, if another server answers for its group and version.
 pub async fn handle(server: &ApiServer, request: &Request) -> Result<Option<Response<Body>>, Status> {
-    let mut parts = request.info.path.split('/').skip(1);
+    // Decoded as for authorization: who is asked is decided by the same words.
+    let path = percent_decode_str(&request.info.path).decode_utf8_lossy();
+    let mut parts = path.split('/').skip(1);
     let (Some("apis"), Some(group), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
         return Ok(None);
     };
@@ -52,12 +54,7 @@ pub async fn forward(remote: &Remote, request: &Request, user: &UserInfo) -> Res
         (status, _) if status.is_redirection() && status != StatusCode::NOT_MODIFIED => {
             Ok(answer::text(502, REDIRECTED))
         }
-        _ => {
-            let (mut parts, body) = response.into_parts();
-            parts.version = http::Version::default();
-            onward::strip(&mut parts.headers, false);
-            Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync()))
-        }
+        _ => Ok(onward::answer(response)),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What is in use is held in memory and read from the services at start, so a crash between an allocation and
 //! its write leaves nothing behind. An [`Allocation`] that is not kept is given back when it is dropped. Each address
-//! of a service is recorded in an IPAddress object before the service is written; [`repair`] mends what a crash left.
+//! of a service is recorded in an IPAddress object before the service is written, and none is drawn that another holder
+//! has recorded; [`repair`] mends what a crash left.
 //! Addresses come from the configured range and from those of every ServiceCIDR of its family that is not refused.
 
 mod addresses;
@@ -13,24 +14,31 @@ mod services;
 
 pub use records::repair;
 
-use crate::registry::Resource;
-use crate::server::{ApiServer, Config, Error};
+use crate::live::Live;
+use crate::registry::{Registry, Resource};
+use crate::server::{ApiServer, Config, Error, live};
 use crate::store::ListOptions;
 use addresses::Addresses;
 use api::{Object, Status};
 use cidr::Cidr;
 use parking_lot::Mutex;
+use pool::{Pool, Refused};
 use serde_json::Value;
-use pool::Pool;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// How often an address is drawn that another server of the cluster takes at the same moment.
+const DRAWS: usize = 8;
 
 /// What is handed out.
 pub struct Allocators {
     pools: Arc<Mutex<Pools>>,
     cidr: Cidr,
     node_ports: RangeInclusive<u16>,
+    /// The addresses that have a record, whoever made it.
+    recorded: Arc<Live<()>>,
 }
 
 struct Pools {
@@ -43,6 +51,8 @@ struct Pools {
 pub struct Allocation {
     pools: Option<Arc<Mutex<Pools>>>,
     taken: Vec<Item>,
+    /// Whether the address among these is any: none was asked for.
+    drawn: bool,
     released: Vec<Item>,
 }
 
@@ -59,25 +69,39 @@ impl Allocation {
     }
 
     fn of(pools: &Arc<Mutex<Pools>>) -> Self {
-        Self { pools: Some(pools.clone()), taken: Vec::new(), released: Vec::new() }
+        Self { pools: Some(pools.clone()), taken: Vec::new(), drawn: false, released: Vec::new() }
     }
 
-    /// Records the addresses that a service is about to be written with.
-    pub async fn record(&self, server: &ApiServer, service: &Object) -> Result<(), Status> {
-        for (i, address) in addresses_of(&self.taken).enumerate() {
-            if !records::put(server, service, address).await? {
-                for earlier in addresses_of(&self.taken).take(i) {
-                    records::remove(server, service, earlier).await;
-                }
+    /// Records the address that a service is about to be written with. A service that asked for none gets another
+    /// where one has just been recorded by someone else.
+    pub async fn record(&mut self, server: &ApiServer, service: &mut Object) -> Result<(), Status> {
+        for _ in 0..DRAWS {
+            let Some(address) = addresses_of(&self.taken).next() else { return Ok(()) };
+            if records::put(server, service, address).await? {
+                return Ok(());
+            }
+            if !self.drawn {
                 return Err(services::taken(service, address));
             }
+            // The one that is taken is given back after the next is drawn.
+            let next = server.allocators().draw().map_err(|_| services::taken(service, address))?;
+            self.taken.retain(|item| *item != Item::Address(address));
+            self.taken.push(Item::Address(next));
+            server.allocators().pools.lock().addresses.release(address);
+            services::set_address(service, next);
         }
-        Ok(())
+        Err(Status::internal("failed to allocate a serviceIP: every address drawn was taken by others meanwhile"))
     }
 
     /// Whether a service got addresses by it.
     pub fn has_addresses(&self) -> bool {
         addresses_of(&self.taken).next().is_some()
+    }
+
+    /// The write has ended its service: what it had goes, and, with the allocation, what it took.
+    pub async fn end(self, server: &ApiServer, resource: &Resource, service: &Object) {
+        self.unrecord(server, service).await;
+        on_delete(server, resource, service).await;
     }
 
     /// The write failed: its records go.
@@ -127,12 +151,19 @@ impl Pools {
 
 impl Allocators {
     /// Empty allocators of the configured ranges.
-    pub fn new(config: &Config) -> Result<Self, String> {
-        let cidr = Cidr::parse(&config.service_cidr)?;
+    pub fn new(config: &Config, registry: &Registry, token: &CancellationToken) -> Result<Self, Error> {
+        let cidr = Cidr::parse(&config.service_cidr).map_err(Error::Config)?;
+        let recorded = live(registry, token, (records::GROUP, records::RESOURCE), |_| Some(()))?;
         let addresses = Addresses::new(cidr.clone());
         let ports = Pool::new(u64::from(*config.node_ports.start()), u64::from(*config.node_ports.end()));
         let pools = Arc::new(Mutex::new(Pools { addresses, ports }));
-        Ok(Self { pools, cidr, node_ports: config.node_ports.clone() })
+        Ok(Self { pools, cidr, node_ports: config.node_ports.clone(), recorded })
+    }
+
+    /// Takes any address.
+    fn draw(&self) -> Result<IpAddr, Refused> {
+        let free = |address: IpAddr| self.recorded.get("", &address.to_string()).is_none();
+        self.pools.lock().addresses.take_any(free)
     }
 
     /// The first address of the range, which the service `kubernetes` has.
@@ -210,11 +241,30 @@ fn follow_ranges(server: &ApiServer) {
     allocators.pools.lock().addresses.also(same_family);
 }
 
+/// Whether its controller says anything but that it is ready; one that it has not looked at yet is.
 fn is_refused(range: &Object) -> bool {
-    let conditions = range.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "False")
+    let mut conditions = range.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    conditions.find(|c| c["type"] == "Ready").is_some_and(|c| c["status"] != "True")
 }
 
 fn is_services(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.resource == "services"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ranges_are_used_until_their_controller_says_otherwise() {
+        let check = |conditions: Value, refused: bool| {
+            assert_eq!(is_refused(&json!({"status": {"conditions": conditions}})), refused, "{conditions}");
+        };
+        check(json!(null), false);
+        check(json!([{"type": "Other", "status": "False"}]), false);
+        for (status, refused) in [("True", false), ("False", true), ("Unknown", true)] {
+            check(json!([{"type": "Other", "status": "False"}, {"type": "Ready", "status": status}]), refused);
+        }
+    }
 }

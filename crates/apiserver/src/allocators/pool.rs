@@ -56,9 +56,9 @@ impl Pool<u64> {
     }
 }
 
-/// A free number: a random one above the static band, or else any.
+/// A free number: a random one above the static band, or else any; none of a range that ends before it begins.
 pub fn pick(first: u64, last: u64, is_free: impl Fn(u64) -> bool) -> Option<u64> {
-    let size = last - first + 1;
+    let size = last.checked_sub(first)? + 1;
     let band = if size <= STATIC_MIN { 0 } else { (size / STATIC_STEP).clamp(STATIC_MIN, STATIC_MAX).min(size / 2) };
     let from = first + band;
     let mut random = rand::rng();

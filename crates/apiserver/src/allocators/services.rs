@@ -179,23 +179,18 @@ fn address(
     if !wanted.is_empty() && had.first().is_some_and(|ip| ip == wanted || !ip.is_empty()) {
         return;
     }
-    let taken = {
-        let mut pools = allocators.pools.lock();
-        match wanted {
-            "" => pools.addresses.take_any(),
-            ip => match ip.parse() {
-                Ok(address) => pools.addresses.take(address).map(|()| address),
-                Err(_) => Err(Refused::OutOfRange),
-            },
-        }
+    let taken = match wanted {
+        "" => allocators.draw(),
+        ip => match ip.parse() {
+            Ok(address) => allocators.pools.lock().addresses.take(address).map(|()| address),
+            Err(_) => Err(Refused::OutOfRange),
+        },
     };
     match taken {
         Ok(address) => {
             allocation.taken.push(Item::Address(address));
-            let ip = address.to_string();
-            let spec = meta::field_mut(service, "spec");
-            spec.insert("clusterIP".into(), ip.clone().into());
-            spec.insert("clusterIPs".into(), json!([ip]));
+            allocation.drawn = wanted.is_empty();
+            set_address(service, address);
         }
         Err(refused) => {
             causes.push(address_cause(allocators, wanted, refused, dry_run));
@@ -205,6 +200,14 @@ fn address(
             }
         }
     }
+}
+
+/// Gives a service its address.
+pub fn set_address(service: &mut Object, address: IpAddr) {
+    let ip = address.to_string();
+    let spec = meta::field_mut(service, "spec");
+    spec.insert("clusterIP".into(), ip.clone().into());
+    spec.insert("clusterIPs".into(), json!([ip]));
 }
 
 /// Older clients know `clusterIP` alone: the list follows it.

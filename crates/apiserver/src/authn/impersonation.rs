@@ -2,7 +2,8 @@
 //!
 //! Constrained modes (KEP-5284) come first: each needs a permission for the kind of user (`impersonate:<mode>`) and
 //! one for what is done as that user (`impersonate-on:<mode>:<verb>`). The permission `impersonate` of old allows
-//! everything and comes last. When no mode allows it, the first refusal is told.
+//! everything and comes last; but the mode that last worked for a user comes first of all. When none allows it, the
+//! first refusal is told.
 
 use super::{ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, UserInfo, service_account};
 use crate::authz::{Attributes, authorize, forbidden};
@@ -10,8 +11,9 @@ use crate::handlers::Request;
 use crate::server::ApiServer;
 use api::Status;
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 const USER: &str = "impersonate-user";
@@ -53,16 +55,46 @@ const MODES: [Mode; 4] = [
 /// The user a request asks to act as; the user itself when it does not.
 pub async fn impersonate(server: &ApiServer, user: Arc<UserInfo>, request: &Request) -> Result<Arc<UserInfo>, Status> {
     let Some(wanted) = read(&request.headers)? else { return Ok(user) };
-    let mut refusal = None;
-    for mode in MODES.iter().filter(|mode| (mode.applies)(&wanted, &user)) {
-        let attempt = Attempt { server, request, user: &user, wanted: &wanted, mode: Some(mode) };
+    let last_modes = &server.authn().last_modes;
+    let (last, mut refusal) = (last_modes.of(&user.name), None);
+    let all = MODES.iter().map(Some).chain([None]);
+    // The way that worked last comes first, and its refusal is the one that is told.
+    let mut ways: Vec<(usize, Option<&Mode>)> = all.enumerate().collect();
+    ways.sort_by_key(|(i, _)| Some(*i) != last);
+    for (i, mode) in ways.into_iter().filter(|(_, mode)| mode.is_none_or(|mode| (mode.applies)(&wanted, &user))) {
+        let attempt = Attempt { server, request, user: &user, wanted: &wanted, mode };
         match attempt.run().await {
-            Ok(user) => return Ok(Arc::new(user)),
+            Ok(became) => {
+                last_modes.remember(&user.name, i);
+                return Ok(Arc::new(became));
+            }
             Err(status) => refusal = refusal.or(Some(status)),
         }
     }
-    let attempt = Attempt { server, request, user: &user, wanted: &wanted, mode: None };
-    attempt.run().await.map(Arc::new).map_err(|status| refusal.unwrap_or(status))
+    Err(refusal.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
+}
+
+/// The mode that last worked, by the name of who impersonates; it is most likely to work again.
+#[derive(Default)]
+pub struct LastModes(Mutex<HashMap<String, usize>>);
+
+impl LastModes {
+    /// Names that are remembered; beyond them everything is forgotten, as only the order of attempts is lost.
+    const MAX: usize = 10_000;
+
+    fn of(&self, name: &str) -> Option<usize> {
+        self.0.lock().get(name).copied()
+    }
+
+    fn remember(&self, name: &str, mode: usize) {
+        let mut modes = self.0.lock();
+        if modes.get(name) != Some(&mode) {
+            if modes.len() >= Self::MAX {
+                modes.clear();
+            }
+            modes.insert(name.to_owned(), mode);
+        }
+    }
 }
 
 fn read(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
@@ -283,6 +315,18 @@ fn complete(mut wanted: UserInfo) -> UserInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_that_last_worked_is_remembered() {
+        let modes = LastModes::default();
+        assert_eq!(modes.of("a"), None);
+        modes.remember("a", MODES.len());
+        modes.remember("b", 1);
+        modes.remember("a", 3);
+        assert_eq!((modes.of("a"), modes.of("b")), (Some(3), Some(1)));
+        (0..LastModes::MAX).for_each(|i| modes.remember(&i.to_string(), 0));
+        assert!(modes.0.lock().len() <= LastModes::MAX);
+    }
 
     #[test]
     fn headers_are_read_and_completed() {

@@ -104,6 +104,8 @@ pub struct Authn {
     tokens: TokenFile,
     webhook: Option<TokenReviews>,
     configured: RwLock<Arc<Configured>>,
+    /// How those who impersonate were last allowed to.
+    pub(crate) last_modes: impersonation::LastModes,
 }
 
 impl Authn {
@@ -120,6 +122,7 @@ impl Authn {
             tokens: tokens.unwrap_or_default(),
             webhook,
             configured: RwLock::new(Arc::new(configured)),
+            last_modes: impersonation::LastModes::default(),
         })
     }
 

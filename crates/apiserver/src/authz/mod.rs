@@ -248,12 +248,6 @@ pub async fn authorize(
     if decision.allowed { Ok(decision) } else { Err(forbidden(attributes, &decision.reason)) }
 }
 
-/// As [`authorize`], for callers that cannot wait.
-pub fn check(server: &ApiServer, attributes: &Attributes<'_>, selects_node: Option<&str>) -> Result<(), Status> {
-    let decision = decide(server, attributes, selects_node);
-    if decision.allowed { Ok(()) } else { Err(forbidden(attributes, &decision.reason)) }
-}
-
 /// 403 as the API server words it.
 pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
     let mut message = attributes.message();

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What a pod refers to.
+#[derive(Default)]
 pub struct PodRefs {
     /// Node it is bound to.
     pub node: String,
@@ -63,10 +64,7 @@ fn pod_refs(pod: &Value) -> Option<PodRefs> {
         mirror: api::meta::annotation(pod, "kubernetes.io/config.mirror").is_some(),
         uid: api::meta::uid(pod).to_owned(),
         service_account: text("/spec/serviceAccountName"),
-        secrets: HashSet::new(),
-        config_maps: HashSet::new(),
-        claims: HashSet::new(),
-        resource_claims: HashSet::new(),
+        ..PodRefs::default()
     };
     if !refs.node.is_empty() && !refs.mirror {
         collect(pod.get("spec")?, &mut refs);
@@ -83,6 +81,13 @@ fn pod_refs(pod: &Value) -> Option<PodRefs> {
         }
     }
     Some(refs)
+}
+
+/// Whether a pod refers to any secret.
+pub fn has_secrets(pod: &Value) -> bool {
+    let mut refs = PodRefs::default();
+    collect(&pod["spec"], &mut refs);
+    !refs.secrets.is_empty()
 }
 
 /// Finds references by the names of their fields, wherever in the spec they are.

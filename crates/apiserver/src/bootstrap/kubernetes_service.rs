@@ -9,9 +9,12 @@ use crate::server::ApiServer;
 use crate::store::Preconditions;
 use api::{Object, Status};
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 const NAME: &str = "kubernetes";
+/// As upstream's reconciler.
+const RETRY: Duration = Duration::from_secs(10);
 const MIRROR_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
 
 /// Makes the service, and the endpoints for where the server is reached now.
@@ -48,9 +51,23 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
     put(server, "discovery.k8s.io", "endpointslices", slice, "ports").await
 }
 
+/// Runs until it succeeds: a webhook that has a say in it may be one of the pods that this server has yet to start.
+pub async fn retry(server: Weak<ApiServer>) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let Some(server) = server.upgrade() else { return };
+        match run(&server).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "the endpoints of the service default/kubernetes cannot be written"),
+        }
+    }
+}
+
 /// Creates an object, or gives one field of the present one the value wanted.
 async fn put(server: &ApiServer, group: &str, resource: &str, object: Object, field: &str) -> Result<(), Status> {
-    if ensure(server, group, resource, "default", object.clone()).await?.is_none() {
+    let present = ensure(server, group, resource, "default", object.clone()).await?;
+    let present = present.map(|present| present.object()).transpose()?;
+    if present.is_none_or(|present| present.get(field) == object.get(field)) {
         return Ok(());
     }
     let row = server.registry().any_version(group, resource).ok_or_else(Status::no_such_path)?;

@@ -21,8 +21,12 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
     }
     rbac::run(server).await?;
     system::run(server).await?;
-    kubernetes_service::run(server).await?;
-    crate::allocators::repair(server).await
+    if let Err(error) = kubernetes_service::run(server).await {
+        tracing::warn!(%error, "the endpoints of the service default/kubernetes cannot be written yet");
+        let (retry, stopping) = (kubernetes_service::retry(server.weak()), server.stopping().clone());
+        tokio::spawn(async move { stopping.run_until_cancelled_owned(retry).await });
+    }
+    Ok(())
 }
 
 /// Creates an object unless one of its name exists; gives the one that is there then.

@@ -136,7 +136,7 @@ async fn send(server: &Arc<ApiServer>, method: Method, path: &str, kind: &str, o
     match answer.status().as_u16() {
         200..300 | 404 | 409 => Ok(()),
         code => {
-            let text = body::read(answer.into_body()).await.unwrap_or_default();
+            let text = body::read(&mut answer.into_body()).await.unwrap_or_default();
             Err(Status::new(code, "", format!("{path}: {}", String::from_utf8_lossy(&text))))
         }
     }

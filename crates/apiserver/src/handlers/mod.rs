@@ -18,6 +18,7 @@ pub mod watch;
 use crate::audit::Record;
 use crate::authn::UserInfo;
 use crate::body::{self, Body};
+use crate::deadline;
 use crate::media::{self, Media};
 use crate::query::Query;
 use crate::registry::Resource;
@@ -34,6 +35,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use resources::Ctx;
 use std::sync::Arc;
+use tokio::time::Instant;
 use warnings::Warnings;
 
 /// A request on its way through a handler.
@@ -50,6 +52,8 @@ pub struct Request {
     pub user: Arc<UserInfo>,
     /// When it arrived.
     pub now: Timestamp,
+    /// When its time is over; one that may go on for long has none.
+    pub end: Option<Instant>,
     body: Mutex<Option<Body>>,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Warnings>,
@@ -74,6 +78,7 @@ impl Request {
             headers,
             user,
             now: Timestamp::now(),
+            end: None,
             body: Mutex::new(Some(body)),
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
@@ -87,10 +92,12 @@ impl Request {
         Self::new((Method::GET, HeaderMap::new(), Query::default()), info, user, body::empty(), None)
     }
 
-    /// Reads the body, once.
+    /// Reads the body, once and within the request's time: a write goes on after that, but not for a client that
+    /// has yet to say what is to be written.
     pub async fn read_body(&self) -> Result<Bytes, Status> {
-        let body = self.body.lock().take();
-        let bytes = body::read(body.unwrap_or_else(body::empty)).await?;
+        let mut body = self.take_body();
+        let read = deadline::within(self.end, body::read(&mut body)).await;
+        let bytes = read.inspect_err(|_| body::discard(body))?;
         body::check_weight(&bytes)?;
         if self.audit.wants_body() && !bytes.is_empty() {
             let kind = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
@@ -226,4 +233,21 @@ fn check_scope(resource: &Resource, request: &Request) -> Result<(), Status> {
 /// The namespace objects are looked up in: none for cluster scope, also where the path names one (namespaces).
 pub fn namespace<'a>(resource: &Resource, request: &'a Request) -> &'a str {
     if resource.namespaced { &request.info.namespace } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, StreamBody};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_end_is_not_waited_for() {
+        let never = StreamBody::new(futures::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>());
+        let head = (Method::POST, HeaderMap::new(), Query::default());
+        let mut request = Request::new(head, RequestInfo::default(), Arc::default(), never.boxed_unsync(), None);
+        request.end = Some(Instant::now() + Duration::from_millis(20));
+        let read = tokio::time::timeout(Duration::from_secs(5), request.read_body()).await;
+        assert_eq!(read.map(|read| read.map_err(|status| status.code)), Ok(Err(504)));
+    }
 }

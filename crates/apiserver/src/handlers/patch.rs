@@ -202,25 +202,41 @@ pub fn apply(
         PatchType::Apply => return applied(request, resource, patch, old.unwrap_or(&json!({})), options),
     };
     let mut object = patched.map_err(|e| failure(&e))?;
-    let shown = || match patch.kind {
-        PatchType::Strategic => go_map(&patch.body),
-        _ => object_text(base, &patch.body, patch.kind),
-    };
     if patch.kind == PatchType::Strategic {
         // Merged into the type of the object itself, whatever the patch says of its kind.
         resource.set_type(&mut object);
     } else {
-        check_type(resource, &object, request, &shown)?;
+        check_type(resource, &object, request, &|| shown(patch, base))?;
     }
-    let strict = resource.decode(&mut object).map_err(|why| match patch.kind {
-        PatchType::Strategic => invalid_patch(&shown(), &as_converted(&why)),
-        _ => invalid_patch(&shown(), &why),
-    })?;
-    let found = patch.found.iter().cloned().chain(strict).collect();
-    validate_fields(request, found, &|list| invalid_patch(&shown(), &format!("strict decoding error: {list}")))?;
+    let decoded = resource.decode(&mut object);
+    check_decoded(request, patch, base, decoded)?;
     check_name(&object, &request.info.name)?;
     resource.strategy.default(&mut object);
     Ok(Changed { object, tracked: false })
+}
+
+/// Refuses what cannot be decoded of a patched object, and what strict decoding found in it and in the patch.
+pub fn check_decoded(
+    request: &Request,
+    patch: &Patch,
+    base: &Object,
+    decoded: Result<Vec<String>, String>,
+) -> Result<(), Status> {
+    let strict = decoded.map_err(|why| match patch.kind {
+        PatchType::Strategic => invalid_patch(&shown(patch, base), &as_converted(&why)),
+        _ => invalid_patch(&shown(patch, base), &why),
+    })?;
+    let found = patch.found.iter().cloned().chain(strict).collect();
+    let failed = |list: &str| invalid_patch(&shown(patch, base), &format!("strict decoding error: {list}"));
+    validate_fields(request, found, &failed)
+}
+
+/// What errors show of a patch and what it makes.
+fn shown(patch: &Patch, base: &Object) -> String {
+    match patch.kind {
+        PatchType::Strategic => go_map(&patch.body),
+        _ => object_text(base, &patch.body, patch.kind),
+    }
 }
 
 fn applied(

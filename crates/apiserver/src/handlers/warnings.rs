@@ -12,39 +12,29 @@ const ITEM: usize = 256;
 pub struct Warnings {
     texts: Vec<String>,
     known: HashSet<String>,
-    /// Characters so far.
-    length: usize,
-    /// Whether texts are cut.
-    cut: bool,
+    /// Characters of the texts as they came.
+    full: usize,
+    /// Characters of the texts if each is cut.
+    short: usize,
 }
 
 impl Warnings {
     /// Adds a text, unless it is there already or nothing more fits.
-    pub fn add(&mut self, mut text: String) {
-        if text.is_empty() || (self.cut && self.length >= TOTAL) || self.known.contains(&text) {
+    pub fn add(&mut self, text: String) {
+        let fits = self.full <= TOTAL || self.short < TOTAL;
+        if text.is_empty() || !fits || !self.known.insert(text.clone()) {
             return;
         }
-        let mut length = text.chars().count();
-        if !self.cut && self.length + length > TOTAL {
-            self.cut = true;
-            let before = std::mem::take(&mut self.texts);
-            self.known.clear();
-            self.length = 0;
-            before.into_iter().for_each(|text| self.add(text));
-            return self.add(text);
-        }
-        self.known.insert(text.clone());
-        if self.cut && length > ITEM {
-            text = text.chars().take(ITEM).collect();
-            length = ITEM;
-        }
-        self.length += length;
+        let length = text.chars().count();
+        self.full += length;
+        self.short += length.min(ITEM);
         self.texts.push(text);
     }
 
-    /// The texts.
+    /// The texts, cut if they are too many.
     pub fn into_texts(self) -> Vec<String> {
-        self.texts
+        let limit = if self.full > TOTAL { ITEM } else { TOTAL };
+        self.texts.into_iter().map(|text| text.chars().take(limit).collect()).collect()
     }
 }
 
@@ -62,6 +52,8 @@ mod tests {
         check(vec!["a".into(), "b".into(), "a".into(), String::new()], &[1, 1]);
         check(vec!["x".repeat(3000), "y".repeat(1000)], &[3000, 1000]);
         check(vec!["x".repeat(3000), "y".repeat(3000)], &[256, 256]);
+        // what crosses the bound is kept
+        check(vec!["x".repeat(4096), "y".into(), "z".into()], &[256, 1, 1]);
         check((0..10_000).map(|i| format!("{i:0>512}x")).collect(), &[256; 16]);
     }
 }

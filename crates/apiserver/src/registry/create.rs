@@ -1,6 +1,6 @@
 //! The way of a new object.
 
-use super::{Resource, meta as system};
+use super::{Resource, admin_access, meta as system};
 use crate::admission::{self, Attributes, Operation};
 use crate::allocators;
 use crate::authz;
@@ -107,9 +107,11 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     let allocation = allocators::on_create(server, resource, &mut object, attributes.dry_run).await?;
     // From here on, strategies see the stored form.
     object = resource.to_stored(object);
-    resources::drop_disabled(resource.schema, &mut object, None);
+    resources::drop_disabled(resource.stored_schema(), &mut object, None);
+    request.warn_all(resource.strategy.preparation_warnings(&object));
     resource.strategy.prepare_for_create(&ctx, &mut object);
-    let causes = resources::validate_create(&*resource.strategy, &ctx, &object, resource.namespaced);
+    let mut causes = admin_access::check(server, resource, attributes.namespace, &object, None).await;
+    causes.extend(resources::validate_create(&*resource.strategy, &ctx, &object, resource.namespaced));
     if !causes.is_empty() {
         return Err(invalid(resource, &object, &causes));
     }
@@ -135,8 +137,8 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
 async fn record_and_store(
     server: &ApiServer,
     resource: &Resource,
-    allocation: allocators::Allocation,
-    object: Object,
+    mut allocation: allocators::Allocation,
+    mut object: Object,
     dry_run: bool,
 ) -> Result<Stored, Status> {
     if dry_run || !allocation.has_addresses() {
@@ -146,7 +148,7 @@ async fn record_and_store(
         }
         return Ok(stored);
     }
-    allocation.record(server, &object).await?;
+    allocation.record(server, &mut object).await?;
     match resource.store.create(object.clone(), false).await {
         Ok(stored) => {
             allocation.keep(server, &object).await;

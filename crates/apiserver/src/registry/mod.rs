@@ -4,6 +4,7 @@
 //! runs decode → default → mutating admission → prepare → validate → validating admission → store.
 //! A resource whose version is not the stored one converts on the way in and out.
 
+mod admin_access;
 pub mod create;
 pub mod decode;
 pub mod delete;
@@ -149,6 +150,12 @@ impl Resource {
             (conversion.to_stored)(&mut object);
         }
         object
+    }
+
+    /// Name of the schema of the kind in the version it is stored in.
+    pub fn stored_schema(&self) -> &'static str {
+        let stored = self.convert.and_then(|conversion| api::GroupVersion::parse(conversion.stored));
+        stored.and_then(|gv| schema::schema_name(&gv.group, &gv.version, &self.kind)).unwrap_or(self.schema)
     }
 
     /// Adds the fields Go sends always, and drops what is empty; a converted object was completed in its served form.

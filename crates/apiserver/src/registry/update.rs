@@ -63,7 +63,8 @@ pub async fn update(
             return create_instead(server, request, resource, change, options, make).await;
         };
         let old = resource.whole_object(&current)?;
-        let wanted = make(Some(&old))?;
+        let mut wanted = make(Some(&old))?;
+        request.warn_all(system::dedup_owners(&mut wanted.object, false).into_iter().collect());
         let sent = meta::resource_version(&wanted.object).to_owned();
         check_versions(resource, &options.subresource, change, &wanted.object, &old)?;
         let attributes = Attributes {
@@ -100,7 +101,9 @@ async fn create_instead(
     options: &WriteOptions,
     make: &mut (dyn FnMut(Option<&Object>) -> Result<Changed, Status> + Send),
 ) -> Result<Outcome, Status> {
-    let allowed = change.upsert || resource.strategy.allow_create_on_update();
+    // A patch that is no apply has nothing to patch.
+    let replaces = !change.unconditional && resource.strategy.allow_create_on_update();
+    let allowed = change.upsert || replaces;
     if !allowed || !options.subresource.is_empty() {
         return Err(resource.not_found(change.name));
     }
@@ -121,7 +124,7 @@ async fn create_instead(
     }
     // The request was let through as an update or a patch.
     let create_it = authz::Attributes { verb: "create", ..authz::Attributes::of(&request.user, &request.info) };
-    authz::check(server, &create_it, None)?;
+    authz::authorize(server, &create_it, None).await?;
     if change.upsert {
         // An apply that creates is unconditional.
         meta::set(&mut object, "resourceVersion", Value::Null);
@@ -212,7 +215,6 @@ async fn write(
     if matches!(meta::resource_version(&new), "" | "0") {
         meta::set(&mut new, "resourceVersion", meta::resource_version(old));
     }
-    request.warn_all(system::dedup_owners(&mut new, false).into_iter().collect());
     if !wanted.tracked {
         track(request, resource, &way, &mut new, old, options);
     }
@@ -221,7 +223,7 @@ async fn write(
     request.warn_all(system::dedup_owners(&mut new, true).into_iter().collect());
     let ctx = request.strategy_ctx(options.dry_run);
     system::keep_system_fields(&mut new, old);
-    let allocation = match &way {
+    let mut allocation = match &way {
         Way::Main(_) => allocators::on_update(server, resource, &mut new, old, options.dry_run).await?,
         Way::Status(_) => allocators::Allocation::none(),
     };
@@ -229,18 +231,21 @@ async fn write(
     new = resource.to_stored(new);
     let stored_old = resource.convert.map(|_| resource.to_stored(old.clone()));
     let old = stored_old.as_ref().unwrap_or(old);
-    let causes = match &way {
+    let causes: Vec<Cause> = match &way {
         Way::Main(strategy) => {
-            resources::drop_disabled(resource.schema, &mut new, Some(old));
+            resources::drop_disabled(resource.stored_schema(), &mut new, Some(old));
             strategy.prepare_for_update(&ctx, &mut new, old);
-            if strategy.counts_generation() && strategy.generation_changes(&new, old) {
+            if strategy.counts_generation() && changes(resource, *strategy, &new, old) {
                 meta::set(&mut new, "generation", meta::generation(old) + 1);
             }
             resources::validate_update(*strategy, &ctx, &new, old)
         }
         Way::Status(strategy) => {
+            resources::drop_disabled(resource.stored_schema(), &mut new, Some(old));
             strategy.prepare_for_status_update(&ctx, &mut new, old);
-            resources::validate_status_update(*strategy, &ctx, &new, old)
+            let mut causes = super::admin_access::check(server, resource, change.namespace, &new, Some(old)).await;
+            causes.extend(resources::validate_status_update(*strategy, &ctx, &new, old));
+            causes
         }
     };
     if !causes.is_empty() {
@@ -254,7 +259,7 @@ async fn write(
     resource.complete(&mut new);
     system::drop_empty(&mut new);
     if !options.dry_run
-        && let Err(error) = allocation.record(server, &new).await
+        && let Err(error) = allocation.record(server, &mut new).await
     {
         undo.run(server, attributes).await;
         return Err(error);
@@ -269,13 +274,22 @@ async fn write(
             return Err(error);
         }
     };
-    if !options.dry_run {
-        allocation.keep(server, old).await;
-        if updated.deleted {
-            allocators::on_delete(server, resource, old).await;
-        }
+    match updated.deleted {
+        _ if options.dry_run => {}
+        true => allocation.end(server, resource, old).await,
+        false => allocation.keep(server, old).await,
     }
     Ok(Outcome { stored: updated.stored, created: false, deleted: updated.deleted })
+}
+
+/// Whether an object will differ from the present one where its generation counts, as it will be stored: what is empty
+/// and dropped then is no change.
+fn changes(resource: &Resource, strategy: &dyn Strategy, new: &Object, old: &Object) -> bool {
+    strategy.generation_changes(new, old) && {
+        let mut kept = new.clone();
+        resource.complete(&mut kept);
+        strategy.generation_changes(&kept, old)
+    }
 }
 
 async fn store(

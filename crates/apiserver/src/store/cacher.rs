@@ -15,12 +15,14 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// Events always remembered for watchers that resume.
 const WINDOW_MIN: usize = 100;
 /// Events remembered at most.
 const WINDOW_MAX: usize = 16 << 10;
+/// Bytes of objects a window holds at most, however young its events are.
+const WINDOW_BYTES: usize = 64 << 20;
 /// Events younger than this are remembered, up to the maximum.
 const WINDOW_AGE: Duration = Duration::from_secs(75);
 /// Written objects that wait for their event; the rest is parsed.
@@ -41,6 +43,8 @@ struct State {
     phase: Phase,
     objects: Objects,
     window: VecDeque<Arc<CacheEvent>>,
+    /// Bytes of the objects in it.
+    window_size: usize,
     /// All events after this revision are in the window.
     window_start: Revision,
     last_change: Revision,
@@ -69,7 +73,7 @@ pub(super) struct Registered {
     pub backlog: VecDeque<WatchEvent>,
     /// The revision of the state it begins with.
     pub revision: Revision,
-    pub events: mpsc::Receiver<WatchEvent>,
+    pub events: super::queue::Receiver,
     pub trigger: Trigger,
 }
 
@@ -87,6 +91,13 @@ impl Cacher {
     pub fn new(codec: Codec, prefix: String, progress: watch::Receiver<Progress>) -> Arc<Self> {
         let state = RwLock::new(State::new(&codec.spec));
         Arc::new(Self { prefix, progress, state, loading: Default::default(), prepared: Mutex::default(), codec })
+    }
+
+    /// Forgets events that have become too old since the last one came.
+    pub fn forget_events(&self) {
+        let mut state = self.state.write();
+        state.forget_old();
+        state.window.shrink_to(WINDOW_MIN);
     }
 
     pub fn prefix(&self) -> &str {
@@ -273,6 +284,7 @@ impl State {
             phase: Phase::Empty,
             objects: Objects::new(spec.indexed.len()),
             window: VecDeque::new(),
+            window_size: 0,
             window_start: 0,
             last_change: 0,
             loaded: 0,
@@ -309,13 +321,20 @@ impl State {
     fn remember(&mut self, spec: &StoreSpec, event: CacheEvent) {
         let event = Arc::new(event);
         self.watchers.deliver(spec, &event);
+        self.window_size += event.object.json.len();
         self.window.push_back(event);
+        self.forget_old();
+    }
+
+    /// Forgets events that are too old or too many.
+    fn forget_old(&mut self) {
         while let Some(oldest) = self.window.front() {
             let young = oldest.at.elapsed() < WINDOW_AGE && self.window.len() <= WINDOW_MAX;
-            if young || self.window.len() <= WINDOW_MIN {
+            if (young || self.window.len() <= WINDOW_MIN) && self.window_size <= WINDOW_BYTES {
                 break;
             }
             self.window_start = oldest.revision;
+            self.window_size -= oldest.object.json.len();
             self.window.pop_front();
         }
     }

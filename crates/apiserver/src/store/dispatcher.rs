@@ -21,6 +21,8 @@ use tokio::time::Instant;
 pub(super) const ROOT: &str = "/registry/";
 /// How long a request waits for a revision.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Most transactions that are handed on before those who wait for them are woken.
+const BATCHES: usize = 256;
 /// How often it is looked whether there is history to forget.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
 /// History is kept so long (twelve looks)...
@@ -120,6 +122,15 @@ impl Dispatcher {
         waited.map(drop).map_err(|now| too_large(revision, now.revision))
     }
 
+    /// Waits until the queues of the watchers have what was committed at a revision, so that its writer is not told of
+    /// it first: a controller that is would at once work from what its watch has not shown it yet.
+    pub(super) async fn delivered(&self, revision: Revision) {
+        // A broken watch holds no writer up, a slow one not for long.
+        let _ = self.wait(|p| !p.up || p.revision >= revision).await;
+        // The tasks of the watches are awake and come first.
+        tokio::task::yield_now().await;
+    }
+
     async fn wait(&self, reached: impl Fn(&Progress) -> bool) -> Result<Progress, Progress> {
         let now = *self.progress.borrow();
         if reached(&now) {
@@ -143,6 +154,25 @@ impl Dispatcher {
         }
     }
 
+    /// Hands on what the watch gave; an error says why it gives no more.
+    fn receive(&self, received: &mut Vec<Result<WatchBatch, kv::Error>>) -> Result<(), String> {
+        let mut ended = if received.is_empty() { Err("the watch ended".to_owned()) } else { Ok(()) };
+        let mut newest = None;
+        for batch in received.drain(..) {
+            match batch {
+                Ok(batch) => {
+                    self.dispatch(&batch);
+                    newest = Some(batch.revision);
+                }
+                Err(error) => ended = Err(error.to_string()),
+            }
+        }
+        if let Some(revision) = newest {
+            self.progress.send_modify(|p| p.revision = revision);
+        }
+        ended
+    }
+
     fn dispatch(&self, batch: &WatchBatch) {
         let mut rest = &batch.events[..];
         while let Some(first) = rest.first() {
@@ -164,13 +194,13 @@ impl Dispatcher {
         lists.flatten().filter_map(Weak::upgrade).collect()
     }
 
-    fn advance(&self, revision: Revision) {
-        self.progress.send_modify(|p| p.revision = revision);
+    fn cachers(&self) -> Vec<Arc<Cacher>> {
+        self.routes.lock().values().flatten().filter_map(Weak::upgrade).collect()
     }
 
     /// Makes every cacher start anew.
     fn reset(&self) {
-        let cachers: Vec<_> = self.routes.lock().values().flatten().filter_map(Weak::upgrade).collect();
+        let cachers = self.cachers();
         self.progress.send_modify(|p| (p.generation, p.up) = (p.generation + 1, false));
         cachers.iter().for_each(|cacher| cacher.reset());
     }
@@ -182,25 +212,20 @@ fn key_of(event: &kv::Event) -> &str {
 
 /// Runs until the dispatcher is dropped.
 async fn run(dispatcher: Weak<Dispatcher>, mut stream: WatchStream) {
-    let mut compaction = Compaction::default();
+    let (mut compaction, mut received) = (Compaction::default(), Vec::new());
     loop {
-        let received = tokio::select! {
-            received = stream.recv() => received,
+        tokio::select! {
+            _ = stream.recv_many(&mut received, BATCHES) => {}
             () = compaction.due() => {
                 let Some(dispatcher) = dispatcher.upgrade() else { return };
                 compaction.run(&dispatcher).await;
                 continue;
             }
-        };
+        }
         let Some(dispatcher) = dispatcher.upgrade() else { return };
-        match received {
-            Some(Ok(batch)) => {
-                dispatcher.dispatch(&batch);
-                dispatcher.advance(batch.revision);
-                compaction.saw();
-            }
-            ended => {
-                let error = ended.and_then(Result::err).map_or_else(|| "the watch ended".into(), |e| e.to_string());
+        match dispatcher.receive(&mut received) {
+            Ok(()) => compaction.saw(),
+            Err(error) => {
                 tracing::warn!(error, "the store's watch broke; every watcher has to list again");
                 dispatcher.reset();
                 stream = reconnect(&dispatcher).await;
@@ -241,6 +266,7 @@ impl Compaction {
     }
 
     async fn run(&mut self, dispatcher: &Dispatcher) {
+        dispatcher.cachers().iter().for_each(|cacher| cacher.forget_events());
         let now = dispatcher.progress.borrow().revision;
         dispatcher.pages_from.store(self.marks.back().copied().unwrap_or(0), Ordering::Relaxed);
         if let Some(revision) = self.look(now) {

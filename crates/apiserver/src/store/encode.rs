@@ -13,6 +13,25 @@ use std::sync::Arc;
 /// which may be deeper than what a client has sent, are counted too, and lists put some levels around an object.
 const MAX_DEPTH: usize = 120;
 
+/// Refuses an object of too many levels; one that is stored with as many already may still be changed.
+pub(super) fn check_depth(object: &Object, present: Option<&Stored>) -> Result<(), Status> {
+    if !is_deeper(object, MAX_DEPTH) {
+        return Ok(());
+    }
+    match present.map(Stored::object).transpose()? {
+        Some(present) if !is_deeper(object, levels(&present)) => Ok(()),
+        _ => Err(Status::bad_request(format!("the object is nested deeper than {MAX_DEPTH} levels"))),
+    }
+}
+
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => 1 + map.values().map(levels).max().unwrap_or(0),
+        Value::Array(list) => 1 + list.iter().map(levels).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 fn is_deeper(value: &Value, levels: usize) -> bool {
     match (value, levels.checked_sub(1)) {
         (Value::Object(_) | Value::Array(_), None) => true,
@@ -36,9 +55,6 @@ impl Encoded {
             map.insert("kind".into(), spec.kind.as_str().into());
         }
         meta::set(&mut object, "resourceVersion", Value::Null);
-        if is_deeper(&object, MAX_DEPTH) {
-            return Err(Status::bad_request(format!("the object is nested deeper than {MAX_DEPTH} levels")));
-        }
         let json = serde_json::to_vec(&object).map_err(Status::internal)?;
         Ok(Self { json: json.into(), meta: parse_meta(spec, &object) })
     }
@@ -205,5 +221,9 @@ mod tests {
         assert!(!is_deeper(&nested(MAX_DEPTH), MAX_DEPTH));
         assert!(is_deeper(&nested(MAX_DEPTH + 1), MAX_DEPTH));
         assert!(serde_json::from_str::<Value>(&nested(MAX_DEPTH + 2).to_string()).is_ok());
+        let stored = Stored::of(nested(MAX_DEPTH + 2).to_string().into(), Meta::default());
+        let check = |depth: usize, present: Option<&Stored>| check_depth(&nested(depth), present).is_ok();
+        assert!(check(MAX_DEPTH, None) && !check(MAX_DEPTH + 1, None));
+        assert!(check(MAX_DEPTH + 2, Some(&stored)) && !check(MAX_DEPTH + 3, Some(&stored)));
     }
 }

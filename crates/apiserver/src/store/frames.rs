@@ -77,6 +77,14 @@ impl WatchEvent {
         })
     }
 
+    /// How much it holds in memory, at least.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Added(stored) | Self::Modified(stored) | Self::Deleted(stored) => stored.json.len(),
+            Self::Bookmark { .. } | Self::Error(_) => 0,
+        }
+    }
+
     /// The resource version a watcher has reached with this event.
     pub fn resource_version(&self) -> Option<u64> {
         match self {

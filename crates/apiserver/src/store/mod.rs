@@ -20,6 +20,7 @@ mod frames;
 pub mod members;
 mod message;
 mod objects;
+mod queue;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Weak;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 /// About how often a watcher gets a bookmark.
@@ -28,7 +28,7 @@ pub struct Watch {
 }
 
 struct Live {
-    events: mpsc::Receiver<WatchEvent>,
+    events: super::queue::Receiver,
     cacher: Weak<Cacher>,
     trigger: Trigger,
     bookmark: Option<(Duration, Pin<Box<Sleep>>)>,

@@ -2,13 +2,10 @@
 
 use super::cacher::Span;
 use super::event::CacheEvent;
-use super::{Selection, StoreSpec, WatchEvent};
+use super::queue;
+use super::{Selection, StoreSpec};
 use kv::Revision;
 use std::collections::HashMap;
-use tokio::sync::mpsc;
-
-/// Events a watcher may be behind before it is closed and has to list again.
-const QUEUE: usize = 8192;
 
 /// Which events can concern a watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +42,7 @@ fn object_key(namespace: &str, name: &str) -> String {
 struct Watcher {
     selection: Selection,
     after: Revision,
-    sender: mpsc::Sender<WatchEvent>,
+    sender: queue::Sender,
 }
 
 impl Watcher {
@@ -55,7 +52,7 @@ impl Watcher {
             return !self.sender.is_closed();
         }
         match event.seen_by(&self.selection) {
-            Some(event) => self.sender.try_send(event).is_ok(),
+            Some(event) => self.sender.send(event),
             None => true,
         }
     }
@@ -78,8 +75,8 @@ impl Watchers {
     }
 
     /// Adds a watcher of events after a revision.
-    pub fn add(&mut self, trigger: &Trigger, selection: Selection, after: Revision) -> mpsc::Receiver<WatchEvent> {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+    pub fn add(&mut self, trigger: &Trigger, selection: Selection, after: Revision) -> queue::Receiver {
+        let (sender, receiver) = queue::queue();
         let watcher = Watcher { selection, after, sender };
         match self.group(trigger) {
             Some((group, key)) => group.entry(key.to_owned()).or_default().push(watcher),

@@ -1,6 +1,6 @@
 //! create and guaranteed update.
 
-use super::encode::Encoded;
+use super::encode::{Encoded, check_depth};
 use super::{Freshness, ObjectStore, Preconditions, Stored, Update, Updated};
 use api::{Object, Status, meta};
 use kv::{Compare, Op, Stamp, Txn, TxnOutcome};
@@ -13,7 +13,9 @@ impl ObjectStore {
         let key: Arc<str> = self.key(&namespace, &name).into();
         let (group, resource) = &self.codec.spec.group_resource;
         let exists = || Status::already_exists(group, resource, &name);
-        let encoded = Encoded::new(&self.codec.spec, self.unshow(object).await?)?;
+        let object = self.unshow(object).await?;
+        check_depth(&object, None)?;
+        let encoded = Encoded::new(&self.codec.spec, object)?;
         if dry_run {
             let present = self.get(&namespace, &name).await?;
             return if present.is_some() { Err(exists()) } else { self.show_one(encoded.stored(0)).await };
@@ -88,6 +90,9 @@ impl ObjectStore {
             Update::Delete(object) => (object, true),
         };
         let present = stored.meta.resource_version;
+        if !deleted {
+            check_depth(&object, Some(&stored))?;
+        }
         let encoded = Encoded::new(&self.codec.spec, object)?;
         let next = encoded.stored(present);
         let same = next.json == stored.json;
@@ -119,8 +124,12 @@ impl ObjectStore {
         ops.extend(encoded.map(|encoded| self.put(key, encoded)).transpose()?);
         ops.extend(delete.then(|| Op::Delete(key.clone())));
         let compares = vec![Compare { key: key.clone(), mod_revision: present }];
-        let outcome = self.dispatcher.kv().txn(Txn { compares, ops, durability: self.codec.spec.durability }).await;
-        outcome.map_err(Status::internal)
+        let txn = Txn { compares, ops, durability: self.codec.spec.durability };
+        let outcome = self.dispatcher.kv().txn(txn).await.map_err(Status::internal)?;
+        if let TxnOutcome::Committed(revision) = outcome {
+            self.dispatcher.delivered(revision).await;
+        }
+        Ok(outcome)
     }
 
     /// What is kept is what readers get, resource version included, so that the store and the cacher share it; unless

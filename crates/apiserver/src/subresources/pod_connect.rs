@@ -22,7 +22,7 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     if info.verb == "get" {
         // WebSockets are opened by GET: the right to read is not enough to run something.
         let attributes = authz::Attributes { verb: "create", ..authz::Attributes::of(&request.user, info) };
-        authz::check(server, &attributes, None)?;
+        authz::authorize(server, &attributes, None).await?;
     }
     let pod = pods.store.get(&info.namespace, &info.name).await?.ok_or_else(|| pods.not_found(&info.name))?.object()?;
     let attributes = Attributes {
@@ -73,7 +73,7 @@ fn options(request: &Request) -> Object {
 fn path(request: &Request, pod: &Object) -> Result<String, Status> {
     let (namespace, name) = (&request.info.namespace, &request.info.name);
     if request.info.subresource == "portforward" {
-        let pairs: Vec<_> = request.query.all("ports").into_iter().map(|p| ("port", p)).collect();
+        let pairs: Vec<_> = request.query.all("ports").into_iter().flat_map(|p| p.split(',')).map(|p| ("port", p)).collect();
         return Ok(format!("/portForward/{namespace}/{name}?{}", query(&pairs)));
     }
     let container = container(pod, request.query.get("container"))?;

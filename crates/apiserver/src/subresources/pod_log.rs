@@ -68,7 +68,7 @@ fn over_websocket(request: &Request, upgrade: OnUpgrade, log: Body) -> Result<Re
 /// A kubelet's refusal in the words of the API.
 async fn refusal(response: Response<Body>) -> Status {
     let code = response.status().as_u16();
-    let body = crate::body::read(response.into_body()).await.unwrap_or_default();
+    let body = crate::body::read(&mut response.into_body()).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&body).trim().to_owned();
     match code {
         400 => Status::bad_request(text),

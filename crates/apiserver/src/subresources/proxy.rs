@@ -6,6 +6,7 @@ use crate::admission::{self, Attributes, Operation};
 use crate::body::{Body, empty};
 use crate::handlers::Request;
 use crate::registry::Resource;
+use crate::request_info::RequestInfo;
 use crate::server::ApiServer;
 use crate::store::{ListOptions, Selection};
 use api::selector::{LabelSelector, Requirement};
@@ -14,6 +15,7 @@ use http::header::{HOST, LOCATION, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// Sends the request on.
@@ -39,7 +41,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         "pods" => pod(request, resource).await?,
         _ => service(server, request, resource).await?,
     };
-    let (prefix, rest) = split_path(request);
+    let (prefix, rest) = split_path(&request.info);
     if rest.is_empty()
         && [Method::GET, Method::HEAD].contains(&request.method)
         && !request.headers.contains_key(UPGRADE)
@@ -62,19 +64,27 @@ fn redirect(to: &str) -> Result<Response<Body>, Status> {
     Ok(response)
 }
 
-/// The path up to `proxy`, and what follows it.
-fn split_path(request: &Request) -> (&str, &str) {
-    // `/api/v1/[namespaces/NAMESPACE/]RESOURCE/NAME/proxy`, as sent: a name may say "proxy" too.
-    let above = if request.info.namespace.is_empty() { 5 } else { 7 };
-    let path = &request.info.path;
-    path.split_at(path.match_indices('/').nth(above).map_or(path.len(), |(at, _)| at))
+/// The path up to `proxy`, and what follows it, as sent.
+fn split_path(info: &RequestInfo) -> (&str, Cow<'_, str>) {
+    // `/api/v1/[namespaces/NAMESPACE/]RESOURCE/NAME/proxy`: a name may say "proxy" too.
+    let above = if info.namespace.is_empty() { 5 } else { 7 };
+    // An encoded slash is one to authorization, and so it is here.
+    let slashes = info.path.match_indices(['/', '%']).filter_map(|(at, _)| {
+        let encoded = info.path.get(at..at + 3).is_some_and(|three| three.eq_ignore_ascii_case("%2f"));
+        if encoded { Some((at, 3)) } else { info.path[at..].starts_with('/').then_some((at, 1)) }
+    });
+    match slashes.into_iter().nth(above) {
+        Some((at, 1)) => (&info.path[..at], info.path[at..].into()),
+        Some((at, length)) => (&info.path[..at], format!("/{}", &info.path[at + length..]).into()),
+        None => (&info.path, "".into()),
+    }
 }
 
 /// The path below `proxy`, with the query.
 fn path(request: &Request) -> String {
-    let rest = Some(split_path(request).1).filter(|rest| !rest.is_empty()).unwrap_or("/");
+    let rest = Some(split_path(&request.info).1).filter(|rest| !rest.is_empty()).unwrap_or("/".into());
     let pairs: Vec<_> = request.query.pairs().iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    if pairs.is_empty() { rest.to_owned() } else { format!("{rest}?{}", query(&pairs)) }
+    if pairs.is_empty() { rest.into_owned() } else { format!("{rest}?{}", query(&pairs)) }
 }
 
 /// `[scheme:]name[:port]`
@@ -144,12 +154,13 @@ async fn service(server: &ApiServer, request: &Request, services: &Resource) -> 
     let pods = server.store("", "pods").ok_or_else(Status::no_such_path)?;
     let mut candidates = Vec::new();
     for stored in list.items {
-        candidates.extend(ready(&stored.object()?, &port_name));
+        candidates.extend(ready(&stored.object()?, namespace, &port_name));
     }
     candidates.shuffle(&mut rand::rng());
     for Endpoint { address, port, pod } in candidates {
         let Some(stored) = pods.get(namespace, &pod).await? else { continue };
-        if addresses(&stored.object()?).any(|ip| ip == address) {
+        // Slices and statuses of pods are written by others than those whom the server's own network is open to.
+        if address.parse().is_ok_and(is_global) && addresses(&stored.object()?).any(|ip| ip == address) {
             return Ok(Target { host: address, port, scheme: scheme(text), path: path(request), prefix: None });
         }
     }
@@ -191,8 +202,8 @@ struct Endpoint {
     pod: String,
 }
 
-/// The ready endpoints of a slice. Only pods are proxied to: a slice may name any address.
-fn ready(slice: &Object, port_name: &str) -> Vec<Endpoint> {
+/// The ready endpoints of a slice. Only pods of its namespace are proxied to: a slice may name any address.
+fn ready(slice: &Object, namespace: &str, port_name: &str) -> Vec<Endpoint> {
     let ports = slice.get("ports").and_then(Value::as_array);
     let port = ports.into_iter().flatten().find(|p| p["name"].as_str().unwrap_or("") == port_name);
     let Some(port) = port.and_then(|p| p["port"].as_u64()).and_then(|p| u16::try_from(p).ok()) else {
@@ -201,7 +212,8 @@ fn ready(slice: &Object, port_name: &str) -> Vec<Endpoint> {
     let endpoints = slice.get("endpoints").and_then(Value::as_array);
     let ready = endpoints.into_iter().flatten().filter(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false)));
     let endpoint = |e: &Value| {
-        let pod = Some(&e["targetRef"]).filter(|target| target["kind"] == "Pod")?["name"].as_str()?;
+        let own = |target: &&Value| target["kind"] == "Pod" && target["namespace"] == namespace;
+        let pod = Some(&e["targetRef"]).filter(own)?["name"].as_str()?;
         Some(Endpoint { address: e["addresses"][0].as_str()?.to_owned(), port, pod: pod.to_owned() })
     };
     ready.filter_map(endpoint).collect()
@@ -210,18 +222,39 @@ fn ready(slice: &Object, port_name: &str) -> Vec<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::Query;
 
     #[test]
     fn only_pods_are_proxied_to() {
         let slice = json!({"ports": [{"name": "a", "port": 80}], "endpoints": [
-            {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "p"}},
+            {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "namespace": "a", "name": "p"}},
             {"addresses": ["10.0.0.2"], "targetRef": {"kind": "Node", "name": "n"}},
             {"addresses": ["10.0.0.3"]},
-            {"addresses": ["10.0.0.4"], "conditions": {"ready": false}, "targetRef": {"kind": "Pod", "name": "q"}}]});
+            {"addresses": ["10.0.0.5"], "targetRef": {"kind": "Pod", "namespace": "b", "name": "p"}},
+            {"addresses": ["10.0.0.4"], "conditions": {"ready": false},
+                "targetRef": {"kind": "Pod", "namespace": "a", "name": "q"}}]});
         let slice: Object = serde_json::from_value(slice).expect("an object");
-        let names: Vec<_> = ready(&slice, "a").into_iter().map(|e| (e.pod, e.address, e.port)).collect();
+        let names: Vec<_> = ready(&slice, "a", "a").into_iter().map(|e| (e.pod, e.address, e.port)).collect();
         assert_eq!(names, [("p".to_owned(), "10.0.0.1".to_owned(), 80)]);
-        assert!(ready(&slice, "b").is_empty());
+        assert!(ready(&slice, "a", "b").is_empty());
+    }
+
+    #[test]
+    fn paths_are_split_as_they_are_authorized() {
+        let check = |path: &str, prefix: &str, rest: &str| {
+            let info = RequestInfo::new(&Method::GET, path, &Query::default());
+            assert_eq!(info.subresource, "proxy", "{path}");
+            let (got, follows) = split_path(&info);
+            assert_eq!((got, &*follows), (prefix, rest), "{path}");
+        };
+        let of = "/api/v1/namespaces/a/pods/b/proxy";
+        check(of, of, "");
+        check(&format!("{of}/x/y%2Fz?"), of, "/x/y%2Fz?");
+        check(&format!("{of}%2Fx/y"), of, "/x/y");
+        let encoded = "/api/v1/namespaces/a/pods/b%2Fproxy";
+        check(&format!("{encoded}/x/y"), encoded, "/x/y");
+        check(encoded, encoded, "");
+        check("/api/v1/nodes/proxy%2fproxy/x", "/api/v1/nodes/proxy%2fproxy", "/x");
     }
 
     #[test]

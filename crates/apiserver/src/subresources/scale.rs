@@ -57,7 +57,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
                 }
                 applied(request, &show(resource, old)?, old, patch, &options)?
             }
-            (Some(patch), _) => patched(&show(resource, old)?, patch)?,
+            (Some(patch), _) => patched(request, &show(resource, old)?, patch)?,
             (None, Some(scale)) if meta::name(scale).is_empty() => {
                 return Err(Status::bad_request(format!(
                     "the name of the object ({name} based on URL) was undeterminable: name must be provided"
@@ -114,14 +114,15 @@ pub fn show(resource: &Resource, object: &Object) -> Result<Value, Status> {
     Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
 }
 
-fn patched(scale: &Value, patch: &patch::Patch) -> Result<Value, Status> {
+fn patched(request: &Request, scale: &Value, patch: &patch::Patch) -> Result<Value, Status> {
     let result = match patch.kind {
         PatchType::Json => merge::json_patch(scale, &patch.body),
         PatchType::Strategic => merge::strategic_merge(scale, &patch.body, SCHEMA, &BuiltIn),
         PatchType::Merge | PatchType::Apply => merge::merge_patch(scale, &patch.body),
     };
     let mut value = result.map_err(|e| patch::failure(&e))?;
-    schema::decode(SCHEMA, &mut value, canonical_quantity).map_err(Status::bad_request)?;
+    let decoded = schema::decode(SCHEMA, &mut value, canonical_quantity);
+    patch::check_decoded(request, patch, scale, decoded)?;
     Ok(value)
 }
 

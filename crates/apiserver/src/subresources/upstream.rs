@@ -12,7 +12,6 @@ use crate::webhook::connector::refusal;
 use api::Status;
 use http::header::{HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -126,9 +125,7 @@ where
     *outgoing.headers_mut() = headers(&request.headers, target, upgrades);
     let response = sender.send_request(outgoing).await.map_err(failed)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (mut parts, body) = response.into_parts();
-        onward::strip(&mut parts.headers, false);
-        return Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync()));
+        return Ok(onward::answer(response));
     }
     let Some(client) = client else { return Err(Status::bad_request("Upgrade request required")) };
     Ok(onward::tunnel(client, response))

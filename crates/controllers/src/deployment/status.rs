@@ -61,6 +61,11 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
         && status.observed_generation.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0)
 }
 
+fn is_observed(set: &ReplicaSet) -> bool {
+    let observed = set.status.as_ref().map(|status| status.observed_generation.unwrap_or(0));
+    observed.is_some_and(|generation| generation >= set.metadata.generation.unwrap_or(0))
+}
+
 fn calculate(deployment: &Deployment, sets: &Sets) -> DeploymentStatus {
     let sum =
         |pick: &dyn Fn(&ReplicaSetStatus) -> i32| sets.all().filter_map(|s| s.status.as_ref()).map(pick).sum::<i32>();
@@ -129,7 +134,8 @@ fn judge_progress(deployment: &Deployment, sets: &Sets, status: &mut DeploymentS
         Some(new) => format!("ReplicaSet \"{}\"", new.name_any()),
         None => format!("Deployment \"{}\"", deployment.name_any()),
     };
-    if is_complete(deployment, status) {
+    // A set that its own controller has not seen yet counts no pods: that says nothing of the rollout.
+    if is_complete(deployment, status) && sets.new.as_ref().is_none_or(is_observed) {
         put(
             status,
             "Progressing",
@@ -239,6 +245,22 @@ mod tests {
             .flatten()
             .map(|c| format!("{}={} {}", c.type_, c.status, c.reason.clone().unwrap_or_default()))
             .collect()
+    }
+
+    #[test]
+    fn a_set_that_nobody_has_seen_is_not_complete() {
+        let mut d = deployment(0, "25%", "25%");
+        d.spec.get_or_insert_default().progress_deadline_seconds = Some(600);
+        let mut new = set(0, 0);
+        let check = |new: &ReplicaSet, want: &[&str]| {
+            let sets = Sets { new: Some(new.clone()), old: vec![] };
+            let mut status = calculate(&d, &sets);
+            judge_progress(&d, &sets, &mut status);
+            assert_eq!(reasons(&status), want);
+        };
+        check(&new, &["Available=True MinimumReplicasAvailable", "Progressing=True NewReplicaSetAvailable"]);
+        new.status = None;
+        check(&new, &["Available=True MinimumReplicasAvailable"]);
     }
 
     #[test]

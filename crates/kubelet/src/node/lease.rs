@@ -9,27 +9,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const NAMESPACE: &str = "kube-node-lease";
-const DURATION_SECONDS: i32 = 40;
-const RENEW: Duration = Duration::from_secs(10);
 
-/// Renews the lease every ten seconds; a failed renewal is repeated sooner.
+/// Renews the lease four times in its duration; a failed renewal is repeated sooner.
 pub async fn run(ctx: Arc<Context>) {
     let api: kube::Api<Lease> = kube::Api::namespaced(ctx.config.client.clone(), NAMESPACE);
+    let renew_after = Duration::from_secs(u64::try_from(duration(&ctx)).unwrap_or_default().max(1)) / 4;
     let mut retry = Duration::from_millis(200);
     loop {
         let wait = match renew(&ctx, &api).await {
             Ok(()) => {
                 retry = Duration::from_millis(200);
-                RENEW
+                renew_after
             }
             Err(error) => {
                 tracing::warn!(error = api_message(&error), "cannot renew the node's lease");
-                retry = (retry * 2).min(RENEW);
+                retry = (retry * 2).min(renew_after);
                 retry
             }
         };
         tokio::time::sleep(wait).await;
     }
+}
+
+/// Seconds.
+fn duration(ctx: &Context) -> i32 {
+    ctx.config.settings.node_lease_duration_seconds
 }
 
 async fn renew(ctx: &Context, api: &kube::Api<Lease>) -> kube::Result<()> {
@@ -44,7 +48,7 @@ async fn renew(ctx: &Context, api: &kube::Api<Lease>) -> kube::Result<()> {
     });
     let patch = json!({
         "metadata": {"ownerReferences": owner.iter().collect::<Vec<_>>()},
-        "spec": {"holderIdentity": ctx.config.node_name, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now},
+        "spec": {"holderIdentity": ctx.config.node_name, "leaseDurationSeconds": duration(ctx), "renewTime": now},
     });
     match api.patch(&ctx.config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Err(error) if is_not_found(&error) => {}
@@ -55,7 +59,7 @@ async fn renew(ctx: &Context, api: &kube::Api<Lease>) -> kube::Result<()> {
     lease.metadata.owner_references = owner.map(|o| vec![o]);
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(ctx.config.node_name.clone()),
-        lease_duration_seconds: Some(DURATION_SECONDS),
+        lease_duration_seconds: Some(duration(ctx)),
         renew_time: Some(now),
         ..LeaseSpec::default()
     });

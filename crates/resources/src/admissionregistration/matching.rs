@@ -2,6 +2,7 @@
 
 use super::expressions::{Compiler, Gives};
 use crate::field::{Errors, Fields, Path, items_mut, map_mut, set_default};
+use crate::rules::Unique;
 use crate::{metadata, names};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -145,6 +146,7 @@ pub fn conditions(errors: &mut Errors, list: &[Value], params: bool, path: &Path
     if list.len() > 64 {
         errors.too_many(path, list.len(), 64);
     }
+    let mut names_so_far = Unique::default();
     for (i, condition) in list.iter().enumerate() {
         let (item, name) = (path.index(i), condition.text("name"));
         match condition.text("expression").trim() {
@@ -155,8 +157,8 @@ pub fn conditions(errors: &mut Errors, list: &[Value], params: bool, path: &Path
             "" => errors.required(&item.field("name"), ""),
             name => errors.invalid_each(&item.field("name"), name, names::qualified_name(name)),
         }
-        if !name.is_empty() && list[..i].iter().any(|c| c.text("name") == name) {
-            errors.duplicate(&item.field("name"), name);
+        if !name.is_empty() {
+            names_so_far.add(errors, name, &item.field("name"));
         }
     }
 }

@@ -79,7 +79,7 @@ impl Strategy for AdmissionPolicy {
     }
 
     fn allow_unconditional_update(&self) -> bool {
-        !self.mutating
+        false
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

@@ -39,12 +39,13 @@ impl Strategy for ControllerRevision {
         if !obj.has("data") {
             errors.required(&Path::root("data"), "data is mandatory");
         }
-        errors.non_negative(&Path::root("revision"), obj.int("revision").unwrap_or(0));
+        revision(&mut errors, obj);
         errors.0
     }
 
-    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors(self.validate(ctx, new));
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors::default();
+        revision(&mut errors, new);
         errors.immutable(&Path::root("data"), new.at("data"), old.at("data"));
         errors.0
     }
@@ -71,4 +72,8 @@ impl Strategy for ControllerRevision {
             age::since_creation(obj, now).into(),
         ]
     }
+}
+
+fn revision(errors: &mut Errors, obj: &Object) {
+    errors.non_negative(&Path::root("revision"), obj.int("revision").unwrap_or(0));
 }

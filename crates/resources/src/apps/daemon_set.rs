@@ -70,6 +70,14 @@ impl Strategy for DaemonSet {
         StatusRules::begins(|| SHOWN.iter().map(|count| (*count, 0)).collect())
     }
 
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        self.status_rules().keep(new, old);
+        // It is a field of the spec for upstream.
+        if let Some(generation) = api::meta::annotation(old, GENERATION).map(str::to_owned) {
+            api::meta::set_annotation(new, GENERATION, &generation);
+        }
+    }
+
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
         self.status_rules().begin(obj);
         api::meta::set_annotation(obj, GENERATION, "1");
@@ -110,8 +118,12 @@ impl Strategy for DaemonSet {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        apps::template_warnings(obj)
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let template = |of: &Object| api::meta::annotation(of, GENERATION).map(str::to_owned);
+        match old.is_none_or(|old| template(old) != template(obj)) {
+            true => apps::template_warnings(obj, None),
+            false => Vec::new(),
+        }
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {

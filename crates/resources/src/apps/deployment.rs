@@ -5,7 +5,7 @@ use crate::apps::status::Counts;
 use crate::apps::{self, SPEC};
 use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
 use crate::core::pod::defaults;
-use crate::field::{Errors, Fields, Path, map_mut, set_default};
+use crate::field::{Errors, Fields, Path, map_mut, same, set_default};
 use crate::rules::{self, Check, Rule};
 use crate::{Ctx, Scale, StatusRules, Strategy, metadata};
 use api::table::Column;
@@ -71,8 +71,8 @@ impl Strategy for Deployment {
     }
 
     fn generation_changes(&self, new: &Object, old: &Object) -> bool {
-        new.get("spec") != old.get("spec")
-            || new.at("metadata").at("annotations") != old.at("metadata").at("annotations")
+        let annotations = |object| Fields::at(object, "metadata").at("annotations");
+        !same(new.at("spec"), old.at("spec")) || !same(annotations(new), annotations(old))
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

@@ -102,16 +102,18 @@ fn rolling_defaults(strategy: &mut Value, unavailable: impl Into<Value>, surge: 
     }
 }
 
-/// Warnings about a workload's template.
-fn template_warnings(obj: &Object) -> Vec<String> {
-    let template = obj.at("spec").at("template");
-    warnings::pod_spec(template.at("spec"), template.at("metadata"), &SPEC.field("template.spec"))
+/// Warnings about a workload's template, where the workload's spec is new.
+fn template_warnings(obj: &Object, old: Option<&Object>) -> Vec<String> {
+    match warnings::due(obj, old) {
+        true => warnings::template(obj.at("spec").at("template"), &SPEC.field("template")),
+        false => Vec::new(),
+    }
 }
 
 /// As [`template_warnings`], where the object's name becomes part of its pods' names.
 pub fn named_template_warnings(obj: &Object, old: Option<&Object>) -> Vec<String> {
     let mut out = Vec::from_iter(warnings::host_name(obj, old, warnings::OF_PODS));
-    out.extend(template_warnings(obj));
+    out.extend(template_warnings(obj, old));
     out
 }
 

@@ -7,7 +7,7 @@ use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
 use crate::core::persistent_volume_claim;
 use crate::core::pod::{defaults, template};
 use crate::field::{Errors, Fields, Path, go_struct, items_mut, map_mut, same, set_default};
-use crate::rules::{self, Check, Rule};
+use crate::rules::{self, Check, Rule, each};
 use crate::{Ctx, Scale, StatusRules, Strategy, copy_field, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -104,8 +104,13 @@ impl Strategy for StatefulSet {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        let mut out = apps::template_warnings(obj);
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut out = apps::template_warnings(obj, old);
+        each(obj.at("spec"), "volumeClaimTemplates", &SPEC, |claim, path| {
+            // as upstream names it
+            let path = path.field(if old.is_some() { "Spec" } else { "" });
+            out.extend(persistent_volume_claim::spec_warnings(claim.at("spec"), &path));
+        });
         if obj.at("spec").int("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
             out.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".into());
         }
@@ -229,9 +234,10 @@ fn complete(template: &Value, claims: &[Value]) -> Value {
         map.remove("hostname");
     }
     let names: Vec<&str> = claims.iter().map(|c| c.at("metadata").text("name")).collect();
-    let mut volumes: Vec<Value> =
-        names.iter().map(|n| json!({"name": n, "persistentVolumeClaim": {"claimName": n}})).collect();
-    let taken: std::collections::HashSet<&str> = names.into_iter().collect();
+    let mut taken = std::collections::HashSet::new();
+    let mut volumes: Vec<Value> = (names.into_iter().filter(|name| taken.insert(*name)))
+        .map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
+        .collect();
     volumes.extend(spec.list("volumes").iter().filter(|v| !taken.contains(v.text("name"))).cloned());
     if !volumes.is_empty() {
         spec["volumes"] = volumes.into();

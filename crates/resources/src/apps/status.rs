@@ -19,13 +19,18 @@ impl Counts {
         let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
         let of = |field: &str| status.int(field).unwrap_or(0);
         self.numbers.iter().for_each(|field| errors.non_negative(&path.field(field), of(field)));
-        let collisions = old.at("status").int("collisionCount").unwrap_or(0);
+        let collisions = |object: &Object| object.at("status").int("collisionCount");
+        // One that was never given may not be lost, and one that is new is not compared.
+        let forgets = match (collisions(new), collisions(old)) {
+            (Some(now), Some(was)) => now < was,
+            (now, was) => now.is_none() && was.is_some(),
+        };
         let parts = self.parts.iter().map(|part| (*part, of(part) > of("replicas"), "status.replicas"));
         let ready = ("availableReplicas", of("availableReplicas") > of("readyReplicas"), self.ready);
         for (field, _, bound) in parts.chain([ready]).filter(|(_, exceeds, _)| *exceeds) {
             errors.invalid(&path.field(field), of(field), &format!("cannot be greater than {bound}"));
         }
-        if of("collisionCount") < collisions {
+        if forgets {
             errors.invalid(&path.field("collisionCount"), of("collisionCount"), "cannot be decremented");
         }
         errors.0

@@ -74,9 +74,13 @@ impl Strategy for CronJob {
 
     fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
         let mut out = Vec::from_iter(warnings::host_name(obj, old, warnings::OF_PODS));
-        let template = obj.at("spec").at("jobTemplate").at("spec").at("template");
-        let path = SPEC.field("jobTemplate.spec.template.spec");
-        out.extend(warnings::pod_spec(template.at("spec"), template.at("metadata"), &path));
+        if warnings::due(obj, old) {
+            let spec = obj.at("spec").at("jobTemplate").at("spec");
+            out.extend(job::spec_warnings(spec, &SPEC.field("jobTemplate.spec")));
+        }
+        if old.is_some() && obj.at("spec").text("schedule").contains("TZ") {
+            out.push("cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".into());
+        }
         out
     }
 

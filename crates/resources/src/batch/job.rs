@@ -111,18 +111,23 @@ impl Strategy for Job {
 
     fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
         let mut out = Vec::from_iter(warnings::host_name(obj, old, warnings::OF_PODS));
-        let spec = obj.at("spec");
-        let (completions, parallelism) = (spec.int("completions").unwrap_or(0), spec.int("parallelism").unwrap_or(0));
-        if spec.text("completionMode") == "Indexed" && completions > 100_000 && parallelism > 10_000 {
-            out.push("In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".into());
+        if warnings::due(obj, old) {
+            out.extend(spec_warnings(obj.at("spec"), &SPEC));
         }
-        let template = spec.at("template");
-        out.extend(warnings::pod_spec(template.at("spec"), template.at("metadata"), &SPEC.field("template.spec")));
         out
     }
 
-    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
-        super::job_policy::status(new)
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        self.status_rules().keep(new, old);
+        // A job without labels has those of its template whenever it is read.
+        let labels = new.at("spec").at("template").at("metadata").at("labels").clone();
+        if new.at("metadata").entries("labels").next().is_none() && !labels.is_null() {
+            api::meta::set(new, "labels", labels);
+        }
+    }
+
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        super::job_status::check(new, old)
     }
 
     fn deletion_warning(&self) -> Option<&'static str> {
@@ -158,6 +163,17 @@ impl Strategy for Job {
             metadata::format_selector(spec.at("selector")).into(),
         ]
     }
+}
+
+/// Warnings about a job's spec.
+pub fn spec_warnings(spec: &Value, path: &Path<'_>) -> Vec<String> {
+    let mut out = Vec::new();
+    let over = |field: &str, limit: i64| spec.int(field).is_some_and(|count| count > limit);
+    if spec.text("completionMode") == "Indexed" && over("completions", 100_000) && over("parallelism", 10_000) {
+        out.push(format!("{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"));
+    }
+    out.extend(warnings::template(spec.at("template"), &path.field("template")));
+    out
 }
 
 /// Defaults of a job's spec in a job or a job template.

@@ -2,8 +2,8 @@
 
 use crate::field::{Errors, Fields, Path, go_struct};
 use crate::names;
-use api::{Cause, Object};
-use serde_json::{Value, json};
+use api::Cause;
+use serde_json::Value;
 
 /// Errors of `podFailurePolicy`.
 pub fn failure(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
@@ -152,57 +152,38 @@ fn success_rule(errors: &mut Errors, rule: &Value, completions: i64, path: &Path
 }
 
 /// How many indexes a text such as `1,3-5` names.
-fn indexes(text: &str, completions: i64) -> Result<i64, String> {
+pub(super) fn indexes(text: &str, completions: i64) -> Result<i64, String> {
     let (mut total, mut last) = (0, -1);
     for part in text.split(',').filter(|_| !text.is_empty()) {
-        let ends: Vec<&str> = part.split('-').collect();
-        if ends.len() > 2 {
-            return Err(format!(
-                "the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"
-            ));
-        }
-        let mut numbers = Vec::new();
-        for end in ends {
-            let number: i64 =
-                end.parse().map_err(|_| format!("cannot convert string to integer for index: {end:?}"))?;
-            if number >= completions {
-                return Err(format!("too large index: {end:?}"));
-            }
+        let (first, end) = interval(part, completions)?;
+        for number in [first, end].into_iter().take(if part.contains('-') { 2 } else { 1 }) {
             if number <= last {
                 return Err(format!("non-increasing order, previous: {last}, current: {number}"));
             }
             last = number;
-            numbers.push(number);
         }
-        total += numbers[numbers.len() - 1] - numbers[0] + 1;
+        total += end - first + 1;
     }
     Ok(total)
 }
 
-/// Errors of a job's status.
-pub fn status(obj: &Object) -> Vec<Cause> {
-    let (mut errors, path, status) = (Errors::default(), Path::root("status"), obj.at("status"));
-    for field in ["active", "succeeded", "failed", "ready", "terminating"] {
-        errors.non_negative(&path.field(field), status.int(field).unwrap_or(0));
+/// The ends of one interval.
+pub(super) fn interval(part: &str, completions: i64) -> Result<(i64, i64), String> {
+    let ends: Vec<&str> = part.split('-').collect();
+    if ends.len() > 2 {
+        return Err(format!(
+            "the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+        ));
     }
-    let is =
-        |kind: &str| status.list("conditions").iter().any(|c| c.text("type") == kind && c.text("status") == "True");
-    let finished = is("Complete") || is("Failed");
-    if is("Complete") && is("Failed") {
-        errors.invalid(&path.field("conditions"), json!({}), "cannot set Complete=True and Failed=true conditions");
+    let number = |end: &str| {
+        let number: i64 = end.parse().map_err(|_| format!("cannot convert string to integer for index: {end:?}"))?;
+        if number >= completions { Err(format!("too large index: {end:?}")) } else { Ok(number) }
+    };
+    let (first, last) = (number(ends[0])?, number(ends[ends.len() - 1])?);
+    if first > last {
+        return Err(format!("non-increasing order, previous: {first}, current: {last}"));
     }
-    if status.has("completionTime") && !is("Complete") {
-        let text = "completionTime can only be set for Complete jobs";
-        errors.invalid(&path.field("completionTime"), status.at("completionTime").clone(), text);
-    }
-    if finished && status.int("active").unwrap_or(0) > 0 {
-        errors.invalid(
-            &path.field("active"),
-            status.int("active").unwrap_or(0),
-            "active>0 is invalid for finished job",
-        );
-    }
-    errors.0
+    Ok((first, last))
 }
 
 #[cfg(test)]

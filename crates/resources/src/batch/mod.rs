@@ -4,4 +4,5 @@ pub mod cron_job;
 pub mod job;
 mod job_policy;
 mod job_spec;
+mod job_status;
 mod schedule;

@@ -85,6 +85,8 @@ pub fn endpoint_ip(errors: &mut Errors, text: &str, path: &Path<'_>) {
     let Some(ip) = names::parse_ip(text) else {
         return errors.invalid(path, text, "must be a valid IP address");
     };
+    // Go knows an IPv4 address in whatever form it is written.
+    let ip = ip.to_canonical();
     let (local, multicast) = match ip {
         std::net::IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
         std::net::IpAddr::V6(ip) => (ip.segments()[0] & 0xffc0 == 0xfe80, ip.segments()[0] & 0xff0f == 0xff02),
@@ -127,4 +129,23 @@ fn summary(obj: &Object) -> String {
 
 fn join(ip: &str, port: i64) -> String {
     if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_on_no_host_itself() {
+        let check = |ip: &str, count: usize| {
+            let mut errors = Errors::default();
+            endpoint_ip(&mut errors, ip, &Path::root("ip"));
+            assert_eq!(errors.0.len(), count, "{ip}: {:?}", errors.0);
+        };
+        check("10.0.0.1", 0);
+        check("fd00::1", 0);
+        ["127.0.0.1", "::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "224.0.0.1", "0.0.0.0"]
+            .iter()
+            .for_each(|ip| check(ip, 1));
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::age;
 use crate::columns::{NAME, or_none};
-use crate::field::{Errors, Fields, Path, map_mut};
+use crate::field::{Errors, Fields, IMMUTABLE, Path, map_mut, same};
 use crate::{Ctx, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -120,6 +120,7 @@ impl Strategy for NewEvent {
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         either_form(&mut errors, obj, "reportingController");
+        series(&mut errors, obj);
         if !obj.has("eventTime") {
             errors.required(&Path::root("eventTime"), "");
         }
@@ -138,44 +139,23 @@ impl Strategy for NewEvent {
         for (field, _) in unset.iter().filter(|(_, set)| *set) {
             errors.invalid(&Path::root(field), "", "needs to be unset");
         }
-        series(&mut errors, obj);
         errors.0
     }
 
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         either_form(&mut errors, new, "reportingController");
-        if !crate::field::same(new.at("series"), old.at("series")) {
+        if !same(new.at("series"), old.at("series")) {
             series(&mut errors, new);
         }
-        for field in [
-            "involvedObject",
-            "reason",
-            "message",
-            "source",
-            "firstTimestamp",
-            "lastTimestamp",
-            "count",
-            "reason",
-            "type",
-            "eventTime",
-            "action",
-            "related",
-            "reportingComponent",
-            "reportingInstance",
-        ] {
-            let shown = if field == "reportingComponent" { "reportingController" } else { field };
+        for (field, shown, kind) in FROZEN {
             let (path, now, was) = (Path::root(shown), new.at(field), old.at(field));
-            match field {
-                "source" if !crate::field::same(now, was) => {
-                    errors.invalid_struct(&path, "io.k8s.api.core.v1.EventSource", now, crate::field::IMMUTABLE);
-                }
-                "involvedObject" | "related" if !crate::field::same(now, was) => {
-                    errors.invalid_struct(&path, "io.k8s.api.core.v1.ObjectReference", now, crate::field::IMMUTABLE);
-                }
-                "source" | "involvedObject" | "related" => {}
-                "firstTimestamp" | "lastTimestamp" | "eventTime" | "count" => drop(errors.immutable(&path, now, was)),
-                _ => errors.immutable_text(&path, now, was),
+            match kind {
+                As::Struct(schema) if !same(now, was) => errors.invalid_struct(&path, schema, now, IMMUTABLE),
+                As::Struct(_) => {}
+                As::Text => errors.immutable_text(&path, now, was),
+                As::MicroTime if microsecond(now) == microsecond(was) => {}
+                As::Value | As::MicroTime => drop(errors.immutable(&path, now, was)),
             }
         }
         errors.0
@@ -196,6 +176,39 @@ impl Strategy for NewEvent {
     fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
         row(obj, now)
     }
+}
+
+/// How a field is compared and shown.
+enum As {
+    Value,
+    Text,
+    /// By its schema.
+    Struct(&'static str),
+    /// To the microsecond: clients may have held it more exactly than it is written.
+    MicroTime,
+}
+
+/// What may not change: the field, its name in errors.
+const FROZEN: &[(&str, &str, As)] = &[
+    ("involvedObject", "involvedObject", As::Struct("io.k8s.api.core.v1.ObjectReference")),
+    ("reason", "reason", As::Text),
+    ("message", "message", As::Text),
+    ("source", "source", As::Struct("io.k8s.api.core.v1.EventSource")),
+    ("firstTimestamp", "firstTimestamp", As::Value),
+    ("lastTimestamp", "lastTimestamp", As::Value),
+    ("count", "count", As::Value),
+    ("reason", "reason", As::Text),
+    ("type", "type", As::Text),
+    ("eventTime", "eventTime", As::MicroTime),
+    ("action", "action", As::Text),
+    ("related", "related", As::Struct("io.k8s.api.core.v1.ObjectReference")),
+    ("reportingComponent", "reportingController", As::Text),
+    ("reportingInstance", "reportingInstance", As::Text),
+];
+
+fn microsecond(time: &Value) -> Option<i64> {
+    let time: Timestamp = time.as_str()?.parse().ok()?;
+    i64::try_from(time.as_nanosecond().div_euclid(1000)).ok()
 }
 
 fn series(errors: &mut Errors, obj: &Object) {
@@ -244,22 +257,13 @@ fn either_form(errors: &mut Errors, obj: &Object, controller: &str) {
 }
 
 fn row(obj: &Object, now: Timestamp) -> Vec<Value> {
-    let time = |field: &str| obj.get(field).filter(|v| !v.is_null()).or(obj.get("eventTime"));
-    let (mut first, mut last) = (age::since(time("firstTimestamp"), now), age::since(time("lastTimestamp"), now));
-    let (series, mut count) = (obj.at("series"), obj.int("count").unwrap_or(0));
-    if !obj.has("firstTimestamp") {
-        first = age::since(obj.get("eventTime"), now);
-    }
-    if !obj.has("lastTimestamp") {
-        last = first.clone();
-    }
-    if !series.is_null() {
-        last = age::since(series.get("lastObservedTime"), now);
-        count = series.int("count").unwrap_or(0);
-    } else if count == 0 {
-        // an event without a series happened once
-        count = 1;
-    }
+    let given = |field: &str| obj.get(field).filter(|time| !time.is_null());
+    let first = given("firstTimestamp").or(given("eventTime"));
+    let (last, count) = match obj.at("series") {
+        Value::Null => (given("lastTimestamp").or(first), obj.int("count").filter(|count| *count != 0).unwrap_or(1)),
+        series => (series.get("lastObservedTime"), series.int("count").unwrap_or(0)),
+    };
+    let (first, last) = (age::since(first, now), age::since(last, now));
     let about = obj.at("involvedObject");
     let target = match about.text("name") {
         "" => about.text("kind").to_lowercase(),
@@ -286,4 +290,46 @@ fn source(obj: &Object) -> String {
         component => (component, source.text("host")),
     };
     if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_time_stays_to_the_microsecond() {
+        let ctx = Ctx { user: "u", groups: &[], now: Timestamp::UNIX_EPOCH, dry_run: false };
+        let event = |time: &str| {
+            json!({"metadata": {"name": "a", "namespace": "default"}, "eventTime": time, "reason": "r", "action": "a",
+                "reportingComponent": "c/d", "reportingInstance": "i", "involvedObject": {"namespace": "default"}})
+        };
+        let check = |time: &str, want: &[&str]| {
+            let errors = NewEvent.validate_update(&ctx, &event(time), &event("2026-01-01T00:00:00.000001Z"));
+            assert_eq!(errors.iter().map(|cause| cause.field.as_str()).collect::<Vec<_>>(), want);
+        };
+        check("2026-01-01T00:00:00.000001Z", &[]);
+        check("2026-01-01T01:00:00.000001999+01:00", &[]);
+        check("2026-01-01T00:00:00.000002Z", &["eventTime"]);
+    }
+
+    #[test]
+    fn a_series_says_when_and_how_often() {
+        let now: Timestamp = "2026-01-01T00:01:00Z".parse().expect("a time");
+        let check = |obj: Value, want: [&str; 3]| {
+            let row = row(&obj, now);
+            let shown = [&row[0], &row[7], &row[8]].map(|cell| cell.as_str().map_or(cell.to_string(), str::to_owned));
+            assert_eq!(shown, want);
+        };
+        let at = |second: u8| format!("2026-01-01T00:00:{second:02}Z");
+        check(json!({"eventTime": at(20)}), ["40s", "40s", "1"]);
+        check(
+            json!({"firstTimestamp": at(10), "lastTimestamp": at(30), "eventTime": at(20), "count": 3}),
+            ["30s", "50s", "3"],
+        );
+        check(json!({"firstTimestamp": at(10), "count": 0}), ["50s", "50s", "1"]);
+        let series = json!({"lastObservedTime": at(50), "count": 4});
+        check(json!({"eventTime": at(20), "series": series, "count": 1}), ["10s", "40s", "4"]);
+        check(json!({}), ["<unknown>", "<unknown>", "1"]);
+    }
 }

@@ -64,6 +64,7 @@ impl Strategy for Node {
         let mut errors = Errors::default();
         taints(&mut errors, obj);
         resources(&mut errors, obj);
+        declared_features(&mut errors, obj);
         cidrs(&mut errors, obj.at("spec"));
         errors.0
     }
@@ -78,45 +79,22 @@ impl Strategy for Node {
     }
 
     fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors(self.validate(ctx, new));
-        resources(&mut errors, new);
-        let (now, was) = (new.at("spec"), old.at("spec"));
-        let addresses = new.at("status").list("addresses");
-        let path = Path::root("status.addresses");
-        for (i, address) in addresses.iter().enumerate() {
-            if addresses[..i].contains(address) {
-                let fields = [("Type", address.at("type").clone()), ("Address", address.at("address").clone())];
-                errors.duplicate_printed(&path.index(i), &go_struct(&fields));
-            }
-        }
-        let had = was.list("podCIDRs");
-        if !had.is_empty() {
-            let path = Path::root("spec.podCIDRs");
-            match had.len() == now.list("podCIDRs").len() {
-                false => errors.forbidden(&path, FIXED_CIDR),
-                true => {
-                    let changed = had.iter().zip(now.list("podCIDRs")).filter(|(a, b)| a != b);
-                    changed.for_each(|_| errors.forbidden(&path, FIXED_CIDR));
-                }
-            }
-        }
-        if !was.text("providerID").is_empty() && was.text("providerID") != now.text("providerID") {
-            let text = "node updates may not change providerID except from \"\" to valid";
-            errors.forbidden(&Path::root("spec.providerID"), text);
-        }
-        taints(&mut errors, new);
-        if was.text("externalID") != now.text("externalID") {
-            errors.forbidden(&Path::root("spec.externalID"), "may not be updated");
-        }
-        errors.0
+        // Upstream asks both, and so tells some errors twice.
+        let mut errors = self.validate(ctx, new);
+        errors.extend(changes(new, old).0);
+        errors
     }
 
     fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         copy_field(new, old, "spec");
+        // The feature is gone, and nothing else may set it.
+        if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
+            status.remove("config");
+        }
     }
 
-    fn validate_status_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        self.validate_update(ctx, new, old)
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        changes(new, old).0
     }
 
     fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
@@ -197,12 +175,83 @@ fn taints(errors: &mut Errors, obj: &Object) {
     }
 }
 
+/// Errors of a change, of the node or of its status alone.
+fn changes(new: &Object, old: &Object) -> Errors {
+    let mut errors = Errors::default();
+    resources(&mut errors, new);
+    declared_features(&mut errors, new);
+    addresses(&mut errors, new);
+    let (now, was) = (new.at("spec"), old.at("spec"));
+    set_once(&mut errors, now, was);
+    taints(&mut errors, new);
+    if was.text("externalID") != now.text("externalID") {
+        errors.forbidden(&Path::root("spec.externalID"), "may not be updated");
+    }
+    errors
+}
+
+/// Errors of addresses that are given twice.
+fn addresses(errors: &mut Errors, obj: &Object) {
+    let (list, path) = (obj.at("status").list("addresses"), Path::root("status.addresses"));
+    let twice = repeated(list.iter().map(|address| (address.text("type"), address.text("address"))));
+    for (i, address) in list.iter().enumerate().filter(|(i, _)| twice[*i]) {
+        let fields = [("Type", address.at("type").clone()), ("Address", address.at("address").clone())];
+        errors.duplicate_printed(&path.index(i), &go_struct(&fields));
+    }
+}
+
+/// Errors of fields that a cloud or controller sets, and nobody again.
+fn set_once(errors: &mut Errors, now: &Value, was: &Value) {
+    let (has, had) = (now.list("podCIDRs"), was.list("podCIDRs"));
+    let changed = match had.len() {
+        0 => 0,
+        count if count != has.len() => 1,
+        _ => had.iter().zip(has).filter(|(was, now)| was != now).count(),
+    };
+    (0..changed).for_each(|_| errors.forbidden(&Path::root("spec.podCIDRs"), FIXED_CIDR));
+    if !was.text("providerID").is_empty() && was.text("providerID") != now.text("providerID") {
+        let text = "node updates may not change providerID except from \"\" to valid";
+        errors.forbidden(&Path::root("spec.providerID"), text);
+    }
+}
+
+/// Errors of the features that a kubelet declares, which are in order.
+fn declared_features(errors: &mut Errors, obj: &Object) {
+    let (list, path) = (obj.at("status").texts("declaredFeatures"), Path::root("status.declaredFeatures"));
+    for (i, name) in list.iter().enumerate() {
+        if let Some(previous) = i.checked_sub(1).map(|before| list[before]) {
+            match previous.cmp(name) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => errors.duplicate(&path.index(i), *name),
+                std::cmp::Ordering::Greater => {
+                    errors.invalid(&path.index(i), *name, "list must be sorted alphabetically");
+                }
+            }
+        }
+        if let Some(why) = feature_name(name) {
+            errors.invalid(&path.index(i), *name, &format!("invalid feature name {name:?}: {why}"));
+        }
+    }
+}
+
+fn feature_name(name: &str) -> Option<&'static str> {
+    let word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric());
+    let starts = name.starts_with(|c: char| c.is_ascii_uppercase());
+    match name.len() {
+        0..=253 if starts && name.split('/').all(word) => None,
+        0..=253 => Some(
+            "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes",
+        ),
+        _ => Some("must be no more than 253 characters"),
+    }
+}
+
 fn resources(errors: &mut Errors, obj: &Object) {
     for list in ["capacity", "allocatable"] {
         let path = Path::root("status");
         let path = path.field(list);
         for (name, value) in obj.at("status").entries(list) {
-            amount(errors, name, value, &path.key(name));
+            amount(errors, name, value, &path.field(name));
         }
     }
 }
@@ -245,19 +294,18 @@ fn status_word(obj: &Object) -> String {
 }
 
 fn roles(obj: &Object) -> String {
-    let mut roles: Vec<&str> = Vec::new();
+    let mut roles = std::collections::BTreeSet::new();
     for (key, value) in obj.at("metadata").entries("labels") {
         let role = match key.strip_prefix(ROLE) {
             Some(role) => role,
             None if key == "kubernetes.io/role" => value.as_str().unwrap_or(""),
             None => "",
         };
-        if !role.is_empty() && !roles.contains(&role) {
-            roles.push(role);
+        if !role.is_empty() {
+            roles.insert(role);
         }
     }
-    roles.sort_unstable();
-    roles.join(",")
+    roles.into_iter().collect::<Vec<_>>().join(",")
 }
 
 fn address(obj: &Object, kind: &str) -> String {

@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
 use crate::core::pod::defaults;
-use crate::core::pod::{node_selector, volume_sources};
+use crate::core::pod::{node_selector, volume_sources, warnings};
 use crate::core::quantities::{quantity, round_up};
 use crate::difference::difference;
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
@@ -59,6 +59,22 @@ const SOURCES: &[(&str, &str)] = &[
     ("csi", "csi"),
 ];
 
+const DEPRECATED_ANNOTATIONS: [(&str, &str); 2] = [
+    ("volume.beta.kubernetes.io/storage-class", "deprecated since v1.8; use \"storageClassName\" attribute instead"),
+    ("volume.beta.kubernetes.io/mount-options", "deprecated since v1.31; use \"mountOptions\" attribute instead"),
+];
+const RECYCLE: &str =
+    "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.";
+/// Outdated volume types, and the names that the warnings give them.
+const DEPRECATED_SOURCES: [(&str, &str); 6] = [
+    ("cephfs", "cephfs"),
+    ("photonPersistentDisk", "photonPersistentDisk"),
+    ("scaleIO", "scaleIO"),
+    ("storageos", "storageOS"),
+    ("glusterfs", "glusterfs"),
+    ("rbd", "rbd"),
+];
+
 impl Strategy for PersistentVolume {
     fn default(&self, obj: &mut Object) {
         if let Some(spec) = map_mut(obj, "spec") {
@@ -70,6 +86,23 @@ impl Strategy for PersistentVolume {
         if let Some(status) = map_mut(obj, "status") {
             set_default(status, "phase", "Pending");
         }
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let spec = obj.at("spec");
+        let old_ways = DEPRECATED_ANNOTATIONS.iter().filter(|(key, _)| api::meta::annotation(obj, key).is_some());
+        let mut out: Vec<String> = old_ways.map(|(key, text)| format!("metadata.annotations[{key}]: {text}")).collect();
+        if spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
+            out.push(format!("spec.persistentVolumeReclaimPolicy: {RECYCLE}"));
+        }
+        let required = spec.at("nodeAffinity").at("required");
+        rules::each(required, "nodeSelectorTerms", &SPEC.field("nodeAffinity.required"), |term, path| {
+            out.extend(warnings::deprecated_labels(term, path));
+        });
+        for (_, shown) in DEPRECATED_SOURCES.iter().filter(|(field, _)| spec.has(field)) {
+            out.extend(warnings::deprecated_volume(shown).map(|text| format!("spec.{shown}: {text}")));
+        }
+        out
     }
 
     fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {

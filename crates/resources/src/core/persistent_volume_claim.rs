@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
 use crate::core::persistent_volume::{access_modes, capacity, format_access_modes};
-use crate::core::quantities::{amount, quantity, round_up};
+use crate::core::quantities::{amount, fractional, is_native, quantity, round_up};
 use crate::difference::difference;
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
 use crate::rules::{self, Check, Rule};
@@ -42,6 +42,15 @@ impl Strategy for PersistentVolumeClaim {
         if let Some(status) = map_mut(obj, "status") {
             set_default(status, "phase", "Pending");
         }
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let annotated = api::meta::annotation(obj, "volume.beta.kubernetes.io/storage-class").map(|_| {
+            "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \"storageClassName\" attribute instead".to_owned()
+        });
+        let mut out = Vec::from_iter(annotated);
+        out.extend(spec_warnings(obj.at("spec"), &SPEC));
+        out
     }
 
     fn status_rules(&self) -> StatusRules {
@@ -85,6 +94,7 @@ impl Strategy for PersistentVolumeClaim {
                 errors.invalid(&path.key(name), units, "must be a valid resource quantity");
             }
         }
+        allocated(&mut errors, new.at("status"));
         errors.0
     }
 
@@ -259,4 +269,54 @@ fn kept_class(errors: &mut Errors, now: &Value, old: &Object) {
     };
     let text = format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
     errors.forbidden(&SPEC.field("volumeAttributesClassName"), &text);
+}
+
+/// Warnings about a claim's spec.
+pub fn spec_warnings(spec: &Value, path: &Path<'_>) -> Vec<String> {
+    let (mut out, path) = (Vec::new(), path.field("resources"));
+    for list in ["requests", "limits"] {
+        let found = fractional(spec.at("resources").at(list), &["storage"]);
+        out.extend(found.map(|(name, text)| format!("{}: {text}", path.field(list).key(name))));
+    }
+    out
+}
+
+const RESIZE_STATES: [&str; 5] = [
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+
+/// Errors of what an expansion was given.
+fn allocated(errors: &mut Errors, status: &Value) {
+    let path = Path::root("status.allocatedResourceStatuses");
+    for (name, state) in status.entries("allocatedResourceStatuses") {
+        resource_key(errors, name, &path);
+        if !RESIZE_STATES.contains(&state.as_str().unwrap_or("")) {
+            errors.not_supported(&path, name.as_str(), &RESIZE_STATES);
+        }
+    }
+    let path = Path::root("status.allocatedResources");
+    for (name, value) in status.entries("allocatedResources") {
+        if resource_key(errors, name, &path) {
+            let units = quantity(value).value();
+            match units < 0 {
+                true => errors.invalid(&path.key(name), units, "must be a valid resource quantity"),
+                false => amount(errors, "storage", value, &path.key(name)),
+            }
+        }
+    }
+}
+
+/// Whether a claim may have a resource; of Kubernetes' own only storage.
+fn resource_key(errors: &mut Errors, name: &str, path: &Path<'_>) -> bool {
+    let bad = names::qualified_name(name);
+    let ok = bad.is_empty() && (!is_native(name) || name == "storage");
+    match bad.is_empty() {
+        true if !ok => errors.not_supported(path, name, &["storage"]),
+        _ => errors.invalid_each(path, name, bad),
+    }
+    ok
 }

@@ -2,7 +2,7 @@
 
 use crate::columns::{CONTAINERS, IMAGES, NAME};
 use crate::core::pod::{defaults, template, warnings};
-use crate::field::{Errors, Fields, Path, map_mut};
+use crate::field::{Errors, Fields, Path, map_mut, same};
 use crate::{Ctx, Strategy, metadata};
 use api::table::Column;
 use api::{Cause, Object};
@@ -29,7 +29,7 @@ impl Strategy for PodTemplate {
     }
 
     fn generation_changes(&self, new: &Object, old: &Object) -> bool {
-        new.get("template") != old.get("template")
+        !same(new.at("template"), old.at("template"))
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -38,9 +38,11 @@ impl Strategy for PodTemplate {
         errors.0
     }
 
-    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
-        let template = obj.at("template");
-        warnings::pod_spec(template.at("spec"), template.at("metadata"), &Path::root("template.spec"))
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        match warnings::due(obj, old) {
+            true => warnings::template(obj.at("template"), &Path::root("template")),
+            false => Vec::new(),
+        }
     }
 
     fn columns(&self) -> &'static [Column] {

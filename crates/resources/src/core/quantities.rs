@@ -208,6 +208,15 @@ fn claim_names(errors: &mut Errors, resources: &Value, known: &[&str], path: &Pa
     }
 }
 
+/// What is wrong with those of some amounts of bytes that are no whole numbers, by their names.
+pub fn fractional<'a>(list: &Value, names: &'a [&'a str]) -> impl Iterator<Item = (&'a str, String)> {
+    names.iter().filter_map(|name| {
+        let amount = list.get(name).map(quantity).filter(|amount| !amount.is_whole())?;
+        let shown = amount.to_string();
+        Some((*name, format!("fractional byte value {shown:?} is invalid, must be an integer")))
+    })
+}
+
 /// Rounds every amount of a `ResourceList` up to thousandths and prints it canonically.
 pub fn round_up(list: &mut Value) {
     for value in list.as_object_mut().into_iter().flatten().map(|(_, v)| v) {

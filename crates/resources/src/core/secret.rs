@@ -94,42 +94,52 @@ pub fn decoded_len(text: &str) -> usize {
     (text.len() / 4 * 3).saturating_sub(padding)
 }
 
+/// What a type of secret needs.
+enum Needs {
+    /// Every one of these keys.
+    Each(&'static [&'static str]),
+    /// One of these keys.
+    OneOf(&'static [&'static str]),
+    /// A key with a value.
+    Filled(&'static str),
+    /// A key with an object as JSON.
+    Json(&'static str),
+    /// An annotation with a value.
+    Annotation(&'static str),
+}
+
+const TYPES: &[(&str, Needs)] = &[
+    ("kubernetes.io/service-account-token", Needs::Annotation(ACCOUNT)),
+    ("kubernetes.io/dockercfg", Needs::Json(".dockercfg")),
+    ("kubernetes.io/dockerconfigjson", Needs::Json(".dockerconfigjson")),
+    ("kubernetes.io/basic-auth", Needs::OneOf(&["username", "password"])),
+    ("kubernetes.io/ssh-auth", Needs::Filled("ssh-privatekey")),
+    ("kubernetes.io/tls", Needs::Each(&["tls.crt", "tls.key"])),
+];
+
 fn by_type(errors: &mut Errors, obj: &Object, path: &Path<'_>) {
+    let needs = TYPES.iter().filter(|(name, _)| *name == obj.text("type"));
+    needs.for_each(|(_, needs)| check(errors, obj, needs, path));
+}
+
+fn check(errors: &mut Errors, obj: &Object, needs: &Needs, path: &Path<'_>) {
     let data = obj.at("data");
-    let mut require = |key: &str| {
-        if !data.has(key) {
-            errors.required(&path.key(key), "");
+    match *needs {
+        Needs::Each(keys) => missing(errors, keys.iter().filter(|key| !data.has(key)), path),
+        Needs::OneOf(keys) if keys.iter().any(|key| data.has(key)) => {}
+        Needs::OneOf(keys) => missing(errors, keys.iter(), path),
+        Needs::Filled(key) => missing(errors, [key].iter().filter(|key| data.text(key).is_empty()), path),
+        Needs::Json(key) if data.has(key) => json_value(errors, data, key, path),
+        Needs::Json(key) => missing(errors, [key].iter(), path),
+        Needs::Annotation(key) => {
+            let empty = api::meta::annotation(obj, key).unwrap_or("").is_empty();
+            missing(errors, [key].iter().filter(|_| empty), &Path::root("metadata.annotations"));
         }
-        data.has(key)
-    };
-    match obj.text("type") {
-        "kubernetes.io/service-account-token" => {
-            if api::meta::annotation(obj, ACCOUNT).unwrap_or("").is_empty() {
-                errors.required(&Path::root("metadata.annotations").key(ACCOUNT), "");
-            }
-        }
-        "kubernetes.io/dockercfg" if require(".dockercfg") => json_value(errors, data, ".dockercfg", path),
-        "kubernetes.io/dockerconfigjson" if require(".dockerconfigjson") => {
-            json_value(errors, data, ".dockerconfigjson", path);
-        }
-        "kubernetes.io/basic-auth" => {
-            if !data.has("username") && !data.has("password") {
-                errors.required(&path.key("username"), "");
-                errors.required(&path.key("password"), "");
-            }
-        }
-        "kubernetes.io/ssh-auth" => {
-            if data.text("ssh-privatekey").is_empty() {
-                errors.required(&path.key("ssh-privatekey"), "");
-            }
-        }
-        "kubernetes.io/tls" => {
-            for key in ["tls.crt", "tls.key"] {
-                require(key);
-            }
-        }
-        _ => {}
     }
+}
+
+fn missing<'a>(errors: &mut Errors, keys: impl Iterator<Item = &'a &'a str>, path: &Path<'_>) {
+    keys.for_each(|key| errors.required(&path.key(key), ""));
 }
 
 fn json_value(errors: &mut Errors, data: &Value, key: &str, path: &Path<'_>) {
@@ -180,6 +190,25 @@ mod tests {
         Secret.default(&mut obj);
         assert_eq!(obj, json!({"type": "Opaque", "data": {"a": "MQ==", "b": "Mg=="}}));
         assert_eq!(decoded_len("MQ=="), 1);
+    }
+
+    #[test]
+    fn types_need_their_keys() {
+        let check = |kind: &str, data: Value, want: &[&str]| {
+            let mut errors = Errors::default();
+            by_type(&mut errors, &json!({"type": format!("kubernetes.io/{kind}"), "data": data}), &Path::root("data"));
+            assert_eq!(errors.0.iter().map(|cause| cause.field.as_str()).collect::<Vec<_>>(), want);
+        };
+        check("tls", json!({}), &["data[tls.crt]", "data[tls.key]"]);
+        check("tls", json!({"tls.crt": "", "tls.key": ""}), &[]);
+        check("basic-auth", json!({}), &["data[username]", "data[password]"]);
+        check("basic-auth", json!({"password": ""}), &[]);
+        check("ssh-auth", json!({"ssh-privatekey": ""}), &["data[ssh-privatekey]"]);
+        check("dockercfg", json!({}), &["data[.dockercfg]"]);
+        check("dockerconfigjson", json!({".dockerconfigjson": "e30="}), &[]);
+        check("dockerconfigjson", json!({".dockerconfigjson": "W10="}), &["data[.dockerconfigjson]"]);
+        check("service-account-token", json!({}), &["metadata.annotations[kubernetes.io/service-account.name]"]);
+        check("other", json!({}), &[]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Strategy for ServiceCidr {
     }
 
     fn status_rules(&self) -> StatusRules {
-        StatusRules::begins(|| json!({}))
+        StatusRules::begins(|| json!({})).keeps(crate::METADATA)
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

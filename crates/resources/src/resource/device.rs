@@ -2,6 +2,7 @@
 
 use crate::field::{Errors, Fields, Path};
 use crate::names;
+use crate::rules::Unique;
 use serde_json::Value;
 
 const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
@@ -25,12 +26,10 @@ pub(super) fn device(errors: &mut Errors, device: &Value, per_device: bool, path
         self::taint(errors, taint, &taints.index(i));
     }
     let counters = path.field("consumesCounters");
+    let mut sets = Unique::default();
     for (i, consumption) in device.list("consumesCounters").iter().enumerate() {
-        let set = consumption.text("counterSet");
         consumed(errors, consumption, &counters.index(i));
-        if device.list("consumesCounters")[..i].iter().any(|other| other.text("counterSet") == set) {
-            errors.duplicate(&counters.index(i), set);
-        }
+        sets.add(errors, consumption.text("counterSet"), &counters.index(i));
     }
     placement(errors, device, per_device, path);
     binding(errors, device, path);
@@ -97,6 +96,7 @@ pub(super) fn pool_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
 
 /// Errors of the counters that the devices of a pool share.
 pub(super) fn shared_counters(errors: &mut Errors, sets: &[Value], path: &Path<'_>) {
+    let mut names_so_far = Unique::default();
     for (i, set) in sets.iter().enumerate() {
         let (item, name) = (path.index(i), set.text("name"));
         match name {
@@ -104,9 +104,7 @@ pub(super) fn shared_counters(errors: &mut Errors, sets: &[Value], path: &Path<'
             name => errors.invalid_each(&item.field("name"), name, names::dns1123_label(name, false)),
         }
         counters(errors, set, &item.field("counters"));
-        if sets[..i].iter().any(|other| other.text("name") == name) {
-            errors.duplicate(&item, name);
-        }
+        names_so_far.add(errors, name, &item);
     }
 }
 
@@ -229,8 +227,8 @@ fn placement(errors: &mut Errors, device: &Value, per_device: bool, path: &Path<
     }
 }
 
-/// Conditions that a binding waits for come with those that end the wait.
-fn binding(errors: &mut Errors, device: &Value, path: &Path<'_>) {
+/// Errors of conditions that a binding waits for: they come with those that end the wait.
+pub(super) fn binding(errors: &mut Errors, device: &Value, path: &Path<'_>) {
     let lists = ["bindingConditions", "bindingFailureConditions"];
     for list in lists {
         let list_path = path.field(list);
@@ -238,15 +236,14 @@ fn binding(errors: &mut Errors, device: &Value, path: &Path<'_>) {
             errors.invalid_each(&list_path.index(i), name, names::label_key(name));
         }
     }
+    let awaited = Unique::with(device.texts(lists[0]));
     for list in lists {
-        let (list_path, names) = (path.field(list), device.texts(list));
-        for (i, name) in names.iter().enumerate() {
-            if names[..i].contains(name) {
-                errors.duplicate(&list_path.index(i), *name);
-            }
-            if list == lists[1] && device.texts(lists[0]).contains(name) {
+        let (list_path, mut names) = (path.field(list), Unique::default());
+        for (i, name) in device.texts(list).into_iter().enumerate() {
+            names.add(errors, name, &list_path.index(i));
+            if list == lists[1] && awaited.has(name) {
                 let text = "bindingFailureConditions must not overlap with bindingConditions";
-                errors.invalid(&list_path.index(i), *name, text);
+                errors.invalid(&list_path.index(i), name, text);
             }
         }
     }
@@ -264,10 +261,19 @@ pub(super) fn configuration(errors: &mut Errors, config: &Value, path: &Path<'_>
         return errors.required(&path, "");
     }
     driver_name(errors, opaque.text("driver"), &path.field("driver"));
-    match opaque.at("parameters") {
-        Value::Null => errors.required(&path.field("parameters"), ""),
+    parameters(errors, opaque.at("parameters"), PARAMETERS_MAX, &path.field("parameters"));
+}
+
+/// How long the parameters of a configuration may be.
+const PARAMETERS_MAX: usize = 10 * 1024;
+
+/// Errors of an object that only a driver knows.
+pub(super) fn parameters(errors: &mut Errors, value: &Value, max: usize, path: &Path<'_>) {
+    match value {
+        Value::Null => errors.required(path, ""),
+        value if value.to_string().len() > max => errors.too_long(path, max),
         Value::Object(_) => {}
-        _ => errors.invalid(&path.field("parameters"), "<value omitted>", "must be a valid JSON object"),
+        _ => errors.invalid(path, "<value omitted>", "must be a valid JSON object"),
     }
 }
 

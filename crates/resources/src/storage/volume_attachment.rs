@@ -39,7 +39,7 @@ impl Strategy for VolumeAttachment {
     }
 
     fn status_rules(&self) -> StatusRules {
-        StatusRules::begins(|| json!({"attached": false})).keeps(&["labels"])
+        StatusRules::begins(|| json!({"attached": false})).keeps(crate::METADATA)
     }
 
     fn metadata_on_update(&self) -> MetadataChecks {

@@ -55,7 +55,6 @@ const NAMES: &[(&str, &str)] = &[
     ("seLinuxChangePolicy", "SELinuxChangePolicy"),
     ("seLinuxMount", "SELinuxMount"),
     ("seLinuxOptions", "SELinuxOptions"),
-    ("serviceAccount", "DeprecatedServiceAccount"),
     ("sslEnabled", "SSLEnabled"),
     ("storageos", "StorageOS"),
     ("tcpSocket", "TCPSocket"),
@@ -69,6 +68,7 @@ const NAMES: &[(&str, &str)] = &[
 
 /// Names of single kinds of struct: start of the kind's name, JSON name, Go's.
 const OF_KINDS: &[(&str, &str, &str)] = &[
+    ("PodSpec", "serviceAccount", "DeprecatedServiceAccount"),
     ("Glusterfs", "endpoints", "EndpointsName"),
     ("RBD", "image", "RBDImage"),
     ("RBD", "monitors", "CephMonitors"),
@@ -152,6 +152,7 @@ mod tests {
         for (schema, field, want) in [
             ("PodSpec", "hostIPC", "HostIPC"),
             ("PodSpec", "dnsPolicy", "DNSPolicy"),
+            ("PodSpec", "serviceAccount", "DeprecatedServiceAccount"),
             ("RBDVolumeSource", "image", "RBDImage"),
             ("Container", "image", "Image"),
         ] {

@@ -29,7 +29,7 @@ fn policy(expression: &str) -> Call {
 }
 
 impl Call {
-    fn without_commas(mut self) -> Self {
+    pub(super) fn without_commas(mut self) -> Self {
         let head = self.body.iter().rposition(|b| *b == b':').unwrap_or(0);
         let mut at = 0;
         self.body.retain(|b| {

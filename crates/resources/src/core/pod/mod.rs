@@ -1,6 +1,7 @@
 //! Pods.
 
 pub mod affinity;
+mod app_armor;
 mod container;
 pub mod defaults;
 mod env;
@@ -41,12 +42,14 @@ pub struct Pod;
 impl Strategy for Pod {
     fn default(&self, obj: &mut Object) {
         defaults::pod(obj);
+        obj.get_mut("status").into_iter().for_each(address_beside_addresses);
     }
 
     fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {
         defaults::service_account(&mut obj["spec"]);
         qos_and_mutation::merge_label_keys(obj);
         obj["status"] = qos_and_mutation::initial_status(ctx, obj);
+        app_armor::set_fields(obj);
     }
 
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
@@ -79,9 +82,16 @@ impl Strategy for Pod {
         errors.0
     }
 
+    fn preparation_warnings(&self, obj: &Object) -> Vec<String> {
+        app_armor::warnings(obj)
+    }
+
     fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        if old.is_some() {
+            return Vec::new();
+        }
         let mut out = Vec::from_iter(warnings::host_name(obj, old, "the Pod's hostname"));
-        out.extend(warnings::pod_spec(obj.at("spec"), obj.at("metadata"), &Path::root("spec")));
+        out.extend(warnings::pod(obj));
         out
     }
 
@@ -250,6 +260,18 @@ pub fn validate_binding(binding: &Object) -> Vec<Cause> {
         errors.required(&path.field("name"), "");
     }
     errors.0
+}
+
+/// The first of the addresses stands beside them too; where both are given and differ, the one that stands alone
+/// counts, as it is all that old kubelets write.
+fn address_beside_addresses(status: &mut Value) {
+    let (one, many) = (status.text("podIP").to_owned(), status.list("podIPs"));
+    let first = many.first().map_or("", |ip| ip.text("ip")).to_owned();
+    if !one.is_empty() && one != first {
+        status["podIPs"] = json!([{"ip": one}]);
+    } else if one.is_empty() && !first.is_empty() {
+        status["podIP"] = first.into();
+    }
 }
 
 /// Binds a pod to a node: sets the node's name, takes over the binding's labels and annotations, and says so in

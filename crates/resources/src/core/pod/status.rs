@@ -1,25 +1,30 @@
 //! What a kubelet reports of containers: resources given to them, their users, claims made for the pod.
 
-use crate::field::{Errors, Fields, Path};
+use crate::field::{Errors, Fields, Path, repeated};
 use crate::names;
+use crate::rules::Unique;
 use serde_json::Value;
+use std::collections::HashMap;
 
 const HEALTH: [&str; 3] = ["Healthy", "Unhealthy", "Unknown"];
 const MESSAGE_MAX: usize = 1024;
+/// What a mapping says: whose request of which resource is which request of the claim.
+const MAPPING: [&str; 3] = ["containerName", "resourceName", "requestName"];
+const NO_SUCH_REQUEST: &str = "must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests";
+const NO_SUCH_CONTAINER: &str = "must match the name of an entry in spec.initContainers.name or spec.containers.name";
 const ID_MAX: i64 = 2_147_483_647;
 const CLAIM_FORM: &str = "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or 'claim:<claimName>' if request is empty";
 
 /// Errors of the claims made for a pod.
 pub fn claims(errors: &mut Errors, pod: &Value, path: &Path<'_>) {
-    let statuses = pod.at("status").list("resourceClaimStatuses");
-    for (i, status) in statuses.iter().enumerate() {
+    let claims = Unique::with(pod.at("spec").list("resourceClaims").iter().map(|claim| claim.text("name")));
+    let mut names_so_far = Unique::default();
+    for (i, status) in pod.at("status").list("resourceClaimStatuses").iter().enumerate() {
         let (item, name) = (path.index(i), status.text("name"));
-        if !pod.at("spec").list("resourceClaims").iter().any(|claim| claim.text("name") == name) {
+        if !claims.has(name) {
             errors.invalid(&item.field("name"), name, "must match the name of an entry in `spec.resourceClaims`");
         }
-        if statuses[..i].iter().any(|other| other.text("name") == name) {
-            errors.duplicate(&item.field("name"), name);
-        }
+        names_so_far.add(errors, name, &item.field("name"));
         if status.has("resourceClaimName") {
             let name = status.text("resourceClaimName");
             errors.invalid_each(&item.field("resourceClaimName"), name, names::dns1123_subdomain(name, false));
@@ -57,10 +62,11 @@ fn id(errors: &mut Errors, id: i64, path: &Path<'_>) {
 
 /// Errors of the resources that containers have been given.
 pub fn allocated(errors: &mut Errors, list: &[Value], containers: &[Value], path: &Path<'_>) {
+    let by_name: HashMap<&str, &Value> = containers.iter().map(|c| (c.text("name"), c)).collect();
     for (i, status) in list.iter().enumerate() {
         let at = path.index(i);
         let at = at.field("allocatedResourcesStatus");
-        let container = containers.iter().find(|c| c.text("name") == status.text("name"));
+        let container = by_name.get(status.text("name"));
         for (j, given) in status.list("allocatedResourcesStatus").iter().enumerate() {
             let (item, name) = (at.index(j), given.text("name"));
             let wrong = container.and_then(|container| not_asked_for(container, name));
@@ -91,7 +97,39 @@ fn not_asked_for(container: &Value, name: &str) -> Option<&'static str> {
     (!asked).then_some(CLAIM_FORM)
 }
 
+/// Errors of the claim that was made for extended resources.
+pub fn extended_claim(errors: &mut Errors, pod: &Value, path: &Path<'_>) {
+    let (spec, status) = (pod.at("spec"), pod.at("status").at("extendedResourceClaimStatus"));
+    if status.is_null() {
+        return;
+    }
+    let containers: HashMap<&str, &Value> =
+        spec.list("initContainers").iter().chain(spec.list("containers")).map(|c| (c.text("name"), c)).collect();
+    let (mappings, list) = (status.list("requestMappings"), path.field("requestMappings"));
+    if mappings.is_empty() {
+        errors.required(&list, "at least one request mapping is required");
+    }
+    let twice = repeated(mappings.iter().map(|mapping| MAPPING.map(|key| mapping.text(key))));
+    for (i, mapping) in mappings.iter().enumerate() {
+        let (item, [container, resource, request]) = (list.index(i), MAPPING.map(|key| mapping.text(key)));
+        match containers.get(container) {
+            Some(container) if container.at("resources").at("requests").has(resource) => {}
+            Some(_) => errors.invalid(&item.field("resourceName"), resource, NO_SUCH_REQUEST),
+            None => errors.invalid(&item.field("containerName"), container, NO_SUCH_CONTAINER),
+        }
+        errors.invalid_each(&path.field("requestName"), request, names::dns1123_label(request, false));
+        if twice[i] {
+            MAPPING.iter().for_each(|key| errors.duplicate(&item.field(key), mapping.text(key)));
+        }
+    }
+    match status.text("resourceClaimName") {
+        "" => errors.required(&path.field("resourceClaimName"), ""),
+        name => errors.invalid_each(&path.field("resourceClaimName"), name, names::dns1123_subdomain(name, false)),
+    }
+}
+
 fn health(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
+    let mut ids = Unique::default();
     for (i, resource) in list.iter().enumerate() {
         let (item, id) = (path.index(i), resource.text("resourceID"));
         errors.one_of(&item.field("health"), resource.text("health"), &HEALTH);
@@ -103,9 +141,7 @@ fn health(errors: &mut Errors, list: &[Value], path: &Path<'_>) {
                 _ => {}
             }
         }
-        if list[..i].iter().any(|other| other.text("resourceID") == id) {
-            errors.duplicate(&item.field("resourceID"), id);
-        }
+        ids.add(errors, id, &item.field("resourceID"));
     }
 }
 
@@ -116,11 +152,17 @@ mod tests {
 
     #[test]
     fn what_was_not_asked_for_is_refused() {
-        let containers = json!([{"name": "c", "resources": {"requests": {"cpu": "1"}, "claims": [{"name": "g", "request": "r"}]}}]);
+        let containers =
+            json!([{"name": "c", "resources": {"requests": {"cpu": "1"}, "claims": [{"name": "g", "request": "r"}]}}]);
         let check = |given: Value, want: &[&str]| {
             let mut errors = Errors::default();
             let status = json!([{"name": "c", "allocatedResourcesStatus": [given]}]);
-            allocated(&mut errors, status.as_array().expect("list"), containers.as_array().expect("list"), &Path::root("s"));
+            allocated(
+                &mut errors,
+                status.as_array().expect("list"),
+                containers.as_array().expect("list"),
+                &Path::root("s"),
+            );
             assert_eq!(errors.0.iter().map(|c| c.field.as_str()).collect::<Vec<_>>(), want);
         };
         check(json!({"name": "cpu"}), &[]);

@@ -245,6 +245,10 @@ pub fn status(new: &Object, old: &Object) -> Vec<Cause> {
     let conditions = path.field("conditions");
     for (i, condition) in now.list("conditions").iter().enumerate() {
         let kind = condition.text("type");
+        if let Some(generation) = condition.int("observedGeneration").filter(|g| *g < 0) {
+            let path = conditions.index(i);
+            errors.invalid(&path.field("observedGeneration"), generation, "must be a non-negative integer");
+        }
         if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
             errors.invalid_each(&conditions.index(i).field("Type"), kind, names::qualified_name(kind));
         }
@@ -269,6 +273,7 @@ pub fn status(new: &Object, old: &Object) -> Vec<Cause> {
         addresses(&mut errors, now, field, first, &path.field(field));
     }
     containers_reported(&mut errors, new, &path);
+    super::status::extended_claim(&mut errors, new, &path.field("extendedResourceClaimStatus"));
     errors.0
 }
 
@@ -322,8 +327,13 @@ fn addresses(errors: &mut Errors, status: &Value, field: &str, first: &str, path
     for (i, ip) in ips.iter().enumerate() {
         errors.ip(&path.index(i), ip);
     }
+    if let Some(i) = ips.iter().position(|ip| names::parse_ip(ip).is_none()).filter(|_| ips.len() > 1) {
+        let why = format!("failed to check for dual stack with error:invalid IP[{i}]: {}", ips[i]);
+        errors.internal(path, &why);
+    }
     let families: Vec<bool> = ips.iter().filter_map(|ip| names::parse_ip(ip)).map(|ip| ip.is_ipv4()).collect();
-    if list.len() > 2 || (families.len() == 2 && families[0] == families[1]) {
+    let dual = families.len() == ips.len() && families.contains(&true) && families.contains(&false);
+    if list.len() > 2 || (list.len() == 2 && !dual) {
         let printed: Vec<String> = ips.iter().map(|ip| format!("{{\"IP\":{ip:?}}}")).collect();
         let text = "may specify no more than one IP for each IP family";
         errors.invalid_printed(path, &format!("[{}]", printed.join(",")), text);

@@ -1,13 +1,17 @@
-//! Warnings about a pod's spec.
+//! Warnings about pods and their templates.
+
+mod annotations;
+mod ports;
+mod virtual_paths;
 
 use super::defaults::CONTAINER_LISTS;
-use crate::core::quantities::quantity;
+use crate::core::{persistent_volume_claim, quantities};
 use crate::field::{Fields, Path, repeated};
 use crate::names;
 use crate::rules::{each, each_of, each_text};
 use api::Object;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::fmt::Display;
 
 const DEPRECATED_LABELS: &[(&str, &str)] = &[
     ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
@@ -18,6 +22,9 @@ const DEPRECATED_LABELS: &[(&str, &str)] = &[
     ),
     ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
     ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
+    ("app.kubernetes.io/created-by", "deprecated since v1.9"),
+    ("scheduler.alpha.kubernetes.io/preferAvoidPods", "deprecated since v1.22; use Taints and Tolerations instead"),
+    ("node-role.kubernetes.io/master", "use \"node-role.kubernetes.io/control-plane\" instead"),
 ];
 const DEPRECATED_VOLUMES: &[(&str, &str)] = &[
     ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
@@ -33,7 +40,6 @@ const DEPRECATED_VOLUMES: &[(&str, &str)] = &[
 
 /// Whose host names the names of workloads become part of.
 pub const OF_PODS: &str = "Pod names and hostnames";
-const ALPHA_SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
 
 /// The warning about a new object's name that becomes part of host names (`of`: whose).
 pub fn host_name(obj: &Object, old: Option<&Object>, of: &str) -> Option<String> {
@@ -46,25 +52,97 @@ pub fn host_name(obj: &Object, old: Option<&Object>, of: &str) -> Option<String>
     })
 }
 
-/// Warnings about a spec in a pod or a template.
-pub fn pod_spec(spec: &Value, meta: &Value, path: &Path<'_>) -> Vec<String> {
-    let mut out = Vec::new();
-    for part in [node_selector, topology] {
-        part(&mut out, spec, path);
-    }
-    let outdated = meta.entries("annotations").filter(|(key, _)| key.starts_with(ALPHA_SECCOMP));
-    let text = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
-    out.extend(outdated.map(|(key, _)| format!("metadata.annotations[{key}]: {text}")));
-    for part in [volumes, projections, references, containers, overhead, grace_period, affinity, addresses] {
-        part(&mut out, spec, path);
-    }
-    out
+/// The warnings about deprecated labels that a node selector's term asks for.
+pub fn deprecated_labels(term: &Value, path: &Path<'_>) -> Vec<String> {
+    let mut out = Found::default();
+    each(term, "matchExpressions", path, |expression, path| out.label(expression.text("key"), &path.field("key")));
+    out.texts
 }
 
-fn node_selector(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
-    let path = path.field("nodeSelector");
-    for (key, _) in spec.entries("nodeSelector") {
-        out.extend(deprecated(DEPRECATED_LABELS, key).map(|text| format!("{}: {text}", path.key(key))));
+/// What is wrong with the kind of a volume, if it is an outdated one.
+pub fn deprecated_volume(kind: &str) -> Option<&'static str> {
+    deprecated(DEPRECATED_VOLUMES, kind)
+}
+
+/// Warnings about a pod.
+pub fn pod(pod: &Object) -> Vec<String> {
+    let mut out = Found::default();
+    out.pod(pod, &Path::TOP, false);
+    out.texts
+}
+
+/// Warnings about a template.
+pub fn template(template: &Value, path: &Path<'_>) -> Vec<String> {
+    let mut out = Found::default();
+    out.pod(template, path, true);
+    out.texts
+}
+
+/// Whether warnings about a spec are due: it is new, or it changed.
+pub fn due(obj: &Object, old: Option<&Object>) -> bool {
+    old.is_none_or(|old| api::meta::generation(old) != api::meta::generation(obj))
+}
+
+/// More bytes than any answer carries; from a body of 3 MB there could be thousands of millions of texts.
+const ENOUGH: usize = 256 << 10;
+
+/// The warnings found so far.
+#[derive(Default)]
+struct Found {
+    texts: Vec<String>,
+    size: usize,
+}
+
+impl Found {
+    fn add(&mut self, about: impl Display, text: impl Display) {
+        if !self.is_enough() {
+            self.whole(format!("{about}: {text}"));
+        }
+    }
+
+    fn whole(&mut self, text: String) {
+        if !self.is_enough() {
+            self.size += text.len();
+            self.texts.push(text);
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.size >= ENOUGH
+    }
+
+    fn pod(&mut self, of: &Value, path: &Path<'_>, is_template: bool) {
+        let (spec, path_of) = (of.at("spec"), path.field("spec"));
+        for part in [node_selector, node_affinity, topology] {
+            part(self, spec, &path_of);
+        }
+        let annotated = annotations::Annotated::new(of, path, is_template);
+        annotated.outdated(self);
+        for part in [volumes, virtual_paths::overlaps, references, overhead] {
+            part(self, spec, &path_of);
+        }
+        annotated.seccomp_of_pod(self);
+        each_of(spec, &CONTAINER_LISTS, &path_of, |c, path| {
+            annotated.of_container(self, c);
+            amounts(self, c, path);
+            environment(self, c, path);
+        });
+        for part in [ports::definitions, ports::names, grace_period, affinity, addresses] {
+            part(self, spec, &path_of);
+        }
+    }
+
+    /// A label that a field names beside its value.
+    fn label(&mut self, key: &str, path: &Path<'_>) {
+        if let Some(text) = deprecated(DEPRECATED_LABELS, key) {
+            self.add(path, format_args!("{key} is {text}"));
+        }
+    }
+
+    fn fractional(&mut self, list: &Value, names: &[&str], path: &Path<'_>) {
+        for (name, text) in quantities::fractional(list, names) {
+            self.add(path.key(name), text);
+        }
     }
 }
 
@@ -72,42 +150,106 @@ fn deprecated(table: &[(&str, &'static str)], name: &str) -> Option<&'static str
     table.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-fn projections(out: &mut Vec<String>, spec: &Value, _path: &Path<'_>) {
-    let empty = |source: &&Value| source.as_object().is_none_or(|map| map.values().all(Value::is_null));
-    for volume in spec.list("volumes") {
-        let none = format!("volume {:?} (Projected) has no sources provided", volume.text("name"));
-        out.extend(volume.at("projected").list("sources").iter().filter(empty).map(|_| none.clone()));
+fn node_selector(out: &mut Found, spec: &Value, path: &Path<'_>) {
+    let path = path.field("nodeSelector");
+    for (key, _) in spec.entries("nodeSelector") {
+        deprecated(DEPRECATED_LABELS, key).into_iter().for_each(|text| out.add(path.key(key), text));
     }
 }
 
-fn references(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
-    duplicates(out, spec.list("hostAliases"), "ip", &path.field("hostAliases"));
-    pull_secrets(out, spec.list("imagePullSecrets"), &path.field("imagePullSecrets"));
+fn node_affinity(out: &mut Found, spec: &Value, path: &Path<'_>) {
+    let (of, path) = (spec.at("affinity").at("nodeAffinity"), path.field("affinity.nodeAffinity"));
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    each(of.at(required), "nodeSelectorTerms", &path.field(required), |term, path| {
+        each(term, "matchExpressions", path, |expression, path| out.label(expression.text("key"), &path.field("key")));
+    });
+    each(of, "preferredDuringSchedulingIgnoredDuringExecution", &path, |item, path| {
+        each(item.at("preference"), "matchExpressions", &path.field("preference"), |expression, path| {
+            out.label(expression.text("key"), &path.field("key"));
+            each_text(expression, "values", path, |value, path| {
+                for why in names::label_value(value) {
+                    out.add(path, format_args!("{value} is invalid, {why}"));
+                }
+            });
+        });
+    });
 }
 
-fn containers(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
-    each_of(spec, &CONTAINER_LISTS, path, |c, path| container(out, c, path));
+fn topology(out: &mut Found, spec: &Value, path: &Path<'_>) {
+    each(spec, "topologySpreadConstraints", path, |constraint, path| {
+        out.label(constraint.text("topologyKey"), &path.field("topologyKey"));
+        no_selector(out, constraint, path);
+    });
 }
 
-fn overhead(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
-    fractional(out, spec.at("overhead"), &path.field("overhead"));
+fn volumes(out: &mut Found, spec: &Value, path: &Path<'_>) {
+    each(spec, "volumes", path, |volume, path| {
+        let has = |kind: &str| volume.has(if kind == "storageOS" { "storageos" } else { kind });
+        for (kind, text) in DEPRECATED_VOLUMES.iter().filter(|(k, _)| has(k)) {
+            out.add(path.field(kind), text);
+        }
+        let claim = volume.at("ephemeral").at("volumeClaimTemplate").at("spec");
+        let path = path.field("ephemeral.volumeClaimTemplate.spec");
+        persistent_volume_claim::spec_warnings(claim, &path).into_iter().for_each(|text| out.whole(text));
+    });
 }
 
-fn grace_period(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
+/// Addresses and secrets given twice, and secrets left out.
+fn references(out: &mut Found, spec: &Value, path: &Path<'_>) {
+    for (list, field) in [("hostAliases", "ip"), ("imagePullSecrets", "name")] {
+        let twice = repeated(spec.list(list).iter().map(|item| item.text(field)));
+        let mut twice = twice.into_iter();
+        each(spec, list, path, |item, path| {
+            if twice.next() == Some(true) {
+                out.add(path.field(field), format_args!("duplicate {field} {:?}", item.text(field)));
+            }
+        });
+    }
+    each(spec, "imagePullSecrets", path, |secret, path| {
+        if secret.text("name").is_empty() {
+            out.add(path.field("name"), "invalid empty name \"\"");
+        }
+    });
+}
+
+fn overhead(out: &mut Found, spec: &Value, path: &Path<'_>) {
+    out.fractional(spec.at("overhead"), &BYTES, &path.field("overhead"));
+}
+
+/// Resources that are counted in bytes.
+const BYTES: [&str; 2] = ["memory", "ephemeral-storage"];
+
+fn amounts(out: &mut Found, c: &Value, path: &Path<'_>) {
+    for name in BYTES {
+        for list in ["limits", "requests"] {
+            out.fractional(c.at("resources").at(list), &[name], &path.field("resources").field(list));
+        }
+    }
+}
+
+/// A variable that is set again may be made of its former value, and of nothing else.
+fn environment(out: &mut Found, c: &Value, path: &Path<'_>) {
+    let twice = repeated(c.list("env").iter().map(|var| var.text("name")));
+    let mut twice = twice.into_iter();
+    each(c, "env", path, |var, path| {
+        let (name, value) = (var.text("name"), var.text("value"));
+        let former = format!("$({name})");
+        let extends = !var.has("valueFrom") && value != former && value.contains(&former);
+        if twice.next() == Some(true) && !extends {
+            out.add(path, format_args!("hides previous definition of {name:?}, which may be dropped when using apply"));
+        }
+    });
+}
+
+fn grace_period(out: &mut Found, spec: &Value, path: &Path<'_>) {
     if spec.int("terminationGracePeriodSeconds").is_some_and(|s| s < 0) {
         let path = path.field("terminationGracePeriodSeconds");
-        out.push(format!("{path}: must be >= 0; negative values are invalid and will be treated as 1"));
+        out.add(path, "must be >= 0; negative values are invalid and will be treated as 1");
     }
-}
-
-fn addresses(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
-    let mut odd = |text: &str, path: &Path<'_>| out.extend(names::ip_warning(text).map(|why| format!("{path}: {why}")));
-    each_text(spec.at("dnsConfig"), "nameservers", &path.field("dnsConfig"), &mut odd);
-    each(spec, "hostAliases", path, |alias, path| odd(alias.text("ip"), &path.field("ip")));
 }
 
 /// Terms that select no pod.
-fn affinity(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
+fn affinity(out: &mut Found, spec: &Value, path: &Path<'_>) {
     let lists = [
         ("requiredDuringSchedulingIgnoredDuringExecution", ""),
         ("preferredDuringSchedulingIgnoredDuringExecution", "podAffinityTerm"),
@@ -123,99 +265,17 @@ fn affinity(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
     }
 }
 
-fn no_selector(out: &mut Vec<String>, of: &Value, path: &Path<'_>) {
+fn no_selector(out: &mut Found, of: &Value, path: &Path<'_>) {
     if !of.has("labelSelector") {
-        out.push(format!("{}: a null labelSelector results in matching no pod", path.field("labelSelector")));
+        out.add(path.field("labelSelector"), "a null labelSelector results in matching no pod");
     }
 }
 
-fn topology(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
-    each(spec, "topologySpreadConstraints", path, |constraint, path| {
-        let key = constraint.text("topologyKey");
-        let text = deprecated(DEPRECATED_LABELS, key);
-        out.extend(text.map(|text| format!("{}: {key} is {text}", path.field("topologyKey"))));
-        no_selector(out, constraint, path);
-    });
+fn addresses(out: &mut Found, spec: &Value, path: &Path<'_>) {
+    let mut odd = |text: &str, path: &Path<'_>| names::ip_warning(text).into_iter().for_each(|why| out.add(path, why));
+    each_text(spec.at("dnsConfig"), "nameservers", &path.field("dnsConfig"), &mut odd);
+    each(spec, "hostAliases", path, |alias, path| odd(alias.text("ip"), &path.field("ip")));
 }
 
-fn volumes(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
-    each(spec, "volumes", path, |volume, path| {
-        let has = |kind: &str| volume.has(if kind == "storageOS" { "storageos" } else { kind });
-        for (kind, text) in DEPRECATED_VOLUMES.iter().filter(|(k, _)| has(k)) {
-            out.push(format!("{}: {text}", path.field(kind)));
-        }
-        for kind in ["secret", "configMap"] {
-            duplicates(out, volume.at(kind).list("items"), "key", &path.field(kind).field("items"));
-        }
-    });
-}
-
-fn container(out: &mut Vec<String>, c: &Value, path: &Path<'_>) {
-    for list in ["limits", "requests"] {
-        fractional(out, c.at("resources").at(list), &path.field("resources").field(list));
-    }
-    let env = path.field("env");
-    let list = c.list("env");
-    let twice = repeated(list.iter().map(|var| var.text("name")));
-    for (i, var) in list.iter().enumerate() {
-        let name = var.text("name");
-        if twice[i] {
-            let text = format!("hides previous definition of {name:?}, which may be dropped when using apply");
-            out.push(format!("{}: {text}", env.index(i)));
-        }
-    }
-    ports(out, c, path);
-}
-
-fn ports(out: &mut Vec<String>, c: &Value, path: &Path<'_>) {
-    let (list, list_path) = (c.list("ports"), path.field("ports"));
-    let mut first = HashMap::new();
-    for (i, port) in list.iter().enumerate() {
-        if !port.text("hostIP").is_empty() && port.int("hostPort").unwrap_or(0) == 0 {
-            let shown = format!(
-                "{{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
-                port.text("name"),
-                port.int("containerPort").unwrap_or(0),
-                port.text("protocol"),
-                port.text("hostIP"),
-            );
-            out.push(format!("{}: hostIP set without hostPort: {shown}", list_path.index(i)));
-        }
-        let key = (port.int("containerPort"), port.text("protocol"), port.int("hostPort"), port.text("hostIP"));
-        let j = *first.entry(key).or_insert(i);
-        if j < i {
-            let text = format!("duplicate port definition with {}", list_path.index(j));
-            out.push(format!("{}: {text}", list_path.index(i)));
-        }
-    }
-}
-
-fn fractional(out: &mut Vec<String>, list: &Value, path: &Path<'_>) {
-    for name in ["memory", "ephemeral-storage"] {
-        let Some(text) = list.at(name).as_str() else { continue };
-        if !quantity(list.at(name)).is_whole() {
-            out.push(format!("{}: fractional byte value {text:?} is invalid, must be an integer", path.key(name)));
-        }
-    }
-}
-
-/// Names given twice, then names left out.
-fn pull_secrets(out: &mut Vec<String>, list: &[Value], path: &Path<'_>) {
-    let twice = repeated(list.iter().map(|secret| secret.text("name")));
-    for (i, secret) in list.iter().enumerate().filter(|(i, _)| twice[*i]) {
-        out.push(format!("{}: duplicate name {:?}", path.index(i).field("name"), secret.text("name")));
-    }
-    for (i, _) in list.iter().enumerate().filter(|(_, secret)| secret.text("name").is_empty()) {
-        out.push(format!("{}: invalid empty name \"\"", path.index(i).field("name")));
-    }
-}
-
-fn duplicates(out: &mut Vec<String>, list: &[Value], field: &str, path: &Path<'_>) {
-    let twice = repeated(list.iter().map(|item| item.text(field)));
-    for (i, item) in list.iter().enumerate() {
-        let key = item.text(field);
-        if !key.is_empty() && twice[i] {
-            out.push(format!("{}: duplicate {field} {key:?}", path.index(i)));
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,10 @@
 
 use super::rules::{self, Scope, Total};
 use super::{Options, paths};
-use crate::field::{Errors, Fields, Path};
+use crate::field::{Errors, Fields, Path, repeated};
 use api::Cause;
 use serde_json::Value;
+use std::collections::HashSet;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const LIST_TYPE: &str = "x-kubernetes-list-type";
@@ -282,7 +283,8 @@ fn keys(errors: &mut Errors, source: &Value, path: &Path<'_>) {
 fn named_keys(errors: &mut Errors, source: &Value, keys: &[&str], path: &Path<'_>) {
     let (at, items) = (path.field(LIST_KEYS), path.field("items"));
     let (below, properties) = (source.at("items"), items.field("properties"));
-    for (i, key) in keys.iter().enumerate() {
+    let twice = repeated(keys.iter());
+    for (key, twice) in keys.iter().zip(twice) {
         let kind = below.at("properties").at(key).text("type");
         if !below.at("properties").has(key) {
             errors.invalid(&at, keys.to_vec(), "entries must all be names of item properties");
@@ -290,7 +292,7 @@ fn named_keys(errors: &mut Errors, source: &Value, keys: &[&str], path: &Path<'_
             let why = "must be a scalar type if parent array's x-kubernetes-list-type is map";
             errors.invalid(&properties.key(key).field("type"), below.text("type"), why);
         }
-        if keys[..i].contains(key) {
+        if twice {
             errors.invalid(&at, keys.to_vec(), "must not contain duplicate entries");
         }
     }
@@ -306,9 +308,10 @@ fn keys_are_present(errors: &mut Errors, source: &Value, keys: &[&str], path: &P
         return;
     }
     let properties = items.field("properties");
+    let required: HashSet<&str> = below.texts("required").into_iter().collect();
     for key in keys.iter().filter(|key| below.at("properties").has(key)) {
         let (property, at) = (below.at("properties").at(key), properties.key(key));
-        if !below.texts("required").contains(key) && !property.has("default") {
+        if !required.contains(key) && !property.has("default") {
             let why =
                 "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
             errors.required(&at.field("default"), why);
