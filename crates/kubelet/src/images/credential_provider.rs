@@ -4,6 +4,7 @@
 //! as long as they say: for all pods, or for those of one service account or token where the program is told of them.
 
 use super::keyring::{Entry, full_name, matches};
+use super::pulls::Source;
 use cri::AuthConfig;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -143,7 +144,7 @@ impl CredentialProviders {
         for key in [image, registry, ""] {
             let kept = self.kept.lock().get(&(provider.name.clone(), key.to_owned(), identity.key.clone())).cloned();
             if let Some((entries, _)) = kept.filter(|(_, until)| *until > now) {
-                return Ok(entries);
+                return Ok(identity.sign(entries));
             }
         }
         let response = provider.run(&self.programs, image, &identity).await?;
@@ -156,6 +157,7 @@ impl CredentialProviders {
         let of = |(pattern, login): (String, Login)| Entry {
             pattern,
             auth: AuthConfig { username: login.username, password: login.password, ..AuthConfig::default() },
+            source: Source::Node,
         };
         let entries: Vec<Entry> = response.auth.into_iter().map(of).collect();
         let time = response.cache_duration.unwrap_or(provider.default_cache_duration);
@@ -165,10 +167,10 @@ impl CredentialProviders {
                 kept.retain(|_, (_, until)| *until > now);
             }
             if kept.len() < MAX_ENTRIES {
-                kept.insert((provider.name.clone(), key.to_owned(), identity.key), (entries.clone(), now + time));
+                kept.insert((provider.name.clone(), key.to_owned(), identity.key.clone()), (entries.clone(), now + time));
             }
         }
-        Ok(entries)
+        Ok(identity.sign(entries))
     }
 }
 
