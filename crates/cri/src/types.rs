@@ -314,6 +314,10 @@ pub struct ContainerConfig {
     pub annotations: Map,
     /// Log file relative to the sandbox's log directory.
     pub log_path: String,
+    /// Bytes after which the runtime says [`ContainerEventKind::LogFull`] and, twice as many later, lets the container
+    /// wait for [`crate::RuntimeService::reopen_container_log`]; 0: never. Not part of CRI's wire.
+    #[serde(default)]
+    pub log_limit: u64,
     /// Keeps a stdin open for attach.
     pub stdin: bool,
     /// Closes stdin after the first attach.
@@ -397,6 +401,8 @@ pub enum ContainerEventKind {
     Stopped,
     /// Removed.
     Deleted,
+    /// The log of a container is full. Not part of CRI's wire.
+    LogFull,
 }
 
 /// An event of the runtime (CRI's GetContainerEvents).
@@ -476,6 +482,8 @@ pub struct RuntimeFeatures {
     pub supplemental_groups_policy: bool,
     /// Containers whose `image` is empty: they get an empty root file system.
     pub containers_without_image: bool,
+    /// Logs may be links to files elsewhere, as cri-dockerd's are.
+    pub linked_logs: bool,
     /// cgroup version, 1 or 2.
     pub cgroup_version: u8,
 }
@@ -487,6 +495,7 @@ impl Default for RuntimeFeatures {
             recursive_read_only_mounts: true,
             supplemental_groups_policy: true,
             containers_without_image: false,
+            linked_logs: true,
             cgroup_version: if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { 2 } else { 1 },
         }
     }

@@ -78,6 +78,8 @@ fn flood(cluster: &Cluster) -> Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("a flood of 12 s took {} MB of logs at most", largest >> 20);
+    // The file that is written to and the one before it, each twice the limit at most, and compressed ones.
+    ensure!(largest < 8 << 20, "{largest} bytes of logs");
     let files = std::fs::read_dir(log.join("c"))?.count();
     ensure!(files <= 4, "three files, and one that is being compressed: {files}");
     ensure!(cluster.kubectl(&["logs", "flood", "--tail=1"])?.contains("1 2 3"));

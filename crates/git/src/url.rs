@@ -6,19 +6,26 @@ use std::path::{Component, Path, PathBuf};
 
 /// Reads the URL of a repository; only HTTP(S) without credentials will do.
 pub fn parse(text: &str) -> Result<gix::Url> {
-    let invalid = |why: &str| Error::Invalid(format!("repository {text:?}: {why}"));
+    let invalid = |why: &str| match text.split_once('@') {
+        Some((before, _)) if before.contains(':') => credentials(),
+        _ => Error::Invalid(format!("repository {text:?}: {why}")),
+    };
     let url = gix::url::parse(text).map_err(|_| invalid("is not a URL"))?;
     if !matches!(url.scheme, Scheme::Http | Scheme::Https) {
         return Err(invalid("only http:// and https:// are allowed"));
     }
     if url.user().is_some() || url.password().is_some() {
-        // The text is not repeated: it would show them in an event.
-        return Err(Error::Invalid("the repository's URL holds credentials, which are not allowed".into()));
+        return Err(credentials());
     }
     if url.host().is_none_or(str::is_empty) {
         return Err(invalid("names no host"));
     }
     Ok(url)
+}
+
+/// The text is not repeated: it would show them in an event.
+fn credentials() -> Error {
+    Error::Invalid("the repository's URL holds credentials, which are not allowed".into())
 }
 
 /// The directory below the volume.
@@ -61,6 +68,9 @@ mod tests {
             assert!(parse(text).is_err(), "{text}");
         }
         refused("ssh://h/a", "only http:// and https:// are allowed");
+        for text in ["ssh://u:secret@h/a", "u:secret@h:a", "http://u:secret@h:port/a"] {
+            check(text, Err(credentials()));
+        }
         check("https://u:p@h/a", Err(Error::Invalid("the repository's URL holds credentials, which are not allowed".into())));
     }
 

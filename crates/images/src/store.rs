@@ -336,7 +336,7 @@ impl Store {
     /// Moves a directory out of sight first, so that nobody sees half of it.
     fn discard(&self, path: &Path) -> Result<()> {
         let gone = self.temporary();
-        match fs::rename(path, &gone).and_then(|()| fs::remove_dir_all(&gone)) {
+        match fs::rename(path, &gone).and_then(|()| cri::remove_tree(&gone)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(format!("remove {path:?}"))(e)),
             _ => Ok(()),
         }
@@ -372,7 +372,7 @@ impl Store {
             if is_dir && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
-            let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            let removed = if is_dir { cri::remove_tree(&path) } else { fs::remove_file(&path) };
             if let Err(error) = removed {
                 tracing::warn!(?path, %error, "cannot remove a leftover of an earlier import");
             }

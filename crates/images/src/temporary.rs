@@ -31,7 +31,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
+        if let Err(error) = cri::remove_tree(&self.path) {
             tracing::warn!(path = ?self.path, %error, "cannot remove a working directory");
         }
     }

@@ -9,7 +9,7 @@ use crate::preemption::{self, Requirement};
 use crate::qos::{self, Resources};
 use crate::static_pods::is_static;
 use crate::{shutdown, sysctl};
-use api::k8s::core::v1::{Node, Pod, Taint};
+use api::k8s::core::v1::{AppArmorProfile, Node, Pod, Taint};
 use api::node_selector::pod_accepts_node;
 use api::quantity::{Format, Quantity};
 use std::sync::Arc;
@@ -174,13 +174,20 @@ fn app_armor(pod: &Pod) -> Result<(), Rejection> {
     let spec = pod.spec();
     let of_pod = spec.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref());
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let mut profiles =
-        containers.filter_map(|c| c.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref()).or(of_pod));
-    let required = profiles.any(|profile| profile.type_ != "Unconfined");
-    if !required || crate::security_context::has_app_armor() {
+    let own = containers.filter_map(|c| c.security_context.as_ref()?.app_armor_profile.as_ref());
+    let profiles: Vec<_> = of_pod.into_iter().chain(own).filter(|p| p.type_ != "Unconfined").collect();
+    if profiles.is_empty() {
         return Ok(());
     }
-    Err(("AppArmor".into(), "Cannot enforce AppArmor: AppArmor is not enabled on the host".into()))
+    let refused = |why: &str| Err(("AppArmor".into(), format!("Cannot enforce AppArmor: {why}")));
+    if !crate::security_context::has_app_armor() {
+        return refused("AppArmor is not enabled on the host");
+    }
+    let is_empty = |p: &&&AppArmorProfile| p.localhost_profile.as_deref().unwrap_or_default().trim().is_empty();
+    match profiles.iter().filter(|p| p.type_ == "Localhost").find(is_empty) {
+        Some(_) => refused("invalid empty AppArmor profile name"),
+        None => Ok(()),
+    }
 }
 
 fn user_namespace(ctx: &Context, pod: &Pod) -> Result<(), Rejection> {

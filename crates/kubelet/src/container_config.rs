@@ -73,6 +73,7 @@ pub async fn build(request: &Request<'_>) -> Result<ContainerConfig, String> {
         labels: labels(pod, container),
         annotations: annotations(request).into_iter().chain(grant.annotations).collect(),
         log_path,
+        log_limit: ctx.config.settings.log_max_size(),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),

@@ -38,7 +38,7 @@ pub async fn end(worker: &mut Worker) {
     remove_sandboxes(worker).await;
     let ctx = &worker.ctx;
     let logs = ctx.config.pod_log_dir(worker.pod.namespace(), worker.pod.name(), worker.pod.uid());
-    let _ = std::fs::remove_dir_all(logs);
+    let _ = cri::remove_tree(&logs);
 }
 
 /// Ends all containers at once (sidecars in their turn); a shorter grace period that comes later is obeyed.

@@ -31,7 +31,7 @@ pub async fn remove_strangers(ctx: &Arc<Context>, present: &[Arc<Pod>]) {
     for name in names(&ctx.config.log_dir) {
         // `<namespace>_<name>_<uid>`
         if name.rsplit('_').next().is_some_and(|uid| !keep(uid)) {
-            let _ = std::fs::remove_dir_all(ctx.config.log_dir.join(name));
+            let _ = cri::remove_tree(&ctx.config.log_dir.join(name));
         }
     }
 }
@@ -59,7 +59,7 @@ async fn remove_pod(ctx: Arc<Context>, uid: String, state: crate::state::PodStat
         let _ = ctx.config.runtime.remove_pod_cgroup(&format!("/kubepods{class}/pod{uid}")).await;
     }
     if let Some(logs) = logs {
-        let _ = std::fs::remove_dir_all(logs);
+        let _ = cri::remove_tree(&logs);
     }
 }
 

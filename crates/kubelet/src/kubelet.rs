@@ -288,6 +288,8 @@ impl Kubelet {
 async fn dispatch_events(pods: Arc<Pods>, mut events: tokio::sync::broadcast::Receiver<cri::ContainerEvent>) {
     loop {
         match events.recv().await {
+            // Of no concern to a pod's worker: the rotation of logs listens itself.
+            Ok(event) if event.kind == cri::ContainerEventKind::LogFull => {}
             Ok(event) => {
                 if let Some(mailbox) = pods.get(&event.pod_uid) {
                     mailbox.touch(event.id);

@@ -12,8 +12,7 @@
 //! was and never restarts what runs; nothing below [`cri`] is known here; a pod is deleted from the API only when
 //! its processes, volumes and cgroup are gone; no loop wakes without an event, a deadline or a back-off.
 //!
-//! Deliberately absent: podCertificate projections, checkpoints, AppArmor's default profile, static
-//! pods from URLs.
+//! Deliberately absent: podCertificate projections, checkpoints, static pods from URLs.
 
 pub mod admission;
 pub mod backoff;

@@ -69,7 +69,8 @@ pub fn container(
 
 /// Whether the kernel has AppArmor, switched on.
 pub fn has_app_armor() -> bool {
-    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'))
+    std::path::Path::new("/sys/kernel/security/apparmor").exists()
+        && std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'))
 }
 
 fn capability_names(capabilities: &Capabilities) -> (Vec<String>, Vec<String>) {
@@ -121,6 +122,7 @@ fn apparmor(own: &SecurityContext, of_pod: &PodSecurityContext) -> String {
     match profile.map(|p| (p.type_.as_str(), p.localhost_profile.clone())) {
         Some(("Localhost", name)) => name.unwrap_or_default(),
         Some(("Unconfined", _)) => "unconfined".into(),
+        Some(("RuntimeDefault", _)) => "runtime/default".into(),
         _ => String::new(),
     }
 }

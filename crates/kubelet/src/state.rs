@@ -46,7 +46,7 @@ impl PodState {
         }
         for container in runtime.list_containers().await? {
             if state.sandboxes.contains_key(&container.sandbox_id) {
-                state.put(container);
+                state.put(container, runtime.features().linked_logs);
             }
         }
         Ok(state)
@@ -65,19 +65,20 @@ impl PodState {
             }
         }
         match runtime.container_status(id).await {
-            Ok(container) => self.put(container),
+            Ok(container) => self.put(container, runtime.features().linked_logs),
             Err(cri::Error::NotFound(_)) => drop(self.containers.remove(id)),
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    fn put(&mut self, mut status: ContainerStatus) {
+    /// `linked`: logs of the runtime may be links.
+    fn put(&mut self, mut status: ContainerStatus, linked: bool) {
         let known = self.containers.get(&status.id).filter(|c| c.status.state == ContainerState::Exited);
         if let Some(known) = known {
             status.message.clone_from(&known.status.message);
         } else if status.state == ContainerState::Exited {
-            let message = crate::termination_message::read(&status);
+            let message = crate::termination_message::read(&status, linked);
             if !message.is_empty() {
                 status.message =
                     if status.message.is_empty() { message } else { format!("{}: {message}", status.message) };

@@ -10,8 +10,8 @@ const MAX_MESSAGE: u64 = 4096;
 const MAX_LOG_BYTES: usize = 2048;
 const MAX_LOG_LINES: usize = 80;
 
-/// The message of a container that has ended, empty when it left none.
-pub fn read(status: &ContainerStatus) -> String {
+/// The message of a container that has ended, empty when it left none. `linked`: its log may be a link.
+pub fn read(status: &ContainerStatus, linked: bool) -> String {
     let annotation = |name: &str| status.annotations.get(name).map(String::as_str).unwrap_or_default();
     let path = annotation(label::MESSAGE_PATH);
     let fall_back = annotation(label::MESSAGE_POLICY) == "FallbackToLogsOnError"
@@ -26,7 +26,7 @@ pub fn read(status: &ContainerStatus) -> String {
         _ => String::new(),
     };
     if message.is_empty() && fall_back {
-        return reader::last_lines(Path::new(&status.log_path), MAX_LOG_LINES, MAX_LOG_BYTES);
+        return reader::last_lines(Path::new(&status.log_path), MAX_LOG_LINES, MAX_LOG_BYTES, linked);
     }
     message
 }

@@ -99,7 +99,10 @@ pub(crate) fn clone_between(join: &Join, flags: u64, prepare: impl FnOnce(&[i32]
             let keep = [read.as_raw_fd(), write.as_raw_fd()];
             let clone = || sys::clone3_sibling(flags).context(|| "clone3");
             // The pid, or zero and the reason.
-            let said = match prepare(&keep).and_then(|()| clone()) {
+            // A panic must not unwind into a copy of the shim's loop.
+            let prepared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| prepare(&keep)));
+            let prepared = prepared.unwrap_or_else(|_| Err(Error::Invalid("internal error of the runtime".into())));
+            let said = match prepared.and_then(|()| clone()) {
                 Ok(Forked::Child) => return Ok(Forked::Child),
                 Ok(Forked::Parent(pid, _)) => pid.to_le_bytes().to_vec(),
                 Err(error) => {
@@ -110,37 +113,52 @@ pub(crate) fn clone_between(join: &Join, flags: u64, prepare: impl FnOnce(&[i32]
             let _ = rustix::io::write(&write, &said);
             sys::exit_now(0)
         }
-        Forked::Parent(between, _) => {
+        Forked::Parent(between, pidfd) => {
             drop(write);
+            if !speaks(&read)? {
+                // Frozen or throttled with its cgroup. Not waited for: the shim reaps it when it can die.
+                let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+                return Err(Error::Invalid("the process in between does not run: is the container frozen?".into()));
+            }
             let said = hear(&read);
             reap(between);
-            let pid = said?;
+            let child = said?;
             // Our child and not reaped: the number is still its own.
-            let pidfd = rustix::process::pidfd_open(pid_of(pid), rustix::process::PidfdFlags::empty())
+            let pidfd = rustix::process::pidfd_open(child, rustix::process::PidfdFlags::empty())
                 .context(|| "pidfd_open")?;
-            Ok(Forked::Parent(pid, pidfd))
+            Ok(Forked::Parent(child.as_raw_nonzero().get(), pidfd))
         }
     }
 }
 
-fn hear(read: &OwnedFd) -> Result<i32> {
+/// How long a process in between may take. It lies in the container's cgroup, whose limits may let it wait, and the
+/// shim serves nobody meanwhile.
+const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// Whether the pipe has something to read, or has ended, in time.
+fn speaks(read: &OwnedFd) -> Result<bool> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let wait = || poll(&mut [PollFd::new(read, PollFlags::IN)], Some(&PATIENCE));
+    Ok(rustix::io::retry_on_intr(wait).context(|| "wait for the process in between")? > 0)
+}
+
+fn hear(read: &OwnedFd) -> Result<Pid> {
     let mut said = [0; 4 + MAX_REASON];
     // One write of less than a pipe's atomic size.
     let got = rustix::io::retry_on_intr(|| rustix::io::read(read, &mut said))
         .context(|| "read from the process in between")?;
     match said[..got].split_first_chunk() {
-        Some((pid, [])) => Ok(i32::from_le_bytes(*pid)),
+        Some((pid, [])) if i32::from_le_bytes(*pid) > 1 => {
+            Pid::from_raw(i32::from_le_bytes(*pid)).ok_or_else(|| Error::Invalid("no pid".into()))
+        }
         Some((_, reason)) => Err(Error::Invalid(String::from_utf8_lossy(reason).into_owned())),
         None => Err(Error::Invalid("the process in between died".into())),
     }
 }
 
-fn pid_of(pid: i32) -> Pid {
-    Pid::from_raw(pid).unwrap_or(Pid::INIT)
-}
-
 pub(crate) fn reap(pid: i32) {
-    let _ = rustix::io::retry_on_intr(|| waitpid(Some(pid_of(pid)), WaitOptions::empty()));
+    let Some(pid) = Pid::from_raw(pid) else { return };
+    let _ = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
 }
 
 fn lines(ranges: &[(u32, u32, u32)]) -> String {

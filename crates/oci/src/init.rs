@@ -7,7 +7,7 @@ use crate::process::{Report, Stdio};
 use crate::rootfs::{self, Entered, Handles};
 use crate::spec::{ContainerSpec, ProcessSpec};
 use crate::user::Identity;
-use crate::{console, mount, seccomp, sys};
+use crate::{apparmor, console, mount, seccomp, sys};
 use rustix::fs::{Access, OFlags, access};
 use rustix::process::{Resource, Rlimit};
 use std::ffi::CString;
@@ -172,6 +172,7 @@ fn become_process(process: &ProcessSpec, root: &Root, terminal: Terminal, child:
         .context(|| "report")?;
     drop(master);
     wait_for_byte(child.channel.as_fd())?;
+    process.apparmor.as_ref().map_or(Ok(()), |profile| apparmor::change_on_exec(root, profile))?;
     process.capabilities.limit_bounding()?;
     if let (Some(filter), false) = (&filter, process.no_new_privs) {
         filter.install()?;

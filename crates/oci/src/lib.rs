@@ -11,11 +11,14 @@
 //! - Every descriptor is close-on-exec; a container's process starts with 0, 1 and 2 only.
 //! - Those who are in a PID namespace never see a process in it whose root is the host's: what joins them leaves the
 //!   host first, by a process in between. With `SYS_PTRACE` they can still interfere with what it does inside.
+//!   In a user namespace that several share it is born there first, and hidden from them by being undumpable; those in the
+//!   node's own PID namespace see all of the node anyway.
 //! - Nothing is mounted in the host's mount namespace; a root file system dies with its namespace.
 //! - `create` and `exec` may only be called by a single-threaded process (they fork without exec).
 //!
-//! Absent: checkpoint/restore, hooks, Intel RDT, AppArmor and SELinux labels, rootless mode.
+//! Absent: checkpoint/restore, hooks, Intel RDT, SELinux labels, rootless mode.
 
+mod apparmor;
 mod caps;
 pub mod cgroup;
 mod console;

@@ -38,7 +38,7 @@ pub fn new(fstype: &str, options: &[(&str, Option<&str>)], attrs: u64) -> Result
 pub enum Overlay {
     /// A detached mount.
     Detached(OwnedFd),
-    /// Options for mount(2): before 6.5 fsconfig takes no more than 256 bytes of layers.
+    /// Options for mount(2): before 6.7 fsconfig takes no more than 256 bytes of layers.
     Options(String),
 }
 
@@ -57,7 +57,7 @@ pub fn overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<
 /// Whether overlay knows `lowerdir+`. Asked of the version: trying it on an older kernel fills the kernel's log.
 fn takes_single_layers(release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 5)
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 7)
 }
 
 fn detached_overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path) -> Result<OwnedFd> {
@@ -166,7 +166,9 @@ mod tests {
     fn versions_and_options() {
         for (release, expect) in [
             ("6.1.0-50-cloud-amd64", false),
-            ("6.5.0", true),
+            ("6.5.0", false),
+            ("6.6.52", false),
+            ("6.7.0", true),
             ("6.18.44-fc", true),
             ("5.15", false),
             ("7.0-rc1", true),

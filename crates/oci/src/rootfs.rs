@@ -30,7 +30,7 @@ pub const MASKED_PATHS: [&str; 12] = [
 /// Paths made read-only likewise.
 pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+pub(crate) const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// Host resources, opened by the parent before the child exists.
 pub(crate) struct Handles {

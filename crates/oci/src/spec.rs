@@ -133,6 +133,9 @@ pub struct ProcessSpec {
     pub no_new_privs: bool,
     /// Seccomp filter; `None`: unconfined.
     pub seccomp: Option<Profile>,
+    /// AppArmor profile, loaded in the kernel; `None`: it keeps that of the runtime.
+    #[serde(default)]
+    pub apparmor: Option<String>,
     /// `oom_score_adj`.
     pub oom_score_adj: Option<i32>,
     /// `(RLIMIT_*, soft, hard)`; those above ours are capped.

@@ -232,7 +232,8 @@ pub fn close_except(keep: &mut Vec<i32>) -> io::Result<()> {
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: called only where no closed descriptor has an owner that still uses or drops it: in a fresh
-    // child, which ends in exec or _exit, and at the start of a shim, which has opened nothing yet.
+    // child, which ends in exec or _exit, and at the start of a shim, a fork whose copies of the zygote's owners are never
+    // dropped, as it never returns to them.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 

@@ -1,5 +1,6 @@
 //! The life of a container.
 
+use crate::apparmor::AppArmor;
 use crate::client;
 use crate::protocol::{Create, Phase, Record, Reply, Request};
 use crate::spec::{self, Inputs};
@@ -48,6 +49,9 @@ impl Runtime {
             std::os::unix::fs::chown(layer.join("upper"), Some(uid), Some(gid)).map_err(internal)?;
         }
         let mountpoint = self.config.state_dir.join("rootfs");
+        let security = config.security_context.clone();
+        let apparmor = tokio::task::spawn_blocking(move || AppArmor::of_node().profile(&security));
+        let apparmor = apparmor.await.map_err(internal)??;
         let inputs = Inputs {
             id,
             sandbox: &sandbox.record,
@@ -56,6 +60,7 @@ impl Runtime {
             image: &image,
             layer: &layer,
             mountpoint: &mountpoint,
+            apparmor: apparmor.as_deref(),
         };
         let spec = inputs.build()?;
         let stop_signal = [&config.stop_signal, &image.config.stop_signal].into_iter().find(|s| !s.is_empty());
@@ -71,15 +76,17 @@ impl Runtime {
             process: spec.process.clone(),
             config,
         };
-        let (stdin, stdin_once) = (record.config.stdin, record.config.stdin_once);
+        let (stdin, stdin_once, log_limit) = (record.config.stdin, record.config.stdin_once, record.config.log_limit);
         let target = record.config.security_context.target_id.clone();
         let container = Container::new(id, &dir, record, Record { id: id.into(), ..Record::default() }, false);
         // Known before it exists: the monitor must have where to put what the shim says of it.
         self.state.insert_container(container.clone());
         let pid_of = Some(target).filter(|t| !t.is_empty());
         let log_directory = sandbox.record.config.log_directory.clone().into();
-        let (log, directory) = (log_path, dir.clone());
-        let create = Create { id: id.into(), spec, pid_of, log, log_directory, directory, stdin, stdin_once };
+        // By its old name, which shims of before an update know.
+        let log = if log_path.as_os_str().is_empty() { crate::shim::NO_LOG.into() } else { log_path };
+        let directory = dir.clone();
+        let create = Create { id: id.into(), spec, pid_of, log, log_directory, log_limit, directory, stdin, stdin_once };
         let answer = client::call(&sandbox.dir, &Request::Create(Box::new(create)), &[]).await?;
         let Reply::Created(identity) = answer.reply else { return Err(internal("unexpected answer of the shim")) };
         container.record.lock().process.user = numeric(&identity);

@@ -1,7 +1,7 @@
 //! Our container runtime: sandboxes, containers, shims, streams.
 //!
 //! Flow: [`Runtime`] (the kubelet's [`cri::RuntimeService`]) keeps records and talks to one shim per pod
-//! ([`shim::main`], the same binary started anew). The shim owns everything that must outlive an agent:
+//! ([`shim::main`], the same binary, forked from the zygote). The shim owns everything that must outlive an agent:
 //! the pod's namespaces, its processes, their logs, terminals and exit codes. A monitor per sandbox
 //! follows the shim's changes and turns them into CRI events.
 //!
@@ -12,8 +12,9 @@
 //! Invariants: the shim's word on a container wins over the agent's; nothing is polled; a failed call
 //! leaves no mount, cgroup, namespace, process or file.
 //!
-//! Absent: checkpointing, AppArmor and SELinux, Windows, runtime handlers other than the default.
+//! Absent: checkpointing, SELinux, Windows, runtime handlers other than the default.
 
+mod apparmor;
 mod cdi;
 mod client;
 mod container;
@@ -51,7 +52,7 @@ pub struct Config {
     pub root_dir: PathBuf,
     /// The node's cgroup relative to the mounted hierarchies, `/` as a rule.
     pub cgroup_root: String,
-    /// The binary that runs `shim` (`/proc/self/exe`).
+    /// The binary that runs `shim zygote` (`/proc/self/exe`).
     pub shim_exe: PathBuf,
     /// Images.
     pub images: Arc<dyn ImageSource>,

@@ -97,6 +97,9 @@ async fn follow(runtime: Weak<Runtime>, sandbox: Arc<Sandbox>, known: oneshot::S
                     known.take();
                 }
                 Reply::Changed(record) => runtime.changed(&sandbox, record),
+                Reply::LogFull(id) => {
+                    runtime.emit(ContainerEventKind::LogFull, &id, &sandbox.record.config.metadata.uid);
+                }
                 other => tracing::warn!(sandbox = sandbox.id, ?other, "unexpected word of a shim"),
             }
         }

@@ -1,7 +1,7 @@
 //! What agent and shim say to each other: frames of a length and JSON, with descriptors beside them.
 //!
-//! One connection carries one request. Most end with one reply; `Exec` is followed by [`Reply::Exited`]
-//! and `Subscribe` by a [`Reply::Changed`] for every change of a container, until one side closes.
+//! One connection to a shim carries one request (that to the zygote any number of [`Birth`]s). Most end with one reply;
+//! `Exec` is followed by [`Reply::Exited`] and `Subscribe` by a [`Reply::Changed`] for every change of a container, until one side closes.
 
 use oci::{ContainerSpec, Identity, ProcessSpec};
 use rustix::net::{
@@ -38,6 +38,9 @@ pub struct ShimConfig {
     pub idmap: Option<oci::IdMap>,
     /// The node's cgroup root.
     pub cgroup_root: String,
+    /// `namespace/name` of the pod, for those who look at the node's processes.
+    #[serde(default)]
+    pub pod: String,
 }
 
 /// A shim to fork; the write end of its stdout comes along.
@@ -62,7 +65,11 @@ pub struct Create {
     /// Log file; empty: none.
     pub log: PathBuf,
     /// The pod's log directory, which it lies in.
+    #[serde(default)]
     pub log_directory: PathBuf,
+    /// Bytes after which a new log is asked for; 0: never.
+    #[serde(default)]
+    pub log_limit: u64,
     /// Directory of its records.
     pub directory: PathBuf,
     /// Keeps a stdin for attach.
@@ -117,6 +124,8 @@ pub enum Reply {
     Snapshot(Vec<Record>),
     /// A record changed.
     Changed(Record),
+    /// The log of a container is full: it is to be renamed and opened anew.
+    LogFull(String),
 }
 
 /// Where a container is in its life.

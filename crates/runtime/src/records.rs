@@ -25,10 +25,7 @@ pub fn make_dir(path: &Path) -> io::Result<()> {
 
 /// Removes a directory tree; a missing one is fine.
 pub fn remove_dir(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
+    cri::remove_tree(path)
 }
 
 /// Unix time in nanoseconds.

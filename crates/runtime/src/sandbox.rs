@@ -62,6 +62,7 @@ impl Runtime {
             sysctls: config.sysctls.clone().into_iter().collect(),
             idmap: crate::spec::idmap(&config.namespaces),
             cgroup_root: self.config.cgroup_root.clone(),
+            pod: format!("{}/{}", config.metadata.namespace, config.metadata.name),
         }
     }
 
@@ -76,7 +77,12 @@ impl Runtime {
     async fn spawn_shim(&self, dir: &Path) -> Result<()> {
         let failed = |why: String| Error::Internal(format!("failed to start sandbox: {why}"));
         let (reader, writer) = std::io::pipe().map_err(|e| failed(e.to_string()))?;
-        let pid = self.zygote.fork(dir, writer.into()).await.map_err(|e| failed(e.to_string()))?;
+        // One that is stuck is killed as its place is left empty, and the next call starts another.
+        let forked = tokio::time::timeout(SHIM_START, self.zygote.fork(dir, writer.into())).await;
+        let pid = match forked {
+            Ok(forked) => forked.map_err(|e| failed(e.to_string()))?,
+            Err(_) => return Err(failed("the zygote did not answer in time".into())),
+        };
         let line = async {
             let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(|e| e.to_string())?;
             let mut text = String::new();

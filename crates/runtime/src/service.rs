@@ -131,6 +131,7 @@ impl RuntimeService for Service {
             recursive_read_only_mounts: true,
             supplemental_groups_policy: true,
             containers_without_image: true,
+            linked_logs: false,
             cgroup_version: self.0.cgroups.version(),
         }
     }

@@ -44,15 +44,14 @@ pub(crate) struct Inputs<'a> {
     pub layer: &'a Path,
     /// The empty directory all roots are mounted on.
     pub mountpoint: &'a Path,
+    /// Its AppArmor profile, loaded.
+    pub apparmor: Option<&'a str>,
 }
 
 impl Inputs<'_> {
     /// Puts the spec together.
     pub(crate) fn build(&self) -> Result<ContainerSpec> {
         let security = &self.config.security_context;
-        if !matches!(security.apparmor.as_str(), "" | "unconfined" | "runtime/default") {
-            return Err(Error::InvalidArgument("apparmor is not supported".into()));
-        }
         let paths = |given: &Option<Vec<String>>, default: &[&str]| match given {
             _ if security.privileged => Vec::new(),
             Some(paths) => paths.clone(),
@@ -100,6 +99,7 @@ impl Inputs<'_> {
             capabilities,
             no_new_privs: security.no_new_privs && !security.privileged,
             seccomp: self.seccomp()?,
+            apparmor: self.apparmor.map(str::to_owned),
             oom_score_adj: i32::try_from(config.resources.oom_score_adj).ok(),
             rlimits: Vec::new(),
         })
@@ -359,6 +359,7 @@ mod tests {
             image: &image,
             layer: dir,
             mountpoint: dir,
+            apparmor: None,
         };
         verify(inputs.process());
     }

@@ -44,7 +44,9 @@ impl Process {
     fn start(exe: &Path) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = Command::new(exe);
-        command.args(["shim", "zygote"]).env_clear().current_dir("/").stdin(OwnedFd::from(theirs));
+        // Room for the names of the pods whose shims it forks.
+        let room = " ".repeat(crate::shim::NAME_ROOM);
+        command.args(["shim", "zygote", &room]).env_clear().current_dir("/").stdin(OwnedFd::from(theirs));
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(Self { child, connection: Connection::over(ours)? })
     }

@@ -39,12 +39,15 @@ pub(crate) async fn bind(handle: &Arc<Handle>, profile: &Profile, queued: Queued
 
 async fn try_bind(handle: &Handle, profile: &Profile, pod: &Pod, node: &str) -> Result<(), Rejection> {
     for plugin in &profile.permit {
-        plugin.permit(handle, pod, node).await?;
+        let place = || format!("running Permit plugin {:?}", plugin.name());
+        plugin.permit(handle, pod, node).await.map_err(|r| r.error_in(place))?;
     }
     for plugin in &profile.pre_bind {
-        plugin.pre_bind(handle, pod, node).await?;
+        let place = || format!("running PreBind plugin {:?}", plugin.name());
+        plugin.pre_bind(handle, pod, node).await.map_err(|r| r.error_in(place))?;
     }
-    profile.bind.bind(handle, pod, node).await
+    let place = || format!("running Bind plugin {:?}", profile.bind.name());
+    profile.bind.bind(handle, pod, node).await.map_err(|r| r.error_in(place))
 }
 
 /// Tells people and the pod's status why it is not scheduled; nothing is written that is there already.

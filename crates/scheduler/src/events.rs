@@ -1,6 +1,7 @@
 //! What informers' events do to the cache and the queue.
 
 use crate::framework::ClusterEvent;
+use crate::plugins::node_declared_features::declared;
 use crate::pod_info::{is_terminal, node_name, uid};
 use crate::schedule::Scheduler;
 use api::k8s::core::v1::{Node, Pod};
@@ -79,4 +80,5 @@ fn shows_change(old: &Node, new: &Node) -> bool {
         || old.metadata.labels != new.metadata.labels
         || old.metadata.annotations != new.metadata.annotations
         || allocatable(old) != allocatable(new)
+        || declared(old) != declared(new)
 }

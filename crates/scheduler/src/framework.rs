@@ -45,6 +45,15 @@ impl Rejection {
     pub fn error(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { code: Code::Error, reasons: vec![reason.into()] }
     }
+
+    /// Says of an error where it happened; other rejections stay as they are.
+    #[must_use]
+    pub fn error_in(self, place: impl FnOnce() -> String) -> Self {
+        if self.code != Code::Error {
+            return self;
+        }
+        Self::error(format!("{}: {}", place(), self.reasons.join(", ")))
+    }
 }
 
 /// Something that happened in the cluster and may make a pod schedulable.

@@ -34,7 +34,7 @@ impl Profile {
             (Arc::new(TaintToleration), Arc::new(NodeAffinity), Arc::new(VolumeBinding));
         let (gates, unschedulable, node_name) =
             (Arc::new(SchedulingGates), Arc::new(NodeUnschedulable), Arc::new(NodeName));
-        let ports = Arc::new(NodePorts);
+        let (ports, zones, features) = (Arc::new(NodePorts), Arc::new(VolumeZone), Arc::new(NodeDeclaredFeatures));
         let (restrictions, limits, devices) =
             (Arc::new(VolumeRestrictions), Arc::new(NodeVolumeLimits), Arc::new(DynamicResources::default()));
         Self {
@@ -49,9 +49,11 @@ impl Profile {
                 restrictions.clone(),
                 limits.clone(),
                 volumes.clone(),
+                zones.clone(),
                 spread.clone(),
                 affinity.clone(),
                 devices.clone(),
+                features.clone(),
             ],
             pre_enqueue: vec![gates, devices.clone()],
             queue_sort: Arc::new(PrioritySort),
@@ -65,9 +67,11 @@ impl Profile {
                 restrictions,
                 limits,
                 volumes.clone(),
+                zones,
                 spread.clone(),
                 affinity.clone(),
                 devices.clone(),
+                features,
             ],
             // An idle claim is given back before pods are deleted.
             post_filter: vec![devices.clone(), Arc::new(DefaultPreemption)],
@@ -77,14 +81,15 @@ impl Profile {
                 fit,
                 spread,
                 affinity,
+                devices.clone(),
                 Arc::new(NodeResourcesBalancedAllocation),
                 Arc::new(ImageLocality),
             ],
             reserve: vec![devices.clone()],
             permit: vec![],
-            pre_bind: vec![volumes, devices],
+            pre_bind: vec![volumes, devices.clone()],
             bind: Arc::new(DefaultBinder),
-            post_bind: vec![],
+            post_bind: vec![devices],
         }
     }
 
@@ -104,7 +109,10 @@ impl Profile {
             match plugin.pre_filter(pod, snapshot) {
                 Ok(Some(filter)) => filters.push((plugin.name(), filter)),
                 Ok(None) => {}
-                Err(rejection) => return Err((plugin.name(), rejection)),
+                Err(rejection) => {
+                    let rejection = rejection.error_in(|| format!("running PreFilter plugin {:?}", plugin.name()));
+                    return Err((plugin.name(), rejection));
+                }
             }
         }
         Ok(Filters { filters })
@@ -131,6 +139,9 @@ pub(crate) struct Filters<'a> {
 impl Filters<'_> {
     /// Runs the filters on one node until one rejects it.
     pub fn run(&self, node: &NodeInfo) -> Result<(), (&'static str, Rejection)> {
-        self.filters.iter().try_for_each(|(name, filter)| filter.filter(node).map_err(|rejection| (*name, rejection)))
+        let error = |name: &str| format!("running {name:?} filter plugin");
+        self.filters.iter().try_for_each(|(name, filter)| {
+            filter.filter(node).map_err(|rejection| (*name, rejection.error_in(|| error(name))))
+        })
     }
 }

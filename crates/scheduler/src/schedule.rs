@@ -74,11 +74,18 @@ impl Scheduler {
     }
 
     fn watch_storage(&self, notify: &Arc<Notify>) {
-        let (a, b, c, d) = (notify.clone(), notify.clone(), notify.clone(), notify.clone());
-        self.handle.claims.on_event(move |_| a.notify_one());
-        self.handle.volumes.on_event(move |_| b.notify_one());
-        self.handle.classes.on_event(move |_| c.notify_one());
-        self.handle.csi_nodes.on_event(move |_| d.notify_one());
+        /// A handler for the events of one kind.
+        fn tell<K>(notify: &Arc<Notify>) -> impl Fn(&informer::Event<K>) + Send + Sync + 'static + use<K> {
+            let notify = notify.clone();
+            move |_| notify.notify_one()
+        }
+        self.handle.claims.on_event(tell(notify));
+        self.handle.volumes.on_event(tell(notify));
+        self.handle.classes.on_event(tell(notify));
+        self.handle.csi_nodes.on_event(tell(notify));
+        self.handle.csi_drivers.on_event(tell(notify));
+        self.handle.capacities.on_event(tell(notify));
+        self.handle.attachments.on_event(tell(notify));
     }
 
     fn watch_devices(&self, notify: &Arc<Notify>) {
@@ -136,8 +143,9 @@ impl Scheduler {
         for (done, plugin) in self.profile.reserve.iter().enumerate() {
             if let Err(rejection) = plugin.reserve(&queued.pod, &node) {
                 self.profile.reserve[..=done].iter().rev().for_each(|p| p.unreserve(&self.handle, &queued.pod, &node));
-                let unplaced =
-                    Unplaced { message: text(&rejection), rejected_by: vec![plugin.name()], nomination: None };
+                let rejected_by = if rejection.code == Code::Error { vec![] } else { vec![plugin.name()] };
+                let rejection = rejection.error_in(|| format!("running Reserve plugin {:?}", plugin.name()));
+                let unplaced = Unplaced { message: text(&rejection), rejected_by, nomination: None };
                 return self.not_placed(queued, unplaced);
             }
         }
@@ -303,6 +311,9 @@ pub(crate) fn histogram(rejections: &[Rejection]) -> String {
     lines.sort();
     lines.join(", ")
 }
+
+#[cfg(test)]
+mod in_clusters;
 
 #[cfg(test)]
 mod tests {

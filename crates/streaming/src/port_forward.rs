@@ -175,7 +175,10 @@ mod tests {
         check(&[""], Err("query parameter \"port\" cannot be empty"));
         check(&["0"], Err("port \"0\" must be > 0"));
         check(&["a"], Err("unable to parse \"a\" as a port: strconv.ParseUint: parsing \"a\": invalid syntax"));
-        check(&["65536"], Err("unable to parse \"65536\" as a port: strconv.ParseUint: parsing \"65536\": value out of range"));
+        check(
+            &["65536"],
+            Err("unable to parse \"65536\" as a port: strconv.ParseUint: parsing \"65536\": value out of range"),
+        );
         check(&[&vec!["1"; 128].join(",")], Err("no more than 127 ports share a connection"));
     }
 }

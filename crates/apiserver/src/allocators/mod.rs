@@ -56,7 +56,7 @@ pub struct Allocation {
     released: Vec<Item>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Item {
     Address(IpAddr),
     Port(u64),

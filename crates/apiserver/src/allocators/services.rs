@@ -4,6 +4,7 @@ use super::pool::Refused;
 use super::{Allocation, Allocators, Item};
 use api::{Cause, Object, Status, meta};
 use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 const PORT_TAKEN: &str = "provided port is already allocated";
@@ -37,7 +38,7 @@ pub fn create(allocators: &Allocators, service: &mut Object, dry_run: bool) -> R
 /// Gives a changed service what it asks for in addition.
 pub fn update(allocators: &Allocators, new: &mut Object, old: &Object, dry_run: bool) -> Result<Allocation, Status> {
     let mut allocation = allocate(allocators, new, old, dry_run)?;
-    let kept = used(new);
+    let kept: HashSet<Item> = used(new).into_iter().collect();
     allocation.released = used(old).into_iter().filter(|item| !kept.contains(item)).collect();
     Ok(allocation)
 }
@@ -68,7 +69,8 @@ fn allocate(allocators: &Allocators, service: &mut Object, old: &Object, dry_run
 /// Gives a changed service back what it had been given and does not name.
 fn keep(service: &mut Object, old: &Object) {
     let addressed = |s: &Object| s.is_object() && text(s, "type") != "ExternalName";
-    if addressed(service) && addressed(old) && text(service, "clusterIP").is_empty() && cluster_ips(service).is_empty() {
+    if addressed(service) && addressed(old) && text(service, "clusterIP").is_empty() && cluster_ips(service).is_empty()
+    {
         let spec = meta::field_mut(service, "spec");
         for field in ["clusterIP", "clusterIPs"] {
             if let Some(value) = old.pointer("/spec").and_then(|s| s.get(field)) {
@@ -81,13 +83,18 @@ fn keep(service: &mut Object, old: &Object) {
         return;
     }
     let list = |s: &Object| s.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
-    let (mut used, before) = (node_ports(service), list(old));
+    let mut used: HashSet<u64> = node_ports(service).into_iter().collect();
+    let which = |port: &Value| {
+        (port.get("port").and_then(Value::as_u64), port.get("protocol").and_then(Value::as_str).map(str::to_owned))
+    };
+    let mut before: HashMap<_, u64> = HashMap::new();
+    for port in list(old) {
+        before.entry(which(&port)).or_insert_with(|| port.get("nodePort").and_then(Value::as_u64).unwrap_or(0));
+    }
     let ports = meta::field_mut(service, "spec").get_mut("ports").and_then(Value::as_array_mut);
     for port in ports.into_iter().flatten().filter(|p| p.get("nodePort").and_then(Value::as_u64).unwrap_or(0) == 0) {
-        let same = |p: &&Value| p.get("port") == port.get("port") && p.get("protocol") == port.get("protocol");
-        let had = before.iter().find(same).and_then(|p| p.get("nodePort")).and_then(Value::as_u64).unwrap_or(0);
-        if had != 0 && !used.contains(&had) {
-            used.push(had);
+        let had = before.get(&which(port)).copied().unwrap_or(0);
+        if had != 0 && used.insert(had) {
             port["nodePort"] = had.into();
         }
     }
@@ -256,12 +263,11 @@ fn ports(
     allocation: &mut Allocation,
     causes: &mut Vec<Cause>,
 ) {
-    let (any, had) = (needs_node_ports(service), node_ports(old));
+    let (any, had) = (needs_node_ports(service), node_ports(old).into_iter().collect::<HashSet<_>>());
     let typed = matches!(text(service, "type"), "NodePort" | "LoadBalancer");
     let is_new = !old.is_object();
     let health = text(service, "type") == "LoadBalancer" && text(service, "externalTrafficPolicy") == "Local";
-    // One node port may serve several protocols of one service.
-    let mut own: Vec<(u64, u64, String)> = Vec::new();
+    let mut own = Own::default();
     let spec = meta::field_mut(service, "spec");
     let list = spec.get_mut("ports").and_then(Value::as_array_mut);
     for (at, port) in list.into_iter().flatten().enumerate() {
@@ -271,19 +277,18 @@ fn ports(
         let number = port.get("port").and_then(Value::as_u64).unwrap_or(0);
         let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
         let wanted = port.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
-        let shared = own.iter().find(|(p, _, other)| *p == number && *other != protocol).map(|(_, n, _)| *n);
-        let node_port = match (wanted, shared) {
+        let node_port = match (wanted, own.shared(number, &protocol)) {
             (0, _) if !any => continue,
             (0, Some(shared)) => Ok(shared),
             (0, None) => take_any_port(allocators, allocation),
             (wanted, _) if had.contains(&wanted) => Ok(wanted),
             // A new service may name it again for the same port alone; of a changed one, validation judges.
-            (wanted, _) if own.iter().any(|(p, n, _)| *n == wanted && (!is_new || *p == number)) => Ok(wanted),
+            (wanted, _) if own.names(wanted, is_new.then_some(number)) => Ok(wanted),
             (wanted, _) => take_port(allocators, allocation, wanted),
         };
         match node_port {
             Ok(node_port) => {
-                own.push((number, node_port, protocol));
+                own.add(number, node_port, protocol);
                 port["nodePort"] = node_port.into();
             }
             Err(refused) => causes.push(port_cause(allocators, &format!("spec.ports[{at}].nodePort"), wanted, refused)),
@@ -294,10 +299,40 @@ fn ports(
     }
 }
 
+/// The node ports that a service has been given so far.
+#[derive(Default)]
+struct Own {
+    /// Of each port the first two with different protocols: one of them is another's than whoever asks.
+    by_port: HashMap<u64, Vec<(String, u64)>>,
+    given: HashSet<u64>,
+    given_to: HashSet<(u64, u64)>,
+}
+
+impl Own {
+    fn add(&mut self, port: u64, node_port: u64, protocol: String) {
+        self.given.insert(node_port);
+        self.given_to.insert((node_port, port));
+        let first = self.by_port.entry(port).or_default();
+        if first.len() < 2 && first.iter().all(|(other, _)| *other != protocol) {
+            first.push((protocol, node_port));
+        }
+    }
+
+    /// The node port of the same port for another protocol, which this one shares.
+    fn shared(&self, port: u64, protocol: &str) -> Option<u64> {
+        self.by_port.get(&port)?.iter().find(|(other, _)| other != protocol).map(|(_, node_port)| *node_port)
+    }
+
+    /// Whether a node port was given before, to a certain port or to any.
+    fn names(&self, node_port: u64, port: Option<u64>) -> bool {
+        port.map_or_else(|| self.given.contains(&node_port), |port| self.given_to.contains(&(node_port, port)))
+    }
+}
+
 fn health_port(
     allocators: &Allocators,
     spec: &mut serde_json::Map<String, Value>,
-    had: &[u64],
+    had: &HashSet<u64>,
     allocation: &mut Allocation,
     causes: &mut Vec<Cause>,
 ) {

@@ -130,7 +130,7 @@ fn from_security(from: Option<p::LinuxContainerSecurityContext>) -> LinuxContain
     let capabilities = from.capabilities.clone().unwrap_or_default();
     let target = from.namespace_options.as_ref().map(|n| n.target_id.clone()).unwrap_or_default();
     let apparmor = from.apparmor.clone().map(|profile| match profile.profile_type() {
-        ProfileType::RuntimeDefault => String::new(),
+        ProfileType::RuntimeDefault => "runtime/default".to_owned(),
         ProfileType::Unconfined => "unconfined".to_owned(),
         ProfileType::Localhost => profile.localhost_ref,
     });
@@ -231,6 +231,7 @@ pub fn from_container_config(from: p::ContainerConfig) -> cri::Result<ContainerC
         labels: from_map(from.labels),
         annotations: from_map(from.annotations),
         log_path: from.log_path,
+        log_limit: 0,
         stdin: from.stdin,
         stdin_once: from.stdin_once,
         tty: from.tty,

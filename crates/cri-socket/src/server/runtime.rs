@@ -194,13 +194,13 @@ impl RuntimeService for Runtime {
     ) -> Answer<p::CreateContainerResponse> {
         let request = request.into_inner();
         let mut config = request.config.ok_or_else(|| missing("config"))?;
-        let id = self.sandbox_id(&request.pod_sandbox_id).await?;
-        image_mounts::prepare(&self.options, &id, &mut config).await.map_err(to_status)?;
-        let config = from_container_config(config).map_err(to_status)?;
-        if config.image.is_empty() {
+        if config.image.as_ref().is_none_or(|image| image.image.is_empty()) {
             // Containers without an image are the kubelet's own.
             return Err(missing("config.image"));
         }
+        let id = self.sandbox_id(&request.pod_sandbox_id).await?;
+        image_mounts::prepare(&self.options, &id, &mut config).await.map_err(to_status)?;
+        let config = from_container_config(config).map_err(to_status)?;
         let made = self.options.runtime.create_container(&id, config).await;
         answer(made, |container_id| p::CreateContainerResponse { container_id })
     }
@@ -362,25 +362,39 @@ impl RuntimeService for Runtime {
     ) -> Answer<BoxStream<p::ContainerEventResponse>> {
         let (runtime, receiver) = (self.options.runtime.clone(), self.options.runtime.subscribe());
         let stream = futures::stream::unfold((runtime, receiver), |(runtime, mut receiver)| async move {
-            let event = match receiver.recv().await {
-                Ok(event) => Ok(event_response(&*runtime, event).await),
-                // The client connects again and lists, as it does after any end of the stream.
-                Err(RecvError::Lagged(_)) => Err(Status::data_loss("events were lost")),
-                Err(RecvError::Closed) => return None,
+            let answer = loop {
+                let event = match receiver.recv().await {
+                    Ok(event) => event,
+                    // The client connects again and lists, as it does after any end of the stream.
+                    Err(RecvError::Lagged(_)) => break Err(Status::data_loss("events were lost")),
+                    Err(RecvError::Closed) => return None,
+                };
+                if let Some(kind) = to_event_type(&event.kind) {
+                    break Ok(event_response(&*runtime, event, kind).await);
+                }
             };
-            Some((event, (runtime, receiver)))
+            Some((answer, (runtime, receiver)))
         });
         Ok(Response::new(Box::pin(stream)))
     }
 }
 
-async fn event_response(runtime: &dyn cri::RuntimeService, event: ContainerEvent) -> p::ContainerEventResponse {
-    let kind = match event.kind {
-        ContainerEventKind::Created => p::ContainerEventType::ContainerCreatedEvent,
-        ContainerEventKind::Started => p::ContainerEventType::ContainerStartedEvent,
-        ContainerEventKind::Stopped => p::ContainerEventType::ContainerStoppedEvent,
-        ContainerEventKind::Deleted => p::ContainerEventType::ContainerDeletedEvent,
-    };
+/// The kind on the wire, where it has one.
+fn to_event_type(kind: &ContainerEventKind) -> Option<p::ContainerEventType> {
+    match kind {
+        ContainerEventKind::Created => Some(p::ContainerEventType::ContainerCreatedEvent),
+        ContainerEventKind::Started => Some(p::ContainerEventType::ContainerStartedEvent),
+        ContainerEventKind::Stopped => Some(p::ContainerEventType::ContainerStoppedEvent),
+        ContainerEventKind::Deleted => Some(p::ContainerEventType::ContainerDeletedEvent),
+        ContainerEventKind::LogFull => None,
+    }
+}
+
+async fn event_response(
+    runtime: &dyn cri::RuntimeService,
+    event: ContainerEvent,
+    kind: p::ContainerEventType,
+) -> p::ContainerEventResponse {
     let containers = runtime.list_containers().await.unwrap_or_default();
     let sandbox_id = containers.iter().find(|c| c.id == event.id).map_or(&event.id, |c| &c.sandbox_id);
     let sandbox = match runtime.pod_sandbox_status(sandbox_id).await {

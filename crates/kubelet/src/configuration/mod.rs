@@ -37,6 +37,9 @@ pub struct KubeletConfiguration {
     pub image_gc_low_threshold_percent: u8,
     pub serialize_image_pulls: bool,
     pub max_parallel_image_pulls: Option<u32>,
+    pub image_pull_credentials_verification_policy: ImagePullCredentialsVerificationPolicy,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preloaded_images_verification_allowlist: Vec<String>,
     pub eviction_hard: Strings,
     pub eviction_soft: Strings,
     pub eviction_soft_grace_period: Strings,
@@ -129,6 +132,20 @@ impl Default for UserNamespaces {
     }
 }
 
+/// `imagePullCredentialsVerificationPolicy`: which images that are here only those may use who hold credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImagePullCredentialsVerificationPolicy {
+    /// None.
+    NeverVerify,
+    /// Those that the kubelet has pulled.
+    #[default]
+    NeverVerifyPreloadedImages,
+    /// All that `preloadedImagesVerificationAllowlist` does not name.
+    NeverVerifyAllowlistedImages,
+    /// All.
+    AlwaysVerify,
+}
+
 /// `crashLoopBackOff`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -159,6 +176,8 @@ impl Default for KubeletConfiguration {
             // Upstream's default is one pull at a time; ours limits layers instead (`images`), and says so here.
             serialize_image_pulls: false,
             max_parallel_image_pulls: None,
+            image_pull_credentials_verification_policy: ImagePullCredentialsVerificationPolicy::default(),
+            preloaded_images_verification_allowlist: Vec::new(),
             eviction_hard: strings([
                 ("imagefs.available", "15%"),
                 ("imagefs.inodesFree", "5%"),

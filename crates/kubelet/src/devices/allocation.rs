@@ -103,7 +103,7 @@ impl Manager {
                 .ok_or_else(|| format!("no healthy devices present; cannot allocate unhealthy devices {resource}"))?;
             let healthy = |id: &&String| known.devices.get(*id).is_some_and(|d| d.healthy);
             let mut must: BTreeSet<String> = reusable.iter().filter(healthy).take(wanted).cloned().collect();
-            let used = in_use(&state, resource);
+            let used = in_use(&state, resource).into_iter().chain(of_others(&state, resource, pod_uid)).collect::<BTreeSet<_>>();
             let free = |(id, device): (&String, &Device)| {
                 (device.healthy && !used.contains(id) || must.contains(id)).then(|| id.clone())
             };
@@ -150,6 +150,9 @@ impl Manager {
         let mut state = self.state.lock();
         let pod = state.allocations.entry(pod_uid.to_owned()).or_default();
         pod.entry(container.to_owned()).or_default().insert(resource.to_owned(), Allocation { ids, response });
+        if let Some(resources) = state.set_aside.get_mut(pod_uid).and_then(|c| c.get_mut(container)) {
+            resources.remove(resource);
+        }
         self.save(&state);
         Ok(())
     }
@@ -171,7 +174,7 @@ impl HintProvider for Manager {
             let wanted = Quantity::parse(&amount.0).map_or(0, |q| u64::try_from(q.value()).unwrap_or(0));
             let Some(resource) = state.resources.get(name).filter(|_| wanted > 0) else { continue };
             let given = state.allocations.get(pod.uid()).and_then(|c| c.get(&container.name)).and_then(|r| r.get(name));
-            let used = in_use(&state, name);
+            let used = unavailable_to(&state, name, pod);
             let free = |id: &String, device: &Device| match given {
                 Some(given) => given.ids.contains(id),
                 None => device.healthy && !used.contains(id),
@@ -186,6 +189,42 @@ impl HintProvider for Manager {
         }
         out
     }
+
+    fn set_aside(&self, pod: &Pod, container: &Container, nodes: Option<Mask>) {
+        let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+        let mut state = self.state.lock();
+        for (name, amount) in limits.into_iter().flatten() {
+            let wanted = Quantity::parse(&amount.0).map_or(0, |q| usize::try_from(q.value()).unwrap_or(0));
+            let given = state.allocations.get(pod.uid()).and_then(|c| c.get(&container.name)?.get(name)).is_some();
+            let Some(resource) = state.resources.get(name).filter(|_| wanted > 0 && !given) else { continue };
+            let used = unavailable_to(&state, name, pod);
+            let free = resource.devices.iter().filter(|(id, d)| d.healthy && !used.contains(*id));
+            let (near, far): (Vec<_>, Vec<_>) = free.partition(|(_, d)| nodes.is_none_or(|nodes| d.is_on(nodes)));
+            let ids = near.into_iter().chain(far).take(wanted).map(|(id, _)| id.clone()).collect();
+            let containers = state.set_aside.entry(pod.uid().to_owned()).or_default();
+            containers.entry(container.name.clone()).or_default().insert(name.clone(), ids);
+        }
+    }
+
+    fn give_up(&self, pod: &Pod) {
+        self.state.lock().set_aside.remove(pod.uid());
+    }
+}
+
+/// What is set aside for other pods.
+fn of_others<'a>(state: &'a State, resource: &'a str, pod_uid: &'a str) -> impl Iterator<Item = String> + 'a {
+    let others = state.set_aside.iter().filter(move |(uid, _)| *uid != pod_uid);
+    others.flat_map(|(_, containers)| containers.values()).filter_map(|r| r.get(resource)).flatten().cloned()
+}
+
+/// What the next container of a pod cannot have: all that is given or set aside, but for what the pod's init containers
+/// pass on.
+fn unavailable_to(state: &State, resource: &str, pod: &Pod) -> BTreeSet<String> {
+    let mut used: BTreeSet<String> = in_use(state, resource).into_iter().chain(of_others(state, resource, pod.uid())).collect();
+    let passes_on = |name: &str| pod.spec().init_containers.iter().flatten().any(|c| c.name == name && !is_sidecar(c));
+    let own = state.set_aside.get(pod.uid()).into_iter().flatten().filter(|(name, _)| !passes_on(name));
+    used.extend(own.filter_map(|(_, resources)| resources.get(resource)).flatten().cloned());
+    used
 }
 
 pub(super) fn in_use(state: &State, resource: &str) -> BTreeSet<String> {

@@ -47,6 +47,9 @@ pub struct Allocation {
 /// Allocations by pod uid, container and resource.
 type Allocations = BTreeMap<String, BTreeMap<String, BTreeMap<String, Allocation>>>;
 
+/// Devices that admission has set aside, by pod uid, container and resource: not given yet.
+type SetAside = BTreeMap<String, BTreeMap<String, BTreeMap<String, BTreeSet<String>>>>;
+
 /// A resource of the node.
 struct Resource {
     devices: BTreeMap<String, Device>,
@@ -59,6 +62,7 @@ struct Resource {
 struct State {
     resources: BTreeMap<String, Resource>,
     allocations: Allocations,
+    set_aside: SetAside,
 }
 
 /// What a container's configuration gets from plugins.
@@ -97,7 +101,7 @@ impl Manager {
         let resources = known.into_iter().map(|(name, ids)| (name, gone(ids))).collect();
         Self {
             dir: dir.to_owned(),
-            state: Mutex::new(State { resources, allocations }),
+            state: Mutex::new(State { resources, allocations, set_aside: SetAside::new() }),
             allocating: Default::default(),
             changed: Notify::new(),
         }
@@ -172,6 +176,7 @@ impl Manager {
     /// Takes back what a pod had.
     pub fn release(&self, pod_uid: &str) {
         let mut state = self.state.lock();
+        state.set_aside.remove(pod_uid);
         if state.allocations.remove(pod_uid).is_some() {
             self.save(&state);
         }
@@ -181,6 +186,7 @@ impl Manager {
     pub fn retain(&self, known: impl Fn(&str) -> bool) {
         let mut state = self.state.lock();
         let before = state.allocations.len();
+        state.set_aside.retain(|uid, _| known(uid));
         state.allocations.retain(|uid, _| known(uid));
         if state.allocations.len() != before {
             self.save(&state);

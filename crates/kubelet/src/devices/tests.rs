@@ -115,3 +115,36 @@ async fn devices_are_near_what_else_the_container_has() {
     manager.allocate(&pod("2", 0, 2), &|_| Some(0b01)).await.expect("allocated");
     assert_eq!(ids("2"), ["a", "d"], "what is near, and the rest from afar");
 }
+
+#[tokio::test]
+async fn what_one_pod_was_admitted_with_is_not_promised_to_the_next() {
+    use crate::resource_managers::HintProvider;
+    use crate::resource_managers::topology::bit;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (manager, plugin) = manager(dir.path(), &[]).await;
+    let device = |id: &str, numa: i64| (id.to_owned(), Device { healthy: true, numa: vec![numa] });
+    let devices = [device("a0", 0), device("a1", 0), device("b0", 1), device("b1", 1)];
+    manager.listed("example.com/x", &plugin, devices.into());
+    let wish = |pod: &api::k8s::core::v1::Pod| {
+        let hints = manager.hints(pod, &pod.spec.as_ref().expect("spec").containers[0], &[0, 1]);
+        let hints = hints["example.com/x"].clone().expect("wishes");
+        hints.into_iter().filter(|h| h.preferred).filter_map(|h| h.nodes).collect::<Vec<_>>()
+    };
+    let container = |pod: &api::k8s::core::v1::Pod| pod.spec.as_ref().expect("spec").containers[0].clone();
+    let (first, second, third) = (pod("first", 0, 2), pod("second", 0, 2), pod("third", 0, 1));
+    assert_eq!(wish(&first), [bit(0), bit(1)]);
+    manager.set_aside(&first, &container(&first), Some(bit(0)));
+    assert_eq!(wish(&second), [bit(1)]);
+    manager.set_aside(&second, &container(&second), Some(bit(1)));
+    assert!(wish(&third).is_empty());
+    // The later pod's worker is faster: it does not take what is near the first.
+    manager.allocate(&second, &|_| Some(bit(1))).await.expect("allocated");
+    assert_eq!(manager.of_container("second", "c")["example.com/x"].keys().collect::<Vec<_>>(), ["b0", "b1"]);
+    manager.allocate(&first, &|_| Some(bit(0))).await.expect("allocated");
+    assert_eq!(manager.of_container("first", "c")["example.com/x"].keys().collect::<Vec<_>>(), ["a0", "a1"]);
+    manager.release("first");
+    assert_eq!(wish(&third), [bit(0)]);
+    manager.set_aside(&third, &container(&third), Some(bit(0)));
+    manager.give_up(&third);
+    assert_eq!(wish(&first), [bit(0)]);
+}

@@ -3,7 +3,7 @@
 use super::{Claim, Manager};
 use crate::context::{Context, api_message};
 use crate::pod::PodExt;
-use api::k8s::core::v1::{Container, Pod};
+use api::k8s::core::v1::{Container, Pod, PodExtendedResourceClaimStatus};
 use api::k8s::resource::v1::ResourceClaim;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,15 +25,18 @@ pub fn names(pod: &Pod) -> Result<Vec<(String, Option<String>)>, String> {
     pod.spec().resource_claims.iter().flatten().map(one).collect()
 }
 
+/// The claim that the scheduler has made for a pod's extended resources.
+fn extended(pod: &Pod) -> Option<&PodExtendedResourceClaimStatus> {
+    pod.status.as_ref()?.extended_resource_claim_status.as_ref()
+}
+
 impl Manager {
     /// Prepares all claims of a pod; idempotent.
     pub async fn prepare(&self, ctx: &Context, pod: &Pod) -> Result<(), String> {
-        if pod.spec().resource_claims.as_ref().is_none_or(Vec::is_empty) {
-            return Ok(());
-        }
+        let own = names(pod)?.into_iter().filter_map(|(_, object)| object);
+        let objects: Vec<String> = own.chain(extended(pod).map(|claim| claim.resource_claim_name.clone())).collect();
         let api: kube::Api<ResourceClaim> = kube::Api::namespaced(ctx.config.client.clone(), pod.namespace());
-        for (_, name) in names(pod)? {
-            let Some(name) = name else { continue };
+        for name in objects {
             let _turn = self.turn.lock().await;
             if self.is_prepared(pod, &name) {
                 continue;
@@ -132,7 +135,7 @@ impl Manager {
         self.named_claims_of(pod, container).into_iter().map(|(_, uid, request)| (uid, request)).collect()
     }
 
-    /// As [`Self::claims_of`], with the pod's name of each before it.
+    /// As [`Self::claims_of`], with the pod's name of each before it; that of extended resources has none of its own.
     pub fn named_claims_of(&self, pod: &Pod, container: &Container) -> Vec<(String, String, Option<String>)> {
         let Ok(names) = names(pod) else { return Vec::new() };
         let known = self.claims.lock();
@@ -145,7 +148,12 @@ impl Manager {
             let object = names.iter().find(|(name, _)| *name == claim.name)?.1.as_deref()?;
             Some((claim.name.clone(), uid(object)?, claim.request.clone()))
         };
-        wanted.filter_map(one).collect()
+        let mapped = extended(pod).into_iter().flat_map(|claim| {
+            let own = claim.request_mappings.iter().filter(|mapping| mapping.container_name == container.name);
+            own.map(|mapping| (&claim.resource_claim_name, &mapping.request_name))
+        });
+        let mapped = mapped.filter_map(|(name, request)| Some((name.clone(), uid(name)?, Some(request.clone()))));
+        wanted.filter_map(one).chain(mapped).collect()
     }
 }
 

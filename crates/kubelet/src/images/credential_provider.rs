@@ -4,12 +4,13 @@
 //! as long as they say: for all pods, or for those of one service account or token where the program is told of them.
 
 use super::keyring::{Entry, full_name, matches};
-use cri::AuthConfig;
-use parking_lot::Mutex;
-use serde::Deserialize;
+use super::pulls::Source;
 use super::service_account::{Identity, TokenAttributes};
 use crate::tokens::TokenManager;
 use api::k8s::core::v1::Pod;
+use cri::AuthConfig;
+use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -143,7 +144,7 @@ impl CredentialProviders {
         for key in [image, registry, ""] {
             let kept = self.kept.lock().get(&(provider.name.clone(), key.to_owned(), identity.key.clone())).cloned();
             if let Some((entries, _)) = kept.filter(|(_, until)| *until > now) {
-                return Ok(entries);
+                return Ok(identity.sign(entries));
             }
         }
         let response = provider.run(&self.programs, image, &identity).await?;
@@ -156,6 +157,7 @@ impl CredentialProviders {
         let of = |(pattern, login): (String, Login)| Entry {
             pattern,
             auth: AuthConfig { username: login.username, password: login.password, ..AuthConfig::default() },
+            source: Source::Node,
         };
         let entries: Vec<Entry> = response.auth.into_iter().map(of).collect();
         let time = response.cache_duration.unwrap_or(provider.default_cache_duration);
@@ -165,10 +167,13 @@ impl CredentialProviders {
                 kept.retain(|_, (_, until)| *until > now);
             }
             if kept.len() < MAX_ENTRIES {
-                kept.insert((provider.name.clone(), key.to_owned(), identity.key), (entries.clone(), now + time));
+                kept.insert(
+                    (provider.name.clone(), key.to_owned(), identity.key.clone()),
+                    (entries.clone(), now + time),
+                );
             }
         }
-        Ok(entries)
+        Ok(identity.sign(entries))
     }
 }
 
@@ -183,7 +188,9 @@ impl Provider {
         }
         if let Some(attributes) = &self.token_attributes {
             if self.api_version != "credentialprovider.kubelet.k8s.io/v1" {
-                return Err(format!("provider {name}: tokenAttributes is only supported for credentialprovider.kubelet.k8s.io/v1"));
+                return Err(format!(
+                    "provider {name}: tokenAttributes is only supported for credentialprovider.kubelet.k8s.io/v1"
+                ));
             }
             attributes.validate().map_err(|why| format!("provider {name}: {why}"))?;
         }
@@ -234,7 +241,8 @@ mod tests {
 
     fn pod(uid: &str) -> Pod {
         let spec = json!({"serviceAccountName": "sa", "containers": []});
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": uid}, "spec": spec})).expect("pod")
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": uid}, "spec": spec}))
+            .expect("pod")
     }
 
     /// An API server with one service account, which counts the tokens it gives.
@@ -263,15 +271,22 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let program = dir.path().join("p");
         let answer = r#"{"kind":"CredentialProviderResponse","apiVersion":"x","cacheKeyType":"Global","cacheDuration":"1h","auth":{"*":{"username":"u","password":"p"}}}"#;
-        std::fs::write(&program, format!("#!/bin/sh\ncat >> {}/asked\necho >> {0}/asked\necho '{answer}'\n", dir.path().display())).expect("write");
+        std::fs::write(
+            &program,
+            format!("#!/bin/sh\ncat >> {}/asked\necho >> {0}/asked\necho '{answer}'\n", dir.path().display()),
+        )
+        .expect("write");
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("chmod");
         let config = dir.path().join("config.yaml");
         let ask = async |cache: &str| {
             let _ = std::fs::remove_file(dir.path().join("asked"));
-            let text = format!("kind: CredentialProviderConfig\nproviders:\n- name: p\n  matchImages: ['reg.io']\n  apiVersion: credentialprovider.kubelet.k8s.io/v1\n  tokenAttributes: {{serviceAccountTokenAudience: aud, cacheType: {cache}, requireServiceAccount: true, requiredServiceAccountAnnotationKeys: [k]}}\n");
+            let text = format!(
+                "kind: CredentialProviderConfig\nproviders:\n- name: p\n  matchImages: ['reg.io']\n  apiVersion: credentialprovider.kubelet.k8s.io/v1\n  tokenAttributes: {{serviceAccountTokenAudience: aud, cacheType: {cache}, requireServiceAccount: true, requiredServiceAccountAnnotationKeys: [k]}}\n"
+            );
             std::fs::write(&config, text).expect("write");
             let tokens = Arc::default();
-            let providers = CredentialProviders::new(Some(&(config.clone(), dir.path().to_owned())), client(Arc::clone(&tokens)));
+            let providers =
+                CredentialProviders::new(Some(&(config.clone(), dir.path().to_owned())), client(Arc::clone(&tokens)));
             for uid in ["1", "2", "1"] {
                 assert_eq!(providers.get(&pod(uid), "reg.io/x").await.len(), 1);
             }
@@ -284,7 +299,11 @@ mod tests {
         assert_eq!(asked[0]["serviceAccountToken"], "token-1");
         assert_eq!(asked[0]["serviceAccountAnnotations"], json!({"k": "v"}));
         assert_eq!(ask("Token").await.len(), 2, "kept for each token");
-        assert!(CredentialProviders::new(Some(&(dir.path().join("none"), dir.path().to_owned())), client(Arc::default())).providers.is_empty());
+        assert!(
+            CredentialProviders::new(Some(&(dir.path().join("none"), dir.path().to_owned())), client(Arc::default()))
+                .providers
+                .is_empty()
+        );
     }
 
     #[tokio::test]

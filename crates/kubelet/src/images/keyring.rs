@@ -1,5 +1,6 @@
 //! Credentials for an image: those of pull secrets and of plugins, the closest match first.
 
+use super::pulls::{Holder, Source, hash};
 use api::k8s::core::v1::Secret;
 use base64::Engine;
 use cri::AuthConfig;
@@ -7,27 +8,43 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// Credentials with the pattern of images they are for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// `registry.io`, `*.registry.io:5000/path`
     pub pattern: String,
     /// The credentials.
     pub auth: AuthConfig,
+    /// Whose they are.
+    pub source: Source,
 }
 
 /// The credentials of secrets of the types `dockerconfigjson` and `dockercfg`.
 pub fn of_secrets(secrets: &[Arc<Secret>]) -> Vec<Entry> {
     let mut out = Vec::new();
-    for data in secrets.iter().filter_map(|s| s.data.as_ref()) {
+    for (secret, data) in secrets.iter().filter_map(|s| Some((s, s.data.as_ref()?))) {
         let auths = match data.get(".dockerconfigjson") {
             Some(bytes) => serde_json::from_slice::<Value>(&bytes.0).ok().and_then(|v| v.get("auths").cloned()),
             None => data.get(".dockercfg").and_then(|bytes| serde_json::from_slice::<Value>(&bytes.0).ok()),
         };
         for (server, entry) in auths.as_ref().and_then(Value::as_object).into_iter().flatten() {
-            out.extend(credentials(entry).map(|auth| Entry { pattern: pattern(server), auth }));
+            out.extend(credentials(entry).map(|auth| {
+                let source = Source::Secret(holder(secret, &auth));
+                Entry { pattern: pattern(server), auth, source }
+            }));
         }
     }
     out
+}
+
+fn holder(secret: &Secret, auth: &AuthConfig) -> Holder {
+    let AuthConfig { username, password, identity_token, registry_token } = auth;
+    let content = serde_json::json!([username, password, identity_token, registry_token]).to_string();
+    Holder {
+        uid: secret.metadata.uid.clone().unwrap_or_default(),
+        namespace: secret.metadata.namespace.clone().unwrap_or_default(),
+        name: secret.metadata.name.clone().unwrap_or_default(),
+        credential_hash: hash(content.as_bytes()),
+    }
 }
 
 /// A server entry as a pattern: no scheme, no API version, Docker Hub under one name.
@@ -85,17 +102,11 @@ fn glob(pattern: &str, text: &str) -> bool {
 }
 
 /// The credentials for an image, the longest pattern first.
-pub fn find(entries: &[Entry], image: &str) -> Vec<AuthConfig> {
+pub fn find(entries: &[Entry], image: &str) -> Vec<Entry> {
     let full = full_name(image);
-    let mut found: Vec<&Entry> = entries.iter().filter(|e| matches(&e.pattern, &full)).collect();
+    let mut found: Vec<Entry> = entries.iter().filter(|e| matches(&e.pattern, &full)).cloned().collect();
     found.sort_by_key(|e| std::cmp::Reverse(e.pattern.len()));
-    let mut out: Vec<AuthConfig> = Vec::new();
-    for entry in found {
-        if !out.contains(&entry.auth) {
-            out.push(entry.auth.clone());
-        }
-    }
-    out
+    found
 }
 
 /// An image with its registry, without tag and digest: what patterns are compared with.
@@ -125,7 +136,7 @@ mod tests {
             "quay.io/team":{"username":"t","password":"b"}}}"#;
         let data = [(".dockerconfigjson".to_owned(), ByteString(config.to_vec()))].into();
         let entries = of_secrets(&[Arc::new(Secret { data: Some(data), ..Secret::default() })]);
-        let users = |image: &str| find(&entries, image).into_iter().map(|a| a.username).collect::<Vec<_>>();
+        let users = |image: &str| find(&entries, image).into_iter().map(|e| e.auth.username).collect::<Vec<_>>();
         assert_eq!(users("busybox"), ["u"]);
         assert_eq!(users("quay.io/team/app:1"), ["t", "a"], "the closest first");
         assert_eq!(users("quay.io/other/app@sha256:0"), ["a"]);

@@ -2,6 +2,7 @@
 
 pub mod credential_provider;
 pub mod keyring;
+pub mod pulls;
 pub mod reference;
 mod service_account;
 
@@ -11,9 +12,11 @@ use crate::events::{EventType, Recorder, reason};
 use crate::format::{duration, quote};
 use crate::pod::PodExt;
 use api::k8s::core::v1::{Container, Pod, Secret};
-use cri::{Image, ImageService};
 use credential_provider::CredentialProviders;
+use cri::{Image, ImageService};
+use keyring::Entry;
 use parking_lot::Mutex;
+use pulls::{Access, PullRecords};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -46,6 +49,7 @@ pub struct ImageManager {
     backoff: Backoff,
     last_error: Mutex<HashMap<String, String>>,
     providers: CredentialProviders,
+    records: PullRecords,
     /// Turns to pull, where not all may at once.
     turns: Option<Semaphore>,
 }
@@ -62,23 +66,56 @@ impl ImageManager {
             backoff: Backoff::default(),
             last_error: Mutex::default(),
             providers: CredentialProviders::new(config.credential_provider.as_ref(), config.client.clone()),
+            records: PullRecords::open(&config.root_dir, settings),
             turns: parallel.map(|n| Semaphore::new(n.min(Semaphore::MAX_PERMITS))),
         }
     }
 
-    /// Pulls with each of the credentials until one works; without any, anonymously.
-    async fn pull_with_any(&self, pod: &Pod, image: &str, secrets: &[Arc<Secret>]) -> cri::Result<String> {
+    /// The credentials that a pod has for an image, the best first.
+    async fn credentials(&self, pod: &Pod, image: &str, secrets: &[Arc<Secret>]) -> Vec<Entry> {
         let mut entries = keyring::of_secrets(secrets);
         entries.extend(self.providers.get(pod, image).await);
-        let credentials = keyring::find(&entries, image);
-        let mut result = Err(cri::Error::Internal(String::new()));
-        for auth in credentials.iter().cloned().map(Some).chain(credentials.is_empty().then_some(None)) {
-            result = self.service.pull_image(image, auth).await;
+        keyring::find(&entries, image)
+    }
+
+    /// Pulls with each of the credentials until one works; without any, anonymously.
+    async fn pull_with_any(&self, pod: &Pod, image: &str, secrets: &[Arc<Secret>]) -> cri::Result<String> {
+        if let Err(error) = self.records.intend(image) {
+            return Err(cri::Error::Internal(format!("failed to record image pull intent: {error}")));
+        }
+        let credentials = self.credentials(pod, image, secrets).await;
+        let (mut result, mut used) = (Err(cri::Error::Internal(String::new())), None);
+        for entry in credentials.iter().map(Some).chain(credentials.is_empty().then_some(None)) {
+            used = entry;
+            result = self.service.pull_image(image, entry.map(|entry| entry.auth.clone())).await;
             if result.is_ok() {
                 break;
             }
         }
+        match &result {
+            Ok(id) => self.records.pulled(image, id, used),
+            Err(_) => self.records.failed(image),
+        }
         result
+    }
+
+    /// Whether a pod may use an image that is here without pulling it.
+    async fn may_use(&self, pod: &Pod, image: &str, id: &str, secrets: &[Arc<Secret>]) -> bool {
+        let granted = match self.records.access(image, id) {
+            Access::All => return true,
+            Access::Holders(granted) => granted,
+        };
+        let credentials = self.credentials(pod, image, secrets).await;
+        let admitted = credentials.iter().find(|entry| granted.admits(entry));
+        if let Some(entry) = admitted {
+            self.records.used(image, id, &granted, entry);
+        }
+        admitted.is_some()
+    }
+
+    /// Forgets with whose credentials images were pulled that were gone at a time.
+    pub fn prune(&self, present: &[Image], at: SystemTime) {
+        self.records.prune(present, at);
     }
 
     /// Makes an image present as its container's pull policy says.
@@ -125,7 +162,7 @@ impl ImageManager {
         }
         if policy != "Always" {
             match self.service.image_status(image).await {
-                Ok(Some(found)) => {
+                Ok(Some(found)) if self.may_use(about.pod, image, &found.id, secrets).await => {
                     let message = format!(
                         "Container image {} already present on machine and can be accessed by the pod",
                         quote(image)
@@ -133,12 +170,13 @@ impl ImageManager {
                     self.tell(about, EventType::Normal, reason::PULLED, message);
                     return Ok(found);
                 }
-                Ok(None) if policy == "Never" => {
+                // Whether an image is here is not for those who may not use it.
+                Ok(_) if policy == "Never" => {
                     let message = format!("Container image {} is not present with pull policy of Never", quote(image));
                     warn(reason::ERR_IMAGE_NEVER_PULL, &message);
                     return Err(ImageError { reason: "ErrImageNeverPull", message, retry_at: None });
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(error) => {
                     let message = format!("Failed to inspect image \"\": {error}");
                     warn(reason::INSPECT_FAILED, &message);
@@ -149,12 +187,7 @@ impl ImageManager {
         self.pull(about, image, secrets).await
     }
 
-    async fn pull(
-        &self,
-        about: &About<'_>,
-        image: &str,
-        secrets: &[Arc<Secret>],
-    ) -> Result<Image, ImageError> {
+    async fn pull(&self, about: &About<'_>, image: &str, secrets: &[Arc<Secret>]) -> Result<Image, ImageError> {
         let key = format!("{}_{image}", about.pod.uid());
         if let Some((_, retry_at)) = self.backoff.since_update(&key, SystemTime::now()) {
             let mut message = format!("Back-off pulling image {}", quote(image));

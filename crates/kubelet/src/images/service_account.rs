@@ -1,11 +1,12 @@
 //! What a credential provider is told of a pod's service account (KEP-4412): a token, and annotations.
 
+use super::keyring::Entry;
+use super::pulls::{self, Holder, Source};
 use crate::pod::PodExt;
 use crate::tokens::TokenManager;
 use api::k8s::core::v1::{Pod, ServiceAccount};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// `tokenAttributes` of a provider.
@@ -30,6 +31,18 @@ pub struct Identity {
     pub annotations: BTreeMap<String, String>,
     /// What an answer is kept under, beside the image; empty: for all pods.
     pub key: String,
+    /// The service account whose token it is.
+    pub account: Option<Holder>,
+}
+
+impl Identity {
+    /// Says of credentials whose they are.
+    pub fn sign(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+        if let Some(account) = &self.account {
+            entries.iter_mut().for_each(|entry| entry.source = Source::ServiceAccount(account.clone()));
+        }
+        entries
+    }
 }
 
 impl TokenAttributes {
@@ -73,7 +86,9 @@ impl TokenAttributes {
             "Token" => hash(&json!(token)),
             _ => hash(&json!([pod.namespace(), name, account.metadata.uid, annotations])),
         };
-        Ok(Some(Identity { token, annotations, key }))
+        let uid = account.metadata.uid.unwrap_or_default();
+        let holder = Holder { uid, namespace: pod.namespace().to_owned(), name, ..Holder::default() };
+        Ok(Some(Identity { token, annotations, key, account: Some(holder) }))
     }
 
     /// The annotations that the provider asks for; `None` where a required one is missing.
@@ -89,7 +104,7 @@ impl TokenAttributes {
 }
 
 fn hash(value: &Value) -> String {
-    Sha256::digest(value.to_string().as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    pulls::hash(value.to_string().as_bytes())
 }
 
 #[cfg(test)]
@@ -106,13 +121,17 @@ mod tests {
             assert_eq!(attributes(value).validate(), expect.map_err(str::to_owned));
         };
         let base = |more: Value| {
-            let mut value = json!({"serviceAccountTokenAudience": "a", "cacheType": "Token", "requireServiceAccount": true});
+            let mut value =
+                json!({"serviceAccountTokenAudience": "a", "cacheType": "Token", "requireServiceAccount": true});
             value.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
             value
         };
         check(base(json!({})), Ok(()));
         check(base(json!({"cacheType": "x"})), Err("tokenAttributes.cacheType: Unsupported value: \"x\""));
-        check(base(json!({"requireServiceAccount": null})), Err("tokenAttributes.requireServiceAccount: Required value"));
+        check(
+            base(json!({"requireServiceAccount": null})),
+            Err("tokenAttributes.requireServiceAccount: Required value"),
+        );
         check(
             base(json!({"requiredServiceAccountAnnotationKeys": ["k"], "optionalServiceAccountAnnotationKeys": ["k"]})),
             Err("annotation key \"k\" is both required and optional"),

@@ -25,6 +25,8 @@ pub struct Options {
     pub limit: Option<u64>,
     /// Only `stdout` or `stderr`.
     pub stream: Option<String>,
+    /// The log may be a link: another runtime's, which keeps its logs elsewhere.
+    pub linked: bool,
 }
 
 /// Opens a log below the node's log directory without following a link there: one could name any file of the node.
@@ -37,6 +39,16 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let name = path.strip_prefix(root).unwrap_or(path);
     let file = File::from(rustix::fs::openat2(&place, name, flags, Mode::empty(), resolve)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+/// Opens a log wherever its links lead: that is for the runtime to say.
+fn open_linked(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
@@ -75,7 +87,8 @@ impl LogReader {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        match open(&self.path) {
+        let opened = if self.options.linked { open_linked(&self.path) } else { open(&self.path) };
+        match opened {
             Ok(file) => {
                 self.inode = file.metadata()?.ino();
                 self.file = Some(file);
@@ -208,8 +221,8 @@ fn tail_offset(file: &mut File, lines: u64) -> io::Result<u64> {
 }
 
 /// The last lines of a log, cut to the last bytes; a message where it cannot be read.
-pub fn last_lines(path: &Path, lines: usize, bytes: usize) -> String {
-    let options = Options { tail: Some(lines as u64), ..Options::default() };
+pub fn last_lines(path: &Path, lines: usize, bytes: usize, linked: bool) -> String {
+    let options = Options { tail: Some(lines as u64), linked, ..Options::default() };
     let read = || -> io::Result<Vec<u8>> {
         let (mut reader, mut all) = (LogReader::open(path, options)?, Vec::new());
         loop {
@@ -245,6 +258,8 @@ mod tests {
         for path in ["p/c/0.log", "p/linked/0.log", "q/c/0.log"] {
             assert!(open(&pods.join(path)).is_err(), "{path}");
         }
+        let linked = |linked: bool| LogReader::open(&pods.join("p/c/0.log"), Options { linked, ..Options::default() });
+        assert!(linked(false).is_err() && linked(true).is_ok(), "another runtime's may be links");
         std::fs::remove_file(pods.join("p/c/0.log")).expect("remove");
         std::fs::write(pods.join("p/c/0.log"), "own").expect("write");
         assert!(open(&pods.join("p/c/0.log")).is_ok());

@@ -1,31 +1,66 @@
 //! Rotation: a log that passes its size is renamed, its shim opens a new one; a few files are kept.
 
 use crate::context::Context;
-use cri::ContainerState;
+use cri::{ContainerEventKind, ContainerState};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
 
-/// Looks at the logs of running containers every ten seconds, as upstream does: an event for every line written
-/// would cost more than the look.
+/// Rotates the logs that the runtime calls full, and those that it does not watch (another runtime, a container of
+/// before an update): these are looked at every ten seconds, as upstream does.
 pub async fn run(ctx: Arc<Context>) {
     let mut ticks = tokio::time::interval(ctx.config.settings.container_log_monitor_interval.max(Duration::from_secs(1)));
-    let max_size = ctx.config.settings.log_max_size();
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut events = ctx.config.runtime.subscribe();
+    // Each container at most once; one that floods its log does not keep the others from theirs.
+    let (mut tasks, mut busy) = (JoinSet::new(), HashSet::new());
     loop {
-        ticks.tick().await;
-        let Ok(containers) = ctx.config.runtime.list_containers().await else { continue };
-        for container in containers.into_iter().filter(|c| c.state == ContainerState::Running) {
-            let path = PathBuf::from(&container.log_path);
-            if std::fs::metadata(&path).map_or(0, |m| m.len()) < max_size {
+        let full = tokio::select! {
+            _ = ticks.tick() => too_large(&ctx).await,
+            event = events.recv() => match event {
+                Ok(event) if event.kind == ContainerEventKind::LogFull => log_of(&ctx, event.id).await,
+                // What was lost is found by its size.
+                Err(RecvError::Lagged(_)) => too_large(&ctx).await,
+                Err(RecvError::Closed) => return std::future::pending().await,
+                Ok(_) => continue,
+            },
+            Some(done) = tasks.join_next() => {
+                busy.remove(&done.unwrap_or_default());
                 continue;
             }
-            if let Err(error) = rotate(&ctx, &container.id, &path).await {
-                tracing::warn!(path = %path.display(), error, "cannot rotate log");
+        };
+        for (id, path) in full {
+            if busy.insert(id.clone()) {
+                let ctx = ctx.clone();
+                tasks.spawn(async move {
+                    if let Err(error) = rotate(&ctx, &id, &path).await {
+                        tracing::warn!(path = %path.display(), error, "cannot rotate log");
+                        // Its container may wait for a new file.
+                        let _ = ctx.config.runtime.reopen_container_log(&id).await;
+                    }
+                    id
+                });
             }
         }
     }
+}
+
+async fn log_of(ctx: &Context, id: String) -> Vec<(String, PathBuf)> {
+    let status = ctx.config.runtime.container_status(&id).await.ok();
+    let running = status.into_iter().filter(|s| s.state == ContainerState::Running);
+    running.map(|s| (id.clone(), PathBuf::from(s.log_path))).collect()
+}
+
+async fn too_large(ctx: &Context) -> Vec<(String, PathBuf)> {
+    let max_size = ctx.config.settings.log_max_size();
+    let containers = ctx.config.runtime.list_containers().await.unwrap_or_default();
+    let running = containers.into_iter().filter(|c| c.state == ContainerState::Running);
+    let logs = running.map(|c| (c.id, PathBuf::from(c.log_path)));
+    logs.filter(|(_, path)| std::fs::metadata(path).map_or(0, |m| m.len()) >= max_size).collect()
 }
 
 async fn rotate(ctx: &Context, id: &str, path: &Path) -> Result<(), String> {
@@ -41,8 +76,7 @@ async fn rotate(ctx: &Context, id: &str, path: &Path) -> Result<(), String> {
     for file in &old[..old.len().saturating_sub(kept - 2)] {
         std::fs::remove_file(file).map_err(|e| e.to_string())?;
     }
-    let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
-    let renamed = PathBuf::from(format!("{}.{stamp}", path.display()));
+    let renamed = free_name(path).await;
     std::fs::rename(path, &renamed).map_err(|e| e.to_string())?;
     if let Err(error) = ctx.config.runtime.reopen_container_log(id).await {
         // The shim still writes to the renamed file: give it its name back.
@@ -50,6 +84,18 @@ async fn rotate(ctx: &Context, id: &str, path: &Path) -> Result<(), String> {
         return Err(error.to_string());
     }
     Ok(())
+}
+
+/// A name by the time, upstream's: one rotation a second, or an earlier log of the same second would be lost.
+async fn free_name(path: &Path) -> PathBuf {
+    loop {
+        let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let name = PathBuf::from(format!("{}.{stamp}", path.display()));
+        if !name.exists() && !PathBuf::from(format!("{}.gz", name.display())).exists() {
+            return name;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn compress(path: &Path) -> io::Result<()> {
@@ -92,6 +138,16 @@ pub fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn no_rotated_file_takes_the_name_of_another() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("0.log");
+        let first = free_name(&path).await;
+        std::fs::write(format!("{}.gz", first.display()), "x").expect("write");
+        let second = free_name(&path).await;
+        assert!(second > first, "{second:?}");
+    }
 
     #[test]
     fn rotated_files_are_found_compressed_and_removed() {

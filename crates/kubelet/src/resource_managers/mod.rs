@@ -46,6 +46,10 @@ pub struct ResourceManagers {
 pub trait HintProvider: Send + Sync {
     /// Wishes for a container of a pod on a machine with these NUMA nodes.
     fn hints(&self, pod: &Pod, container: &Container, nodes: &[u32]) -> Hints;
+    /// Keeps what a container was admitted with from those who are admitted after it.
+    fn set_aside(&self, pod: &Pod, container: &Container, nodes: Option<topology::Mask>);
+    /// Takes back what was set aside for a pod.
+    fn give_up(&self, pod: &Pod);
 }
 
 impl ResourceManagers {
@@ -86,6 +90,7 @@ impl ResourceManagers {
         let result = self.allocate_all(pod, others);
         if result.is_err() {
             self.release(pod.uid());
+            others.iter().for_each(|other| other.give_up(pod));
         }
         self.save();
         result
@@ -111,6 +116,7 @@ impl ResourceManagers {
                 let mut known = self.affinities.lock();
                 known.entry(pod.uid().to_owned()).or_default().insert(container.name.clone(), nodes);
             }
+            others.iter().for_each(|other| other.set_aside(pod, container, hint.nodes));
             self.allocate_one(pod, container, hint).map_err(|why| match why.starts_with("SMT Alignment") {
                 true => ("SMTAlignmentError".to_owned(), why),
                 false => unexpected(why),

@@ -27,8 +27,9 @@ pub async fn get(server: Arc<Server>, call: Call) -> Response<Body> {
     if pod.container(container).is_none() {
         return text(StatusCode::NOT_FOUND, format!("container {} not found in pod {}", quote(container), quote(name)));
     }
+    let linked = server.ctx.config.runtime.features().linked_logs;
     let options = match options(&call) {
-        Ok(options) => options,
+        Ok(options) => Options { linked, ..options },
         Err(why) => return text(StatusCode::UNPROCESSABLE_ENTITY, why),
     };
     let id = match container_id(&server, &pod, container, call.flag("previous")).await {
@@ -126,7 +127,7 @@ fn options(call: &Call) -> Result<Options, String> {
         Some(_) => number("tail")?,
         None => number("tailLines")?,
     };
-    Ok(Options { tail, since, timestamps: call.flag("timestamps"), limit: number("limitBytes")?, stream })
+    Ok(Options { tail, since, timestamps: call.flag("timestamps"), limit: number("limitBytes")?, stream, linked: false })
 }
 
 /// The instance whose log is meant; the error is upstream's text.

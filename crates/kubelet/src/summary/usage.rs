@@ -5,8 +5,10 @@
 use super::FsStats;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long a size holds: upstream's `volumeStatsAggPeriod`.
@@ -65,9 +67,14 @@ impl UsageCache {
 pub fn walk(path: &Path) -> Usage {
     let Ok(top) = std::fs::symlink_metadata(path) else { return Usage::default() };
     let (mut usage, mut seen) = (Usage { bytes: top.blocks() * 512, inodes: 1 }, HashSet::new());
-    let mut pending = if top.is_dir() { vec![path.to_owned()] } else { Vec::new() };
-    while let Some(dir) = pending.pop() {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+    // A directory with the name of one in it: a million names may wait, but not a million long paths.
+    let mut pending: Vec<(Rc<Path>, OsString)> = Vec::new();
+    if top.is_dir() {
+        pending.push((path.into(), OsString::new()));
+    }
+    while let Some((parent, name)) = pending.pop() {
+        let dir: Rc<Path> = parent.join(name).into();
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             // What vanishes meanwhile does not count.
             let Ok(meta) = entry.metadata() else { continue };
             if meta.dev() != top.dev() || (meta.nlink() > 1 && !meta.is_dir() && !seen.insert(meta.ino())) {
@@ -75,7 +82,7 @@ pub fn walk(path: &Path) -> Usage {
             }
             usage += Usage { bytes: meta.blocks() * 512, inodes: 1 };
             if meta.is_dir() {
-                pending.push(entry.path());
+                pending.push((dir.clone(), entry.file_name()));
             }
         }
     }

@@ -134,8 +134,6 @@ pub async fn tear_down(ctx: &Context, pod_uid: &str) -> std::io::Result<()> {
     csi::tear_down(ctx, pod_uid).await?;
     mounts::unmount_below(&dir)?;
     image::release(ctx, pod_uid).await;
-    match std::fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    // It may hold very much.
+    tokio::task::spawn_blocking(move || cri::remove_tree(&dir)).await.map_err(std::io::Error::other)?
 }

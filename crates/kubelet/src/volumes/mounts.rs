@@ -1,5 +1,7 @@
 //! Mounts the kubelet itself makes: tmpfs volumes and subPath binds.
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -21,10 +23,20 @@ pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(std::fs::metadata(path)?.dev() != std::fs::metadata(parent)?.dev())
 }
 
-/// Whether a path is in the table of mounts; finds binds of the same file system too.
+/// Whether something is mounted at a path; finds binds of the same file system too. The table of mounts, which holds
+/// hundreds of lines on a full node, is read only where the kernel (before 5.8) does not say it of the path itself.
 pub fn is_mounted(path: &Path) -> io::Result<bool> {
-    let exact = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    Ok(mount_points(path)?.contains(&exact))
+    // A dead server of a network file system must not be asked.
+    match statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::empty()) {
+        Ok(stat) if stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+        }
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Ok(_) | Err(_) => {
+            let exact = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            Ok(mount_points(path)?.contains(&exact))
+        }
+    }
 }
 
 /// Sees to it that a tmpfs is mounted at a path. Zero bytes: no limit of its own.
@@ -57,6 +69,9 @@ pub fn ensure_hugetlbfs(path: &Path, size: &str, bytes: i64) -> io::Result<bool>
 /// Unmounts everything at and below a directory, the deepest first.
 pub fn unmount_below(dir: &Path) -> io::Result<()> {
     let mut points = mount_points(dir)?;
+    if points.is_empty() {
+        return Ok(());
+    }
     points.sort_by_key(|p| std::cmp::Reverse(p.as_os_str().len()));
     for point in points {
         unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
@@ -86,6 +101,15 @@ fn unescape(text: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_are_told_from_directories() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        for (path, expect) in [(Path::new("/proc"), true), (Path::new("/proc/self"), false), (dir.path(), false)] {
+            assert_eq!(is_mounted(path).expect("looked"), expect, "{path:?}");
+        }
+        assert!(!is_mounted(&dir.path().join("missing/x")).expect("looked"));
+    }
 
     #[test]
     fn octal_escapes_are_undone() {

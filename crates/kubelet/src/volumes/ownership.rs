@@ -1,9 +1,17 @@
 //! fsGroup: the group of a volume's files.
+//!
+//! Containers of other pods may write to the volume meanwhile. Nothing is therefore changed by its path: what is changed
+//! is what was opened, and no link is followed on the way to it.
 
-use rustix::fs::{AtFlags, CWD, Gid, chownat};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat, open, openat2};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::rc::Rc;
 
 /// Gives a whole volume to a group: group-owned, readable and writable by it, directories setgid.
 /// With `on_root_mismatch` a volume whose top already fits is left alone.
@@ -14,65 +22,131 @@ pub fn set(root: &Path, group: u32, readonly: bool, on_root_mismatch: bool) -> i
             return Ok(());
         }
     }
-    walk(root, group, if readonly { 0o440 } else { 0o660 })
+    let bits = if readonly { 0o440 } else { 0o660 };
+    walk(root, &|file, stat| give(file, stat, group, bits))
 }
 
 /// Makes the directories of a tree traversable for a group.
 pub fn set_directories(root: &Path, group: u32) -> io::Result<()> {
-    own(root, group, 0, true)?;
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            set_directories(&entry.path(), group)?;
-        }
-    }
-    Ok(())
+    walk(root, &|file, stat| if is(stat, FileType::Directory) { give(file, stat, group, 0) } else { Ok(()) })
 }
 
 /// Gives a whole tree to root, links themselves and not what they lead to.
-pub fn give_to_root(path: &Path) -> io::Result<()> {
-    if std::fs::symlink_metadata(path)?.file_type().is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            give_to_root(&entry?.path())?;
-        }
-    }
-    std::os::unix::fs::lchown(path, Some(0), Some(0))
+pub fn give_to_root(root: &Path) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::ROOT), Some(Gid::ROOT));
+    walk(root, &|file, _| Ok(chownat(file, "", uid, gid, AtFlags::EMPTY_PATH)?))
 }
 
-fn walk(path: &Path, group: u32, bits: u32) -> io::Result<()> {
-    let kind = std::fs::symlink_metadata(path)?.file_type();
-    if kind.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            walk(&entry?.path(), group, bits)?;
-        }
-    }
-    own(path, group, bits, kind.is_dir())
+fn is(stat: &Stat, kind: FileType) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == kind
 }
 
-fn own(path: &Path, group: u32, bits: u32, directory: bool) -> io::Result<()> {
-    chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
-    let meta = std::fs::symlink_metadata(path)?;
-    if meta.file_type().is_symlink() {
+fn give(file: &OwnedFd, stat: &Stat, group: u32, bits: u32) -> io::Result<()> {
+    chownat(file, "", None, Some(Gid::from_raw(group)), AtFlags::EMPTY_PATH)?;
+    if is(stat, FileType::Symlink) {
         return Ok(());
     }
-    let bits = if directory { bits | 0o2050 } else { bits };
-    std::fs::set_permissions(path, PermissionsExt::from_mode(meta.mode() & 0o7777 | bits))
+    let bits = if is(stat, FileType::Directory) { bits | 0o2050 } else { bits };
+    // By /proc, since a handle that was not opened for reading has no fchmod before Linux 6.6.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::set_permissions(path, PermissionsExt::from_mode(stat.st_mode & 0o7777 | bits))
+}
+
+/// Calls for a handle of each file of a tree, last of the tree itself: a walk that broke off begins anew.
+fn walk(root: &Path, act: &dyn Fn(&OwnedFd, &Stat) -> io::Result<()>) -> io::Result<()> {
+    let top = open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&top)?;
+    // Directories that are still to be looked into, relative to the top: however deep, one is open at a time, and however
+    // many, each is a name.
+    let mut left: Vec<(Rc<Path>, OsString)> = Vec::new();
+    if is(&stat, FileType::Directory) {
+        left.push((Path::new("").into(), ".".into()));
+    }
+    while let Some((parent, name)) = left.pop() {
+        let directory: Rc<Path> = parent.join(name).into();
+        let opened = open_beneath(&top, &directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK)?;
+        // Gone, or something else by now.
+        let Some(opened) = opened else { continue };
+        for entry in Dir::read_from(&opened)? {
+            let entry = entry?;
+            let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+            if name == Path::new(".") || name == Path::new("..") {
+                continue;
+            }
+            let Some(file) = open_beneath(&opened, name, OFlags::PATH | OFlags::NOFOLLOW)? else { continue };
+            let stat = fstat(&file)?;
+            act(&file, &stat)?;
+            if is(&stat, FileType::Directory) {
+                left.push((directory.clone(), name.as_os_str().to_owned()));
+            }
+        }
+    }
+    act(&top, &stat)
+}
+
+fn open_beneath(top: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<Option<OwnedFd>> {
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    // With O_PATH and O_NOFOLLOW a link is opened itself, where it is the last of the path.
+    let resolve = if flags.contains(OFlags::PATH) { beneath } else { beneath | ResolveFlags::NO_SYMLINKS };
+    match openat2(top, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        // A rename raced with the walk of the kernel, which cannot say whether the path left the tree.
+        Err(Errno::AGAIN | Errno::XDEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::symlink_metadata(path).expect("stat").mode() & 0o7777
+    }
 
     #[test]
-    fn modes_widen_for_the_group() {
+    fn a_tree_is_given_and_links_are_not_followed() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let file = dir.path().join("f");
-        std::fs::write(&file, "x").expect("write");
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("chmod");
-        // One's own group can be set without privilege.
-        let group = std::fs::metadata(&file).expect("stat").gid();
-        set(dir.path(), group, false, false).expect("set");
-        assert_eq!(std::fs::metadata(&file).expect("stat").mode() & 0o777, 0o660);
-        assert_eq!(std::fs::metadata(dir.path()).expect("stat").mode() & 0o2070, 0o2070);
+        let (volume, outside) = (dir.path().join("volume"), dir.path().join("outside"));
+        std::fs::create_dir_all(volume.join("a/b")).expect("mkdir");
+        std::fs::write(volume.join("a/b/f"), "").and_then(|()| std::fs::write(&outside, "")).expect("write");
+        for path in [&outside, &volume.join("a/b/f")] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).expect("chmod");
+        }
+        symlink(&outside, volume.join("link")).and_then(|()| symlink("/", volume.join("root"))).expect("symlink");
+        let group = rustix::process::getgid().as_raw();
+        set(&volume, group, false, false).expect("set");
+        assert_eq!((mode(&outside), mode(&volume.join("a/b/f"))), (0o600, 0o660));
+        for directory in ["", "a", "a/b"] {
+            assert_eq!(mode(&volume.join(directory)) & 0o2070, 0o2070, "{directory}");
+        }
+    }
+
+    /// A container of another pod exchanges a directory for a link to the node while the volume is given away.
+    #[test]
+    fn a_race_never_leads_outside() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (volume, secret) = (dir.path().join("volume"), dir.path().join("secret"));
+        std::fs::create_dir_all(volume.join("sub")).and_then(|()| std::fs::create_dir(&secret)).expect("mkdir");
+        std::fs::write(secret.join("f"), "").and_then(|()| std::fs::write(volume.join("sub/f"), "")).expect("write");
+        symlink(&secret, volume.join("link")).expect("symlink");
+        std::fs::set_permissions(secret.join("f"), PermissionsExt::from_mode(0o600)).expect("chmod");
+        let (stop, group) = (AtomicBool::new(false), rustix::process::getgid().as_raw());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (a, b) = (volume.join("sub"), volume.join("link"));
+                while !stop.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("exchange");
+                }
+            });
+            let done: Vec<_> = (0..20_000).map(|_| set(&volume, group, false, false)).collect();
+            stop.store(true, Ordering::Relaxed);
+            done.into_iter().for_each(|result| result.expect("set"));
+        });
+        assert_eq!(mode(&secret.join("f")), 0o600);
     }
 }

@@ -6,7 +6,7 @@ use crate::format::quote;
 use crate::pod::PodExt;
 use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use async_trait::async_trait;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The plugin.
 pub struct PersistentVolumeClaimVolume;
@@ -40,8 +40,9 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
             && let Some(group) = request.fs_group()
         {
             let policy = request.pod.spec().security_context.as_ref().and_then(|s| s.fs_group_change_policy.as_deref());
-            ownership::set(Path::new(path), group, source_readonly, policy == Some("OnRootMismatch"))
-                .map_err(|e| e.to_string())?;
+            let (root, on_mismatch) = (PathBuf::from(path), policy == Some("OnRootMismatch"));
+            let set = move || ownership::set(&root, group, source_readonly, on_mismatch);
+            tokio::task::spawn_blocking(set).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         }
         Ok(MountedVolume { path: path.into(), readonly: source_readonly, renew_at: None })
     }

@@ -84,7 +84,7 @@ impl Events {
         let spec = &request.spec;
         let cgroup = self.cgroups.make(&spec.cgroup, &spec.resources)?;
         let made = cgroup.restrict_devices(&spec.device_rules).and_then(|()| {
-            let log = Log::open(&request.log_directory, &request.log)
+            let log = Log::open(&request.log_directory, &request.log, request.log_limit)
                 .context(|| format!("open log {}", request.log.display()))?;
             let (stdio, pipes) = stdio(&request)?;
             Ok((log, pipes, self.clone_child(&request, stdio, &cgroup)?))
@@ -201,7 +201,7 @@ impl Events {
         if let Some(token) = waiting {
             self.finish(token, &Reply::Created(identity));
         }
-        self.publish(record);
+        self.publish(&Reply::Changed(record));
     }
 
     /// The child's channel closed: its program runs, unless it had reported a failure.
@@ -220,19 +220,20 @@ impl Events {
         if let Some(token) = waiting {
             self.finish(token, &Reply::Done);
         }
-        self.publish(record);
+        self.publish(&Reply::Changed(record));
     }
 
     /// The first process was reaped.
     pub(super) fn container_ended(&mut self, id: &str, code: i32) {
         self.container_news(id);
+        // Before what they wrote is read: they could write for ever.
+        if let Some(container) = self.containers.get(id).filter(|c| c.shares_pids) {
+            container.cgroup.kill();
+        }
         self.drain(id);
         let Some(container) = self.containers.get_mut(id) else { return };
         container.pidfd = None;
         container.record.pid = None;
-        if container.shares_pids {
-            container.cgroup.kill();
-        }
         if !container.started {
             if let (Some(token), why) = (container.waiting.take(), container.failure.take()) {
                 let _ = container.cgroup.remove();
@@ -269,7 +270,7 @@ impl Events {
                 &Reply::Failed(start_failure.unwrap_or_else(|| format!("the container's init ended with {code}"))),
             );
         }
-        self.publish(record);
+        self.publish(&Reply::Changed(record));
     }
 
     /// Forgets a container that does not live.

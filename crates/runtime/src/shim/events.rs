@@ -4,7 +4,7 @@ use super::SOCKET;
 use super::container::Container;
 use super::exec::Exec;
 use super::namespaces::Namespaces;
-use crate::protocol::{self, Inbox, Record, Reply, Request};
+use crate::protocol::{self, Inbox, Reply, Request};
 use oci::cgroup::Cgroups;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -174,7 +174,12 @@ impl Events {
     }
 
     fn close(&mut self, token: Token) {
+        let subscribers = self.subscribers.len();
         self.subscribers.retain(|s| *s != token);
+        if self.subscribers.is_empty() && subscribers > 0 {
+            let all: Vec<String> = self.containers.keys().cloned().collect();
+            all.iter().for_each(|id| self.let_go(id));
+        }
         if let Some(connection) = self.connections.remove(&token) {
             self.poller.remove(connection.socket.as_fd(), token);
         }
@@ -202,10 +207,9 @@ impl Events {
     }
 
     /// Tells every subscriber.
-    pub(super) fn publish(&mut self, record: Record) {
-        let reply = Reply::Changed(record);
+    pub(super) fn publish(&mut self, reply: &Reply) {
         for token in self.subscribers.clone() {
-            self.reply(token, &reply, &[]);
+            self.reply(token, reply, &[]);
         }
     }
 

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Longest piece of a line; longer lines are written in pieces marked P.
 const MAX_LINE: usize = 16 << 10;
 
+/// The path of a log that is not kept.
+pub(crate) const NOTHING: &str = "/dev/null";
+
 /// A log file.
 pub(super) struct Log {
     /// Of the pod; the way there is the node's.
@@ -17,33 +20,81 @@ pub(super) struct Log {
     /// Below it. Whoever may write there must not lead us elsewhere by a link.
     name: PathBuf,
     file: File,
+    size: Size,
+}
+
+/// What was written since the log was opened.
+#[derive(Default)]
+struct Size {
+    written: u64,
+    /// Asks for a new file; 0: never.
+    limit: u64,
+    told: bool,
+}
+
+impl Size {
+    fn add(&mut self, bytes: usize) {
+        self.written = self.written.saturating_add(bytes as u64);
+    }
+
+    fn is_full(&self) -> bool {
+        self.limit > 0 && self.written >= self.limit
+    }
+
+    /// A new file was asked for and did not come in time.
+    fn overflows(&self) -> bool {
+        self.is_full() && self.written / 2 >= self.limit
+    }
 }
 
 impl Log {
     /// Opens `path` below `directory`; without a path nothing is kept.
-    pub(super) fn open(directory: &Path, path: &Path) -> io::Result<Self> {
-        let name = path.strip_prefix(directory).unwrap_or(path);
-        Ok(Self { file: open(directory, name)?, directory: directory.into(), name: name.into() })
+    /// After `limit` bytes it is full, unless that is 0.
+    pub(super) fn open(directory: &Path, path: &Path, limit: u64) -> io::Result<Self> {
+        let nothing = path.as_os_str().is_empty() || path == Path::new(NOTHING);
+        let name = if nothing { Path::new("") } else { path.strip_prefix(directory).unwrap_or(path) };
+        let size = Size { limit: if name.as_os_str().is_empty() { 0 } else { limit }, ..Size::default() };
+        Ok(Self { file: open(directory, name)?, directory: directory.into(), name: name.into(), size })
     }
 
     /// Opens the path anew, after it was renamed; on failure the old file stays in use.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
+        // Counted anew in any case: a container must not wait for a rotation that fails.
+        self.size = Size { limit: self.size.limit, ..Size::default() };
         self.file = open(&self.directory, &self.name)?;
         Ok(())
     }
 
+    /// Whether it is full.
+    pub(super) fn is_full(&self) -> bool {
+        self.size.is_full()
+    }
+
+    /// Whether it became full since this was asked last.
+    pub(super) fn became_full(&mut self) -> bool {
+        self.is_full() && !std::mem::replace(&mut self.size.told, true)
+    }
+
+    /// Whether so much was written since it was full that writers have to wait for a new file.
+    pub(super) fn overflows(&self) -> bool {
+        self.size.overflows()
+    }
+
     /// Writes whole entries. A full disk loses them: the container goes on.
     fn write(&mut self, entries: &[u8]) {
+        self.size.add(entries.len());
         let _ = self.file.write_all(entries);
     }
 }
 
 fn open(directory: &Path, name: &Path) -> io::Result<File> {
     if name.as_os_str().is_empty() {
-        return std::fs::OpenOptions::new().append(true).open("/dev/null");
+        return std::fs::OpenOptions::new().append(true).open(NOTHING);
     }
     std::fs::create_dir_all(directory)?;
-    let mut place = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // The pod's directory is named after the pod: what stands above it may be a link of the node's, itself it may not.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut place = rustix::fs::open(directory, flags, Mode::empty())?;
     for part in name.parent().into_iter().flat_map(Path::components) {
         place = enter(&place, Path::new(&part))?;
     }
@@ -154,6 +205,33 @@ mod tests {
         ] {
             assert_eq!(timestamp(nanoseconds), expect);
         }
+    }
+
+    #[test]
+    fn a_log_is_full_once_and_overflows_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(dir.path(), &dir.path().join("0.log"), 100).unwrap();
+        let mut write = |bytes: usize, expect: (bool, bool, bool)| {
+            log.write(&vec![b'x'; bytes]);
+            assert_eq!((log.is_full(), log.became_full(), log.overflows()), expect);
+        };
+        write(99, (false, false, false));
+        write(1, (true, true, false));
+        write(99, (true, false, false));
+        write(1, (true, false, true));
+        std::fs::rename(dir.path().join("0.log"), dir.path().join("0.log.old")).unwrap();
+        log.reopen().unwrap();
+        assert!(!log.is_full() && !log.overflows());
+        log.write(&[b'x'; 100]);
+        assert!(log.became_full());
+        // A link in place of the pod's directory leads nowhere.
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert!(Log::open(&link, &link.join("1.log"), 0).is_err());
+        // What is thrown away is never full.
+        let mut none = Log::open(dir.path(), Path::new(""), 1).unwrap();
+        none.write(b"xx");
+        assert!(!none.is_full());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod container;
 mod events;
 mod exec;
 mod log;
+mod name;
 mod namespaces;
 mod output;
 mod requests;
@@ -23,7 +24,7 @@ use std::path::Path;
 ///
 /// Must be called while the process has one thread.
 pub fn main(args: Vec<OsString>) -> ! {
-    if args != ["zygote"] {
+    if args.first().is_none_or(|word| word != "zygote") {
         report("usage: shim zygote");
         oci::sys::exit_now(1);
     }
@@ -77,11 +78,14 @@ fn prepare(dir: &Path) -> Result<events::Events, String> {
         .map_err(|e| format!("become subreaper: {e}"))?;
     // Needs CAP_SYS_RESOURCE; without it the shim is as mortal as the agent.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-998");
-    let _ = rustix::thread::set_name(c"sagong-shim");
+    name::set(&config.pod, dir);
     let cgroups = oci::cgroup::Cgroups::detect(&config.cgroup_root).map_err(|e| e.to_string())?;
     let namespaces = namespaces::make(&config)?;
     events::Events::new(cgroups, namespaces).map_err(|e| format!("listen: {e}"))
 }
+
+pub(crate) use log::NOTHING as NO_LOG;
+pub(crate) use name::ROOM as NAME_ROOM;
 
 /// Name of the socket in the sandbox's directory.
 pub(crate) const SOCKET: &str = "shim.sock";

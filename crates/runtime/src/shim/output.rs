@@ -2,6 +2,7 @@
 
 use super::events::{Events, Poller, Source, Token};
 use super::log::{Lines, Log};
+use crate::protocol::Reply;
 use rustix::event::epoll::EventFlags;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,12 +10,18 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Read at a time.
 const CHUNK: usize = 16 << 10;
 
+/// Reads of what an ended container left behind: the largest pipe an unprivileged process can make, and a terminal's
+/// buffer.
+const LAST_CHUNKS: usize = (1 << 20) / CHUNK;
+
 /// One output stream of a container.
 pub(super) struct Stream {
     /// `None` once it ended.
     fd: Option<OwnedFd>,
-    /// `None` while an attached client is behind: then nothing is read.
+    /// `None` while an attached client is behind or the log waits for a new file: then nothing is read.
     token: Option<Token>,
+    /// The log waits for a new file.
+    held: bool,
     lines: Lines,
     outputs: Vec<Output>,
     /// Container and index, for registrations.
@@ -48,7 +55,15 @@ impl Stream {
     ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let token = poller.add(fd.as_fd(), EventFlags::IN, Source::Stream(container.into(), index))?;
-        Ok(Self { fd: Some(fd), token: Some(token), lines, outputs: Vec::new(), container: container.into(), index })
+        Ok(Self {
+            fd: Some(fd),
+            token: Some(token),
+            held: false,
+            lines,
+            outputs: Vec::new(),
+            container: container.into(),
+            index,
+        })
     }
 
     /// Adds a client; `false` when the stream has ended.
@@ -83,12 +98,36 @@ impl Stream {
         if !self.behind() {
             return;
         }
-        if let (Some(fd), Some(token)) = (&self.fd, self.token.take()) {
-            poller.remove(fd.as_fd(), token);
-        }
+        self.stop_reading(poller);
         for output in self.outputs.iter_mut().filter(|o| !o.pending.is_empty() && o.token.is_none()) {
             let source = Source::Output(self.container.clone(), self.index);
             output.token = poller.add(output.fd.as_fd(), EventFlags::OUT, source).ok();
+        }
+    }
+
+    fn stop_reading(&mut self, poller: &mut Poller) {
+        if let (Some(fd), Some(token)) = (&self.fd, self.token.take()) {
+            poller.remove(fd.as_fd(), token);
+        }
+    }
+
+    fn read_on(&mut self, poller: &mut Poller) {
+        if let (false, false, Some(fd), None) = (self.held, self.behind(), &self.fd, self.token) {
+            self.token =
+                poller.add(fd.as_fd(), EventFlags::IN, Source::Stream(self.container.clone(), self.index)).ok();
+        }
+    }
+
+    /// Lets its writers wait.
+    pub(super) fn hold(&mut self, poller: &mut Poller) {
+        self.held = true;
+        self.stop_reading(poller);
+    }
+
+    /// Lets its writers go on.
+    pub(super) fn let_go(&mut self, poller: &mut Poller) {
+        if std::mem::replace(&mut self.held, false) {
+            self.read_on(poller);
         }
     }
 
@@ -109,10 +148,7 @@ impl Stream {
             }
             alive
         });
-        if let (false, Some(fd), None) = (self.behind(), &self.fd, self.token) {
-            self.token =
-                poller.add(fd.as_fd(), EventFlags::IN, Source::Stream(self.container.clone(), self.index)).ok();
-        }
+        self.read_on(poller);
         if self.fd.is_none() {
             self.outputs.retain(|output| !output.pending.is_empty());
         }
@@ -168,6 +204,20 @@ impl Events {
         if let Some(stream) = container.streams.get_mut(stream) {
             stream.step(&mut self.poller, &mut container.log);
         }
+        let (full, overflows) = (container.log.became_full(), container.log.overflows());
+        // Without an agent nobody would make a new file: then the container goes on as it likes.
+        if overflows && !self.subscribers.is_empty() {
+            container.streams.iter_mut().for_each(|stream| stream.hold(&mut self.poller));
+        }
+        if full {
+            self.publish(&Reply::LogFull(id.into()));
+        }
+    }
+
+    /// Lets the writers of a container go on.
+    pub(super) fn let_go(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        container.streams.iter_mut().for_each(|stream| stream.let_go(&mut self.poller));
     }
 
     /// An attached client can take more.
@@ -183,7 +233,11 @@ impl Events {
     pub(super) fn drain(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         for stream in &mut container.streams {
-            while !stream.behind() && matches!(stream.step(&mut self.poller, &mut container.log), Read::Some) {}
+            let mut chunks = 0..LAST_CHUNKS;
+            while !stream.behind()
+                && chunks.next().is_some()
+                && matches!(stream.step(&mut self.poller, &mut container.log), Read::Some)
+            {}
             stream.lines.finish(&mut container.log);
             stream.outputs.retain(|output| !output.pending.is_empty());
         }

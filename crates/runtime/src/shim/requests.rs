@@ -27,6 +27,9 @@ impl Events {
         let records: Vec<Record> = self.containers.values().map(|c| c.record.clone()).collect();
         self.subscribers.push(token);
         self.reply(token, &Reply::Snapshot(records), &[]);
+        for full in self.containers.values().filter(|c| c.log.is_full()).map(|c| c.record.id.clone()).collect::<Vec<_>>() {
+            self.reply(token, &Reply::LogFull(full), &[]);
+        }
     }
 
     fn kill(&mut self, token: Token, id: &str, signal: i32) {
@@ -46,6 +49,7 @@ impl Events {
             Ok(()) => Reply::Done,
             Err(error) => Reply::Failed(format!("reopen the log: {error}")),
         };
+        self.let_go(id);
         self.finish(token, &reply);
     }
 

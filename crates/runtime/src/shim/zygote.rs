@@ -14,8 +14,14 @@ pub(super) fn run() -> ! {
     let agent = rustix::stdio::stdin();
     let mut inbox = Inbox::default();
     while let Ok(true) = inbox.fill(agent) {
-        while let Ok(Some((birth, fds))) = inbox.take::<Birth>() {
-            if protocol::send(agent, &fork(&birth.directory, fds), &[]).is_err() {
+        loop {
+            let answered = match inbox.take::<Birth>() {
+                Ok(None) => break,
+                Ok(Some((birth, fds))) => protocol::send(agent, &fork(&birth.directory, fds), &[]),
+                Err(error) => Err(error),
+            };
+            // The agent reads the end of the socket and starts another zygote.
+            if answered.is_err() {
                 sys::exit_now(1);
             }
         }

@@ -214,6 +214,70 @@ pub async fn logs_rotate_and_cut(bed: &mut Bed) {
     assert_eq!(read_log(&bed.dir.join("old.log")), ["stdout F one"]);
 }
 
+/// A container that floods its log has to wait for a new file, as long as there is an agent to make it.
+pub async fn a_flooded_log_asks_for_a_new_file(bed: &mut Bed) {
+    const LIMIT: u64 = 256 << 10;
+    let sandbox = bed.sandbox().await;
+    let log = bed.dir.join("logs/c/0.log");
+    let size = || std::fs::metadata(&log).map_or(0, |m| m.len());
+    let mut events = bed.service().subscribe();
+    let mut flood = shell("yes 0123456789012345678901234567890123456789012345678901234567890123456789");
+    flood.log_limit = LIMIT;
+    let id = bed.run(&sandbox, flood).await;
+    for round in 0..3 {
+        let told = async { while events.recv().await.unwrap().kind != ContainerEventKind::LogFull {} };
+        tokio::time::timeout(Duration::from_secs(10), told).await.expect("the log is said to be full");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let held = size();
+        assert!((LIMIT..2 * LIMIT + (64 << 10)).contains(&held), "{held} bytes in round {round}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(size(), held, "the writer waits");
+        std::fs::rename(&log, bed.dir.join("old.log")).unwrap();
+        bed.service().reopen_container_log(&id).await.unwrap();
+    }
+    bed.runtime = None;
+    for _ in (0..500).take_while(|_| size() < 4 * LIMIT) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(size() >= 4 * LIMIT, "without an agent nothing waits");
+    bed.open().await;
+    let status = bed.service().container_status(&id).await.unwrap();
+    assert_eq!(status.state, ContainerState::Running);
+    bed.service().stop_container(&id, Duration::ZERO).await.unwrap();
+}
+
+/// What outlives a container's first process and writes without end does not keep the shim from its work.
+pub async fn an_endless_writer_does_not_hold_the_end_up(bed: &mut Bed) {
+    let mut config = bed.sandbox_config();
+    config.namespaces.pid = NamespaceMode::Pod;
+    let sandbox = bed.service().run_pod_sandbox(config).await.unwrap();
+    // Several, so that the pipe is never found empty.
+    let mut writer = shell("for n in 1 2 3 4; do yes & done; sleep 0.3; exit 3");
+    writer.security_context.namespaces.pid = NamespaceMode::Pod;
+    let id = bed.run(&sandbox, writer).await;
+    let ended = async {
+        while bed.service().container_status(&id).await.unwrap().state != ContainerState::Exited {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("the end is noticed");
+    assert_eq!(bed.service().container_status(&id).await.unwrap().exit_code, 3);
+    let service = bed.service();
+    let removed = tokio::time::timeout(Duration::from_secs(5), service.remove_container(&id)).await;
+    removed.expect("the shim answers").unwrap();
+}
+
+pub async fn shims_are_named_after_their_pods(bed: &mut Bed) {
+    let sandbox = bed.sandbox().await;
+    bed.run(&sandbox, shell("sleep 100")).await;
+    let shim = children()[0].split(' ').next().unwrap().to_string();
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{shim}/{file}")).unwrap();
+    let line = read("cmdline");
+    let words: Vec<&str> = line.trim_end_matches('\0').split('\0').collect();
+    assert_eq!(words, ["sagong", "shim", "default/pod", sandbox.as_str()]);
+    assert_eq!(read("comm"), "sagong-shim\n");
+}
+
 pub async fn fifty_lives(bed: &mut Bed) {
     let mut times = Vec::new();
     let mut sandboxes = Vec::new();

@@ -3,17 +3,24 @@
 //! Depth first through claims, requests, their alternatives and devices, each in order; what was chosen is taken back
 //! where the rest cannot be served.
 
-use super::counters::Counters;
-use super::inventory::{Candidate, Inventory};
+use super::capacity::{self, Consumed};
+use super::inventory::{Candidate, Inventory, OnNode};
 use super::needs::{ClaimNeeds, Count, Need, claim_name};
-use super::{DeviceId, constraint, result, taints};
+use super::usage::Usage;
+use super::{constraint, result, taints};
 use api::k8s::core::v1::Node;
 use api::k8s::resource::v1::AllocationResult;
 use api::quantity::Quantity;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Devices looked at in one search; more would hold up all other pods.
-const MAX_STEPS: usize = 100_000;
+/// Most steps of a search on one node; a longer one would hold up all other pods.
+const STEPS_PER_NODE: usize = 100_000;
+/// Most steps of a pod's searches on all nodes.
+const STEPS_PER_POD: usize = 1_000_000;
+/// What the evaluation of a device's selectors costs, compared with looking at the device.
+const STEPS_PER_MATCH: usize = 10;
 /// Most devices of one claim.
 const MAX_RESULTS: usize = 32;
 
@@ -22,191 +29,349 @@ const MAX_RESULTS: usize = 32;
 pub(crate) enum Refused {
     /// Other devices, or fewer users of them, would help.
     NotNow(String),
-    /// A claim, class or driver is at fault.
+    /// A claim, class or driver is at fault, or the search takes too long.
     Error(String),
+}
+
+/// The steps that a pod's searches have left.
+pub(crate) struct Steps(AtomicUsize);
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self::new(STEPS_PER_POD)
+    }
+}
+
+impl Steps {
+    /// So many.
+    pub fn new(steps: usize) -> Self {
+        Self(AtomicUsize::new(steps))
+    }
+
+    fn spend(&self, steps: usize) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(steps)).is_ok()
+    }
 }
 
 /// A device chosen for a request.
 pub(super) struct Choice<'a> {
     pub claim: usize,
     pub need: &'a Need,
-    pub device: Candidate,
+    pub entry: &'a Candidate,
+    /// What it takes of a device that is given several times.
+    pub share: Option<Rc<Consumed>>,
+    device: usize,
+    /// It uses up shared counters.
+    counted: bool,
 }
 
+/// What a part of the search came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Served,
+    Not,
+    /// More devices than a claim can have: other devices in the requests before would not help.
+    TooMany,
+}
+
+type Found = Result<Outcome, Refused>;
+/// A request's place: its claim, its number there.
+type At = (usize, usize);
+
 struct Search<'a> {
-    claims: &'a [ClaimNeeds],
-    devices: Vec<Candidate>,
-    taken: &'a HashSet<DeviceId>,
-    counters: Counters,
+    claims: &'a [&'a ClaimNeeds],
+    inventory: &'a Inventory,
+    usage: &'a Usage,
+    node: &'a str,
+    on_node: OnNode,
     chosen: Vec<Choice<'a>>,
-    /// Whether the selectors of a need (by its address) hold for a device.
-    matches: HashMap<(*const Need, usize), bool>,
-    incomplete: Vec<String>,
-    steps: usize,
+    /// Shared counters that the choices use up.
+    spent: HashMap<usize, Quantity>,
+    /// What a need (by its address) would consume of a device; `None`: the device does not match.
+    matches: HashMap<(*const Need, usize), Option<Rc<Consumed>>>,
+    steps: &'a Steps,
+    steps_here: usize,
 }
 
 /// Finds an allocation for every claim, in their order.
 pub(crate) fn allocate(
-    claims: &[ClaimNeeds],
+    claims: &[&ClaimNeeds],
     inventory: &Inventory,
-    taken: &HashSet<DeviceId>,
+    usage: &Usage,
     node: &Node,
+    steps: &Steps,
 ) -> Result<Vec<AllocationResult>, Refused> {
-    let (devices, pools) = inventory.of_node(node);
-    let incomplete = pools.iter().filter(|p| !p.complete).map(|p| format!("{}/{}", p.driver, p.name)).collect();
+    let name = node.metadata.name.as_deref().unwrap_or_default();
     let mut search = Search {
         claims,
-        devices,
-        taken,
-        counters: Counters::new(inventory, taken),
+        inventory,
+        usage,
+        node: name,
+        on_node: inventory.of_node(node),
         chosen: Vec::new(),
+        spent: HashMap::new(),
         matches: HashMap::new(),
-        incomplete,
-        steps: 0,
+        steps,
+        steps_here: 0,
     };
-    if !search.request(0, 0)? {
-        return Err(Refused::NotNow("cannot allocate all claims".into()));
+    claims.iter().try_for_each(|claim| search.check(claim))?;
+    if search.request((0, 0))? != Outcome::Served {
+        let invalid = search.on_node.pools.iter().any(|p| !inventory.pools[*p].valid);
+        let why = if invalid { "invalid resource pools were encountered" } else { "cannot allocate all claims" };
+        return Err(Refused::NotNow(why.into()));
     }
-    let name = node.metadata.name.as_deref().unwrap_or_default();
     claims.iter().enumerate().map(|(at, c)| result::build(&c.claim, at, &search.chosen, name)).collect()
 }
 
-type Found = Result<bool, Refused>;
-
 impl<'a> Search<'a> {
+    /// Refuses a claim that no choice could serve.
+    fn check(&mut self, needs: &'a ClaimNeeds) -> Result<(), Refused> {
+        let mut least = 0usize;
+        for alternatives in &needs.requests {
+            let mut of_request = usize::MAX;
+            for need in alternatives {
+                let count = match need.count {
+                    Count::Exactly(count) => count,
+                    Count::All => self.all_of(needs, need)?.len(),
+                };
+                of_request = of_request.min(count);
+            }
+            least = least.saturating_add(of_request);
+        }
+        let name = claim_name(&needs.claim);
+        if least > MAX_RESULTS {
+            let why = format!("number of requested devices {least} exceeds the claim limit of {MAX_RESULTS}");
+            return Err(Refused::Error(format!("claim {name}: {why}")));
+        }
+        let constraints = needs.claim.spec.devices.iter().flat_map(|d| d.constraints.iter().flatten());
+        match constraints.into_iter().position(|c| c.match_attribute.is_none() && c.distinct_attribute.is_none()) {
+            Some(at) => {
+                let why = "empty constraint (unsupported constraint type?)";
+                Err(Refused::Error(format!("claim {name}, constraint #{at}: {why}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Serves a request and all after it.
-    fn request(&mut self, claim: usize, request: usize) -> Found {
+    fn request(&mut self, at: At) -> Found {
         let claims = self.claims;
-        let Some(needs) = claims.get(claim) else { return Ok(true) };
-        let Some(alternatives) = needs.requests.get(request) else { return self.request(claim + 1, 0) };
+        let Some(needs) = claims.get(at.0) else {
+            return Ok(Outcome::Served);
+        };
+        let Some(alternatives) = needs.requests.get(at.1) else {
+            // Another choice here may need fewer devices there.
+            let rest = self.request((at.0 + 1, 0))?;
+            return Ok(if rest == Outcome::TooMany { Outcome::Not } else { rest });
+        };
+        let mut all_too_many = true;
         for need in alternatives {
             let served = match need.count {
-                Count::Exactly(count) => self.pick((claim, request), need, count, 0)?,
-                Count::All => self.all((claim, request), need)?,
+                Count::Exactly(count) => self.some(at, need, count)?,
+                Count::All => self.all(at, need)?,
             };
-            if served {
-                return Ok(true);
+            if served == Outcome::Served {
+                return Ok(served);
             }
+            all_too_many &= served == Outcome::TooMany;
         }
-        Ok(false)
+        Ok(if all_too_many { Outcome::TooMany } else { Outcome::Not })
     }
 
-    /// Chooses so many further devices, from one on: their order does not matter.
-    fn pick(&mut self, at: (usize, usize), need: &'a Need, count: usize, from: usize) -> Found {
-        if count == 0 {
-            return self.request(at.0, at.1 + 1);
+    fn is_too_many(&self, claim: usize, more: usize) -> bool {
+        self.chosen.iter().filter(|c| c.claim == claim).count().saturating_add(more) > MAX_RESULTS
+    }
+
+    /// Chooses so many devices that match.
+    fn some(&mut self, at: At, need: &'a Need, count: usize) -> Found {
+        if self.is_too_many(at.0, count) {
+            return Ok(Outcome::TooMany);
         }
-        for index in from..self.devices.len() {
-            if !self.choose(at.0, need, index)? {
+        let mut usable = Vec::new();
+        for index in 0..self.on_node.devices.len() {
+            let device = self.on_node.devices[index];
+            if self.is_free(at.0, need, device) && self.consumption(need, device)?.is_some() {
+                usable.push(device);
+            }
+        }
+        self.pick(at, need, count, &usable)
+    }
+
+    /// Chooses so many of the devices: their order does not matter.
+    fn pick(&mut self, at: At, need: &'a Need, count: usize, devices: &[usize]) -> Found {
+        if count == 0 {
+            return self.request((at.0, at.1 + 1));
+        }
+        for (index, device) in devices.iter().enumerate() {
+            if devices.len() - index < count {
+                break;
+            }
+            if !self.choose(at.0, need, *device)? {
                 continue;
             }
-            if self.pick(at, need, count - 1, index + 1)? {
-                return Ok(true);
+            match self.pick(at, need, count - 1, &devices[index + 1..])? {
+                Outcome::Not => self.take_back(),
+                Outcome::TooMany => {
+                    self.take_back();
+                    return Ok(Outcome::TooMany);
+                }
+                Outcome::Served => return Ok(Outcome::Served),
             }
-            self.take_back();
         }
-        Ok(false)
+        Ok(Outcome::Not)
     }
 
-    /// Chooses every device that matches; there must be one, and none may be missing.
-    fn all(&mut self, at: (usize, usize), need: &'a Need) -> Found {
-        if let Some(pool) = self.incomplete.first() {
-            let claim = claim_name(&self.claims[at.0].claim);
-            let why = format!("asks for all devices, but resource pool {pool} is currently being updated");
-            return Err(Refused::NotNow(format!("claim {claim}, request {}: {why}", need.request)));
+    /// The devices that a request for all asks for; none may be missing.
+    fn all_of(&mut self, needs: &ClaimNeeds, need: &Need) -> Result<Vec<usize>, Refused> {
+        let request = need.request.rsplit('/').next().unwrap_or_default();
+        for pool in &self.on_node.pools {
+            let pool = &self.inventory.pools[*pool];
+            let state = match (pool.complete, pool.valid) {
+                (false, _) => "being updated",
+                (true, false) => "invalid",
+                (true, true) => continue,
+            };
+            let why =
+                format!("asks for all devices, but resource pool {}/{} is currently {state}", pool.driver, pool.name);
+            return Err(Refused::Error(format!("claim {}, request {request}: {why}", claim_name(&needs.claim))));
+        }
+        let mut out = Vec::new();
+        for index in 0..self.on_node.devices.len() {
+            let device = self.on_node.devices[index];
+            if self.consumption(need, device)?.is_some() {
+                out.push(device);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Chooses every device that matches; there must be one.
+    fn all(&mut self, at: At, need: &'a Need) -> Found {
+        let needs = self.claims[at.0];
+        let devices = self.all_of(needs, need)?;
+        if self.is_too_many(at.0, devices.len()) {
+            return Ok(Outcome::TooMany);
         }
         let before = self.chosen.len();
-        let mut complete = true;
-        for index in 0..self.devices.len() {
-            if complete && self.matches(need, index)? {
-                complete = self.choose(at.0, need, index)?;
-            }
+        let mut complete = !devices.is_empty();
+        for device in devices {
+            complete = complete && self.choose(at.0, need, device)?;
         }
-        if complete && self.chosen.len() > before && self.request(at.0, at.1 + 1)? {
-            return Ok(true);
-        }
-        while self.chosen.len() > before {
+        let outcome = if complete { self.request((at.0, at.1 + 1))? } else { Outcome::Not };
+        while outcome != Outcome::Served && self.chosen.len() > before {
             self.take_back();
         }
-        Ok(false)
+        Ok(outcome)
     }
 
-    fn choose(&mut self, claim: usize, need: &'a Need, index: usize) -> Found {
-        if !self.is_free(claim, need, index) || !self.matches(need, index)? || !self.constraints_hold(claim, need, index) {
+    fn choose(&mut self, claim: usize, need: &'a Need, device: usize) -> Result<bool, Refused> {
+        self.step(1)?;
+        let Some(consumed) = self.consumption(need, device)? else {
+            return Ok(false);
+        };
+        if !self.is_free(claim, need, device) {
             return Ok(false);
         }
-        let device = self.devices[index].clone();
-        if !need.admin {
-            if !self.counters.suffice(&device) {
-                return Ok(false);
-            }
-            self.counters.take(&device);
+        let inventory = self.inventory;
+        let entry = &inventory.devices[device];
+        let share = entry.is_shareable().then_some(consumed);
+        // The first user of a device that is given several times pays for all.
+        let counted =
+            share.is_none() || !(self.usage.is_in_use(device) || self.chosen.iter().any(|c| c.device == device));
+        if share.as_ref().is_some_and(|share| !self.is_left(device, share)) || counted && !self.counters_suffice(entry)
+        {
+            return Ok(false);
         }
-        self.chosen.push(Choice { claim, need, device });
+        if !self.constraints_hold(claim, need, entry) {
+            if need.count == Count::All {
+                let id = format!("{}/{}/{}", entry.driver(), entry.pool_name(), entry.device().name);
+                let request = need.request.rsplit('/').next().unwrap_or_default();
+                let why = format!("cannot add device {id} because a claim constraint would not be satisfied");
+                let name = claim_name(&self.claims[claim].claim);
+                return Err(Refused::Error(format!("claim {name}, request {request}: {why}")));
+            }
+            return Ok(false);
+        }
+        if counted {
+            self.spend(entry);
+        }
+        self.chosen.push(Choice { claim, need, entry, share, device, counted });
         Ok(true)
     }
 
     fn take_back(&mut self) {
-        if let Some(choice) = self.chosen.pop().filter(|c| !c.need.admin) {
-            self.counters.give_back(&choice.device);
+        let Some(choice) = self.chosen.pop().filter(|c| c.counted) else {
+            return;
+        };
+        for (counter, amount) in &choice.entry.consumes {
+            if let Some(spent) = self.spent.get_mut(counter) {
+                *spent = spent.minus(amount);
+            }
         }
     }
 
-    fn is_free(&self, claim: usize, need: &Need, index: usize) -> bool {
-        let device = &self.devices[index];
-        let (mut same_request, mut of_claim) = (false, 0);
-        for choice in &self.chosen {
-            let same = choice.device.id == device.id;
-            same_request |= same && (!choice.need.admin && !need.admin || std::ptr::eq(choice.need, need));
-            of_claim += usize::from(choice.claim == claim);
+    fn spend(&mut self, entry: &Candidate) {
+        for (counter, amount) in &entry.consumes {
+            let spent = self.spent.get(counter).map_or(*amount, |spent| spent.plus(amount));
+            self.spent.insert(*counter, spent);
         }
-        !same_request
-            && of_claim < MAX_RESULTS
-            && (need.admin || !self.taken.contains(&device.id))
-            && taints::tolerated(device.device(), &need.tolerations)
     }
 
-    /// Whether a device is of the kind that is asked for.
-    fn matches(&mut self, need: &Need, index: usize) -> Found {
-        let key = (std::ptr::from_ref(need), index);
+    fn counters_suffice(&self, entry: &Candidate) -> bool {
+        entry.consumes.iter().all(|(counter, amount)| {
+            let wanted = self.spent.get(counter).map_or(*amount, |spent| spent.plus(amount));
+            self.usage.left(*counter).is_some_and(|left| *left >= wanted)
+        })
+    }
+
+    fn is_free(&self, claim: usize, need: &Need, device: usize) -> bool {
+        let same = |c: &&Choice<'_>| c.device == device && c.share.is_none();
+        let mut chosen = self.chosen.iter().filter(same);
+        let free = if need.admin {
+            chosen.all(|c| c.claim != claim)
+        } else {
+            chosen.next().is_none() && !self.usage.is_taken(device)
+        };
+        free && taints::tolerated(self.inventory.devices[device].device(), &need.tolerations)
+    }
+
+    /// Whether a device that is given several times has a share left.
+    fn is_left(&self, device: usize, share: &Consumed) -> bool {
+        let mut sum = share.clone();
+        self.usage.consumed(device).into_iter().for_each(|used| capacity::add(&mut sum, used));
+        let here = self.chosen.iter().filter(|c| c.device == device).filter_map(|c| c.share.as_deref());
+        here.for_each(|used| capacity::add(&mut sum, used));
+        capacity::suffices(self.inventory.devices[device].device(), &sum)
+    }
+
+    /// What a request would consume of a device; `None`: it is not of the kind that is asked for.
+    fn consumption(&mut self, need: &Need, device: usize) -> Result<Option<Rc<Consumed>>, Refused> {
+        let key = (std::ptr::from_ref(need), device);
         if let Some(known) = self.matches.get(&key) {
-            return Ok(*known);
+            return Ok(known.clone());
         }
-        self.steps += 1;
-        if self.steps > MAX_STEPS {
-            return Err(Refused::Error("timed out trying to allocate devices".into()));
-        }
-        let candidate = &self.devices[index];
-        let device = candidate.device();
-        let supported = device.allow_multiple_allocations != Some(true)
-            && device.binding_conditions.as_ref().is_none_or(Vec::is_empty);
-        let matches = supported
-            && has_capacity(need, candidate)
-            && need.selectors.match_device(&candidate.id.driver, device).map_err(Refused::Error)?;
-        self.matches.insert(key, matches);
-        Ok(matches)
+        self.step(STEPS_PER_MATCH)?;
+        let entry = &self.inventory.devices[device];
+        let matches = need.selectors.match_device(entry.driver(), entry.device()).map_err(Refused::Error)?;
+        let consumed = matches.then(|| capacity::consumption(entry.device(), need.capacity.as_ref())).flatten();
+        let consumed = consumed.filter(|c| capacity::suffices(entry.device(), c)).map(Rc::new);
+        self.matches.insert(key, consumed.clone());
+        Ok(consumed)
     }
 
-    fn constraints_hold(&self, claim: usize, need: &Need, index: usize) -> bool {
-        let constraints = self.claims[claim].claim.spec.devices.iter().flat_map(|d| d.constraints.iter().flatten());
-        let chosen: Vec<(&str, &Candidate)> = self
-            .chosen
-            .iter()
-            .filter(|c| c.claim == claim)
-            .map(|c| (c.need.request.as_str(), &c.device))
-            .collect();
-        let device = &self.devices[index];
-        constraints.into_iter().all(|c| constraint::holds(c, &need.request, device, &chosen))
+    fn step(&mut self, steps: usize) -> Result<(), Refused> {
+        self.steps_here += steps;
+        if self.steps_here > STEPS_PER_NODE || !self.steps.spend(steps) {
+            return Err(Refused::Error(format!("node {}: timed out trying to allocate devices", self.node)));
+        }
+        Ok(())
     }
-}
 
-/// Whether a device has what a request wants of it.
-fn has_capacity(need: &Need, candidate: &Candidate) -> bool {
-    let parse = |text: &str| Quantity::parse(text).ok();
-    let wanted = need.capacity.iter().flat_map(|c| c.requests.iter().flatten());
-    wanted.into_iter().all(|(name, amount)| {
-        let capacity = candidate.device().capacity.as_ref().and_then(|c| c.get(name));
-        let has = capacity.and_then(|c| parse(&c.value.0));
-        has.zip(parse(&amount.0)).is_some_and(|(has, wants)| has >= wants)
-    })
+    fn constraints_hold(&self, claim: usize, need: &Need, entry: &Candidate) -> bool {
+        let mut constraints = self.claims[claim].claim.spec.devices.iter().flat_map(|d| d.constraints.iter().flatten());
+        constraints.all(|c| {
+            let chosen = self.chosen.iter().filter(|c| c.claim == claim).map(|c| (c.need.request.as_str(), c.entry));
+            constraint::holds(c, &need.request, entry, chosen)
+        })
+    }
 }

@@ -5,11 +5,11 @@ use super::selector::qualified;
 use api::k8s::resource::v1::{DeviceAttribute, DeviceConstraint};
 
 /// Whether a device may join those already chosen for a claim, each with its request's name.
-pub(super) fn holds(
+pub(super) fn holds<'a>(
     constraint: &DeviceConstraint,
     request: &str,
     device: &Candidate,
-    chosen: &[(&str, &Candidate)],
+    chosen: impl Iterator<Item = (&'a str, &'a Candidate)>,
 ) -> bool {
     if !concerns(constraint, request) {
         return true;
@@ -19,8 +19,10 @@ pub(super) fn holds(
         (None, Some(name)) => (name, false),
         (None, None) => return false,
     };
-    let Some(own) = attribute(device, name) else { return false };
-    let mut others = chosen.iter().filter(|(request, _)| concerns(constraint, request));
+    let Some(own) = attribute(device, name) else {
+        return false;
+    };
+    let mut others = chosen.filter(|(request, _)| concerns(constraint, request));
     others.all(|(_, other)| attribute(other, name).is_some_and(|value| (value == own) == same))
 }
 
@@ -33,7 +35,7 @@ fn concerns(constraint: &DeviceConstraint, request: &str) -> bool {
 
 fn attribute<'a>(device: &'a Candidate, name: &str) -> Option<&'a DeviceAttribute> {
     let attributes = device.device().attributes.as_ref()?;
-    let driver = &device.id.driver;
+    let driver = device.driver();
     let wanted = qualified(driver, name);
     attributes.iter().find(|(own, _)| qualified(driver, own) == wanted).map(|(_, value)| value)
 }

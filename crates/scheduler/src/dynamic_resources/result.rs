@@ -1,6 +1,7 @@
 //! What was chosen, as a claim's status has it.
 
 use super::allocator::{Choice, Refused};
+use super::capacity::Consumed;
 use super::inventory::Reach;
 use super::needs::claim_name;
 use api::k8s::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
@@ -8,6 +9,10 @@ use api::k8s::resource::v1::{
     AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceRequestAllocationResult,
     ResourceClaim,
 };
+use api::machinery::api::resource::Quantity as ApiQuantity;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use uuid::Uuid;
 
 /// The allocation of the claim at an index.
 pub(super) fn build(
@@ -18,7 +23,8 @@ pub(super) fn build(
 ) -> Result<AllocationResult, Refused> {
     let own: Vec<&Choice<'_>> = chosen.iter().filter(|c| c.claim == index).collect();
     let selector = node_selector(&own, node);
-    let selector = selector.map_err(|e| Refused::Error(format!("create NodeSelector for claim {}: {e}", claim_name(claim))))?;
+    let selector =
+        selector.map_err(|e| Refused::Error(format!("create NodeSelector for claim {}: {e}", claim_name(claim))))?;
     let config = configurations(claim, &own);
     let results: Vec<_> = own.iter().map(|choice| device(choice)).collect();
     let devices = DeviceAllocationResult {
@@ -29,33 +35,46 @@ pub(super) fn build(
 }
 
 fn device(choice: &Choice<'_>) -> DeviceRequestAllocationResult {
-    let id = &choice.device.id;
+    let (entry, device) = (choice.entry, choice.entry.device());
+    let amounts = |share: &Consumed| -> BTreeMap<_, _> {
+        share.iter().map(|(name, amount)| (name.clone(), ApiQuantity(amount.to_string()))).collect()
+    };
     DeviceRequestAllocationResult {
         admin_access: choice.need.admin.then_some(true),
-        device: id.device.clone(),
-        driver: id.driver.clone(),
-        pool: id.pool.clone(),
+        binding_conditions: device.binding_conditions.clone(),
+        binding_failure_conditions: device.binding_failure_conditions.clone(),
+        consumed_capacity: choice.share.as_deref().filter(|share| !share.is_empty()).map(amounts),
+        device: device.name.clone(),
+        driver: entry.driver().to_owned(),
+        pool: entry.pool_name().to_owned(),
         request: choice.need.request.clone(),
+        share_id: choice.share.is_some().then(|| Uuid::new_v4().to_string()),
         tolerations: Some(choice.need.tolerations.clone()).filter(|t| !t.is_empty()),
-        ..DeviceRequestAllocationResult::default()
     }
 }
 
-/// The configurations of the classes, by request, then those of the claim that concern what was chosen.
+/// The configurations of the classes, each once, then those of the claim that concern what was chosen.
 fn configurations(claim: &ResourceClaim, own: &[&Choice<'_>]) -> Vec<DeviceAllocationConfiguration> {
-    let mut out = Vec::new();
+    let mut out: Vec<DeviceAllocationConfiguration> = Vec::new();
     let mut requests: Vec<&str> = Vec::new();
+    let mut classes: Vec<(Option<&str>, Range<usize>)> = Vec::new();
     for choice in own {
-        let request = choice.need.request.as_str();
+        let (request, class) = (choice.need.request.as_str(), &choice.need.class);
         if requests.contains(&request) {
             continue;
         }
         requests.push(request);
-        out.extend(choice.need.class.spec.config.iter().flatten().map(|config| DeviceAllocationConfiguration {
+        if let Some((_, there)) = classes.iter().find(|(name, _)| *name == class.metadata.name.as_deref()) {
+            out[there.clone()].iter_mut().for_each(|c| c.requests.get_or_insert_default().push(request.to_owned()));
+            continue;
+        }
+        let start = out.len();
+        out.extend(class.spec.config.iter().flatten().map(|config| DeviceAllocationConfiguration {
             opaque: config.opaque.clone(),
             requests: Some(vec![request.to_owned()]),
             source: "FromClass".into(),
         }));
+        classes.push((class.metadata.name.as_deref(), start..out.len()));
     }
     let main = |request: &str| request.split('/').next().unwrap_or(request).to_owned();
     for config in claim.spec.devices.iter().flat_map(|d| d.config.iter().flatten()) {
@@ -75,8 +94,8 @@ fn configurations(claim: &ResourceClaim, own: &[&Choice<'_>]) -> Vec<DeviceAlloc
 fn node_selector(own: &[&Choice<'_>], node: &str) -> Result<Option<NodeSelector>, String> {
     let mut term = NodeSelectorTerm::default();
     for choice in own {
-        match choice.device.reach() {
-            _ if choice.device.binds_to_node() => return Ok(Some(only(node))),
+        match choice.entry.reach() {
+            _ if choice.entry.binds_to_node() => return Ok(Some(only(node))),
             Reach::One(_) => return Ok(Some(only(node))),
             Reach::All | Reach::None => {}
             Reach::Selected(selector) => match selector.node_selector_terms.as_slice() {
@@ -84,7 +103,9 @@ fn node_selector(own: &[&Choice<'_>], node: &str) -> Result<Option<NodeSelector>
                     merge(&mut term.match_expressions, single.match_expressions.as_ref());
                     merge(&mut term.match_fields, single.match_fields.as_ref());
                 }
-                terms => return Err(format!("unsupported ResourceSlice.NodeSelector with {} terms", terms.len())),
+                terms => {
+                    return Err(format!("unsupported ResourceSlice.NodeSelector with {} terms", terms.len()));
+                }
             },
         }
     }

@@ -12,12 +12,10 @@ fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
     let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
     let effect = given(&toleration.effect).is_none_or(|effect| effect == taint.effect);
     let key = given(&toleration.key).is_none_or(|key| key == taint.key);
-    let value = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        _ => {
-            given(&toleration.key).is_some()
-                && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
+    let value = match toleration.operator.as_deref().unwrap_or("") {
+        "" | "Equal" => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
+        "Exists" => true,
+        _ => false,
     };
     effect && key && value
 }

@@ -1,13 +1,12 @@
 //! Allocation of claims from slices, as drivers and users write them.
 
-use super::allocator::{Refused, allocate};
+use super::allocator::{Refused, Steps, allocate};
 use super::inventory::Inventory;
-use super::ledger::Ledger;
 use super::needs::ClaimNeeds;
+use super::usage::Usage;
 use api::k8s::core::v1::Node;
-use api::k8s::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use api::k8s::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 use std::sync::Arc;
 
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
@@ -58,13 +57,31 @@ fn classes(name: &str) -> Option<Arc<DeviceClass>> {
 
 type Devices = Vec<(String, String)>;
 
+fn in_use(devices: &[&str]) -> AllocationResult {
+    let result = |device: &&str| json!({"driver": "d", "pool": "p", "device": device, "request": "r"});
+    let results: Vec<Value> = devices.iter().map(result).collect();
+    serde_json::from_value(json!({"devices": {"results": results}})).expect("allocation")
+}
+
+fn search(
+    slices: Vec<Arc<ResourceSlice>>,
+    needs: &[ClaimNeeds],
+    taken: &[AllocationResult],
+) -> Result<Vec<AllocationResult>, Refused> {
+    let inventory = Inventory::new(slices);
+    let usage = Usage::new(&inventory, taken);
+    allocate(&needs.iter().collect::<Vec<_>>(), &inventory, &usage, &node("a", "z1"), &Steps::default())
+}
+
 /// Requests and devices of each claim's allocation.
-fn run(slices: Vec<Arc<ResourceSlice>>, claims: &[Arc<ResourceClaim>], taken: &[&str]) -> Result<Vec<Devices>, Refused> {
+fn run(
+    slices: Vec<Arc<ResourceSlice>>,
+    claims: &[Arc<ResourceClaim>],
+    taken: &[&str],
+) -> Result<Vec<Devices>, Refused> {
     let needs: Result<Vec<_>, _> = claims.iter().map(|c| ClaimNeeds::new(&classes, c)).collect();
-    let id = |device: &&str| super::DeviceId { driver: "d".into(), pool: "p".into(), device: (*device).into() };
-    let taken: HashSet<_> = taken.iter().map(id).collect();
-    let found = allocate(&needs.map_err(Refused::Error)?, &Inventory::new(slices), &taken, &node("a", "z1"))?;
-    let devices = |a: api::k8s::resource::v1::AllocationResult| {
+    let found = search(slices, &needs.map_err(Refused::Error)?, &[in_use(taken)])?;
+    let devices = |a: AllocationResult| {
         let results = a.devices.and_then(|d| d.results).unwrap_or_default();
         results.into_iter().map(|r| (r.request, r.device)).collect()
     };
@@ -90,7 +107,12 @@ fn requests_find_devices() {
     check(json!([exactly("r", json!({"count": 4}))]), none(), &[], None);
     check(json!([exactly("r", json!({"allocationMode": "All"}))]), none(), &[], Some(&["g0", "g1", "g2"]));
     check(json!([exactly("r", json!({"allocationMode": "All"}))]), none(), &["g1"], None);
-    check(json!([exactly("r", json!({"adminAccess": true, "allocationMode": "All"}))]), none(), &["g1"], Some(&["g0", "g1", "g2"]));
+    check(
+        json!([exactly("r", json!({"adminAccess": true, "allocationMode": "All"}))]),
+        none(),
+        &["g1"],
+        Some(&["g0", "g1", "g2"]),
+    );
     // What the first request took is taken back for the second.
     let small = exactly("b", json!({"selectors": selector("device.attributes['d'].numa == 0")}));
     check(json!([exactly("a", json!({"count": 2})), small]), none(), &[], Some(&["g0", "g2", "g1"]));
@@ -137,11 +159,15 @@ fn constraints_hold_among_devices() {
 fn taints_keep_devices_unless_tolerated() {
     let devices = json!([{"name": "t", "taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}]);
     let slices = || vec![slice("s", 1, 1, devices.clone(), json!({"nodeName": "a"}))];
-    let run = |tolerations: Value| run(slices(), &[claim("c", json!([exactly("r", json!({"tolerations": tolerations}))]), json!([]))], &[]).is_ok();
+    let run = |tolerations: Value| {
+        run(slices(), &[claim("c", json!([exactly("r", json!({"tolerations": tolerations}))]), json!([]))], &[]).is_ok()
+    };
     assert!(!run(json!([])));
     assert!(run(json!([{"key": "k", "operator": "Equal", "value": "v"}])));
     assert!(run(json!([{"operator": "Exists", "effect": "NoSchedule"}])));
     assert!(!run(json!([{"key": "k", "operator": "Exists", "effect": "NoExecute"}])));
+    assert!(run(json!([{"operator": "Equal", "value": "v"}])));
+    assert!(!run(json!([{"key": "k", "operator": "Later", "value": "v"}])));
 }
 
 #[test]
@@ -149,7 +175,11 @@ fn nodes_reach_what_slices_say() {
     let device = json!([{"name": "x"}]);
     let one = || [claim("c", json!([exactly("r", json!({}))]), json!([]))];
     let check = |generation: i64, count: i64, more: Value, expect: bool| {
-        assert_eq!(run(vec![slice("s", generation, count, device.clone(), more.clone())], &one(), &[]).is_ok(), expect, "{more}");
+        assert_eq!(
+            run(vec![slice("s", generation, count, device.clone(), more.clone())], &one(), &[]).is_ok(),
+            expect,
+            "{more}"
+        );
     };
     let zone = |zone: &str| json!({"nodeSelector": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]}});
     check(1, 1, json!({"nodeName": "a"}), true);
@@ -167,11 +197,18 @@ fn nodes_reach_what_slices_say() {
 
 #[test]
 fn partitions_share_counters() {
-    let part = |name: &str, memory: &str| {
-        json!({"name": name, "consumesCounters": [{"counterSet": "card", "counters": {"memory": {"value": memory}}}]})
+    let part = |name: &str, memory: &str| json!({"name": name, "consumesCounters": [{"counterSet": "card", "counters": {"memory": {"value": memory}}}]});
+    let more =
+        json!({"nodeName": "a", "sharedCounters": [{"name": "card", "counters": {"memory": {"value": "10Gi"}}}]});
+    let slices = || {
+        vec![slice(
+            "s",
+            1,
+            1,
+            json!([part("whole", "10Gi"), part("half-0", "5Gi"), part("half-1", "5Gi")]),
+            more.clone(),
+        )]
     };
-    let more = json!({"nodeName": "a", "sharedCounters": [{"name": "card", "counters": {"memory": {"value": "10Gi"}}}]});
-    let slices = || vec![slice("s", 1, 1, json!([part("whole", "10Gi"), part("half-0", "5Gi"), part("half-1", "5Gi")]), more.clone())];
     let claims = |count: i64| [claim("c", json!([exactly("r", json!({"count": count}))]), json!([]))];
     let names = |got: Vec<Devices>| got[0].iter().map(|(_, d)| d.clone()).collect::<Vec<_>>();
     assert_eq!(names(run(slices(), &claims(2), &[]).expect("halves")), ["half-0", "half-1"]);
@@ -182,7 +219,7 @@ fn partitions_share_counters() {
 #[test]
 fn allocations_say_where_and_how() {
     let needs = [ClaimNeeds::new(&classes, &claim("c", json!([exactly("r", json!({}))]), json!([]))).expect("needs")];
-    let found = allocate(&needs, &Inventory::new(local()), &HashSet::new(), &node("a", "z1")).expect("found");
+    let found = search(local(), &needs, &[]).expect("found");
     let found = serde_json::to_value(&found[0]).expect("json");
     assert_eq!(found["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"][0]["values"], json!(["a"]));
     let config = |source: &str, of: &str| json!({"source": source, "requests": ["r"], "opaque": {"driver": "d", "parameters": {"of": of}}});
@@ -191,22 +228,111 @@ fn allocations_say_where_and_how() {
     assert_eq!(error.as_deref(), Some("request r: device class gpu does not exist"));
 }
 
+/// So many devices of one kind.
+fn many(count: usize) -> Vec<Arc<ResourceSlice>> {
+    let devices: Vec<Value> = (0..count).map(|at| json!({"name": format!("g{at:02}")})).collect();
+    vec![slice("s", 1, 1, json!(devices), json!({"nodeName": "a"}))]
+}
+
 #[test]
-fn the_ledger_bridges_writing_and_seeing() {
-    let mut ledger = Ledger::default();
-    let unallocated = claim("c", json!([]), json!([]));
-    let result = json!({"devices": {"results": [{"driver": "d", "pool": "p", "device": "g0", "request": "r"}]}});
-    ledger.add("c", serde_json::from_value(result.clone()).expect("allocation"));
-    assert_eq!(ledger.taken(&[unallocated.clone()]).len(), 1);
-    ledger.written("c");
-    assert!(ledger.to_write("c").is_none() && ledger.holds("c"));
-    ledger.remove("c");
-    assert_eq!(ledger.taken(&[unallocated.clone()]).len(), 1, "what was written stays until it is seen");
-    let mut seen = ResourceClaim::clone(&unallocated);
-    seen.status = Some(serde_json::from_value(json!({"allocation": result})).expect("status"));
-    assert_eq!(ledger.taken(&[Arc::new(seen)]).len(), 1);
-    assert!(!ledger.holds("c"));
-    ledger.add("gone", Default::default());
-    ledger.taken(&[]);
-    assert!(!ledger.holds("gone"), "a claim that is gone holds nothing");
+fn searches_end_in_good_time() {
+    let check = |count: usize, requests: Value, expect: &str| {
+        let error = match run(many(count), &[claim("c", requests, json!([]))], &[]) {
+            Err(Refused::NotNow(why) | Refused::Error(why)) => why,
+            Ok(found) => panic!("{found:?}"),
+        };
+        assert_eq!(error, expect);
+    };
+    let exactly = |name: &str, count: usize| exactly(name, json!({"count": count}));
+    // Too few devices: without a look at their subsets.
+    check(30, json!([exactly("r", 32)]), "cannot allocate all claims");
+    // More than a claim can have, at least.
+    let limit = "claim n/c: number of requested devices 40 exceeds the claim limit of 32";
+    check(64, json!([exactly("a", 20), exactly("b", 20)]), limit);
+    let large = json!({"name": "b", "firstAvailable": [{"name": "s", "deviceClassName": "gpu", "count": 20}]});
+    check(64, json!([exactly("a", 20), large]), limit);
+    // A second request that nothing serves.
+    let never = json!({"name": "b", "exactly": {"deviceClassName": "gpu", "selectors": selector("false")}});
+    check(40, json!([exactly("a", 20), never]), "node a: timed out trying to allocate devices");
+}
+
+#[test]
+fn the_nodes_share_a_pods_steps() {
+    let needs = ClaimNeeds::new(&classes, &claim("c", json!([exactly("r", json!({}))]), json!([]))).expect("needs");
+    let (inventory, steps) = (Inventory::new(many(8)), Steps::new(100));
+    let search = || allocate(&[&needs], &inventory, &Usage::default(), &node("a", "z1"), &steps).map(drop);
+    assert_eq!(search(), Ok(()));
+    assert_eq!(search(), Err(Refused::Error("node a: timed out trying to allocate devices".into())));
+}
+
+#[test]
+fn devices_given_several_times_have_so_much() {
+    let policy = json!({"default": "1Gi", "validRange": {"min": "1Gi", "step": "1Gi"}});
+    let device = json!([{"name": "g", "allowMultipleAllocations": true,
+        "capacity": {"memory": {"value": "4Gi", "requestPolicy": policy}}}]);
+    let slices = || vec![slice("s", 1, 1, device.clone(), json!({"nodeName": "a"}))];
+    let wants = |amount: &str| {
+        let request = exactly("r", json!({"capacity": {"requests": {"memory": amount}}}));
+        ClaimNeeds::new(&classes, &claim("c", json!([request]), json!([]))).expect("needs")
+    };
+    let first = search(slices(), &[wants("2500Mi")], &[]).expect("free");
+    let result = &serde_json::to_value(&first[0]).expect("json")["devices"]["results"][0];
+    assert_eq!(result["consumedCapacity"], json!({"memory": "3Gi"}));
+    assert!(result["shareID"].as_str().is_some_and(|id| id.len() == 36));
+    assert!(search(slices(), &[wants("1Gi")], &first).is_ok());
+    assert_eq!(search(slices(), &[wants("2Gi")], &first), Err(Refused::NotNow("cannot allocate all claims".into())));
+    assert!(search(slices(), &[wants("3Gi"), wants("1Gi")], &[]).is_ok());
+    assert!(search(slices(), &[wants("3Gi"), wants("2Gi")], &[]).is_err());
+    assert!(search(slices(), &[wants("1Gi")], &[in_use(&["g"])]).is_err(), "somebody has it alone");
+}
+
+#[test]
+fn devices_with_binding_conditions_come_last() {
+    let conditional = json!([{"name": "x", "bindingConditions": ["Attached"], "bindingFailureConditions": ["Broken"]}]);
+    let mut later = ResourceSlice::clone(&slice("t", 1, 1, json!([{"name": "y"}]), json!({"nodeName": "a"})));
+    later.spec.pool.name = "q".into();
+    let slices = || vec![slice("s", 1, 1, conditional.clone(), json!({"nodeName": "a"})), Arc::new(later.clone())];
+    let found = |count: usize| {
+        let claim = claim("c", json!([exactly("r", json!({"count": count}))]), json!([]));
+        let needs = [ClaimNeeds::new(&classes, &claim).expect("needs")];
+        serde_json::to_value(&search(slices(), &needs, &[]).expect("found")[0]).expect("json")
+    };
+    assert_eq!(found(1)["devices"]["results"][0]["device"], "y");
+    assert_eq!(found(2)["devices"]["results"][1]["bindingConditions"], json!(["Attached"]));
+    assert_eq!(found(2)["devices"]["results"][1]["bindingFailureConditions"], json!(["Broken"]));
+}
+
+#[test]
+fn pools_that_contradict_themselves_are_not_used() {
+    let check = |devices: Value| {
+        let slices = vec![slice("s", 1, 1, devices, json!({"nodeName": "a"}))];
+        let got = run(slices, &[claim("c", json!([exactly("r", json!({}))]), json!([]))], &[]);
+        assert_eq!(got, Err(Refused::NotNow("invalid resource pools were encountered".into())));
+    };
+    check(json!([{"name": "x"}, {"name": "x"}]));
+    check(json!([{"name": "x", "consumesCounters": [{"counterSet": "none", "counters": {"m": {"value": "1"}}}]}]));
+}
+
+#[test]
+fn all_devices_are_had_or_the_claim_is_at_fault() {
+    let all = |constraints: Value| claim("c", json!([exactly("r", json!({"allocationMode": "All"}))]), constraints);
+    let error = |slices: Vec<Arc<ResourceSlice>>, constraints: Value| match run(slices, &[all(constraints)], &[]) {
+        Err(Refused::Error(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let updated = "claim n/c, request r: asks for all devices, but resource pool d/p is currently being updated";
+    assert_eq!(error(vec![slice("s", 1, 2, gpus(), json!({"nodeName": "a"}))], json!([])), updated);
+    let constrained =
+        "claim n/c, request r: cannot add device d/p/g2 because a claim constraint would not be satisfied";
+    assert_eq!(error(local(), json!([{"matchAttribute": "d/numa"}])), constrained);
+}
+
+#[test]
+fn configurations_of_a_class_come_once() {
+    let requests = json!([exactly("a", json!({})), exactly("b", json!({}))]);
+    let needs = [ClaimNeeds::new(&classes, &claim("c", requests, json!([]))).expect("needs")];
+    let found = serde_json::to_value(&search(local(), &needs, &[]).expect("found")[0]).expect("json");
+    let of_class = json!({"driver": "d", "parameters": {"of": "class"}});
+    let config = json!([{"source": "FromClass", "requests": ["a", "b"], "opaque": of_class}]);
+    assert_eq!(found["devices"]["config"], config);
 }

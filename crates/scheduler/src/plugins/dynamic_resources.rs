@@ -1,57 +1,62 @@
 //! Claims of a pod for devices: allocated on a node that has them, and reserved for the pod before it is bound.
+//!
+//! A cycle ([`cycle`]) leaves what it found for each node; the node that is chosen becomes a [`Binding`], which
+//! [`reserve`] carries through until the pod is bound or has failed.
 
 mod binding;
+mod cycle;
+mod reserve;
 
-use crate::dynamic_resources::DeviceId;
-use crate::dynamic_resources::allocator::{Refused, allocate};
+use crate::Handle;
+use crate::dynamic_resources::extended::Extended;
 use crate::dynamic_resources::inventory::Inventory;
 use crate::dynamic_resources::ledger::Ledger;
-use crate::dynamic_resources::needs::{ClaimNeeds, claim_name};
-use crate::framework::{
-    ClusterEvent, Failure, Filter, Nomination, Plugin, PostFilter, PreBind, PreEnqueue, PreFilter, Rejection, Reserve,
-    Snapshot,
-};
-use crate::node_info::NodeInfo;
-use crate::pod_info::{PodInfo, uid};
-use crate::profile::Profile;
-use crate::selectors::node_selector_matches;
-use crate::Handle;
+use crate::framework::{ClusterEvent, Plugin, PreEnqueue, Rejection};
+use crate::pod_info::uid;
 use api::k8s::core::v1::{Pod, PodResourceClaim};
 use api::k8s::resource::v1::{AllocationResult, ResourceClaim};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use kube::ResourceExt;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-/// Most users of one claim.
-const MAX_RESERVED: usize = 256;
 
 /// The plugin; its state is what cycles and bindings tell each other.
 #[derive(Default)]
 pub(crate) struct DynamicResources {
     ledger: Mutex<Ledger>,
-    /// What the last cycle of one pod found, by node.
+    inventory: Mutex<Arc<Inventory>>,
+    /// What the last cycle of one pod found.
     found: Mutex<Found>,
+    /// Pods that are being bound, by UID.
+    bindings: Mutex<HashMap<String, Binding>>,
 }
 
 #[derive(Default)]
 struct Found {
     pod: String,
     claims: Vec<Arc<ResourceClaim>>,
-    by_node: HashMap<String, Vec<AllocationResult>>,
+    /// The claim for extended resources of an earlier cycle.
+    stale: Option<Arc<ResourceClaim>>,
+    by_node: HashMap<String, OnNode>,
+    /// UIDs of allocated claims that kept the pod from some node.
+    unavailable: BTreeSet<String>,
 }
 
-/// One pod's cycle.
-struct Cycle<'a> {
-    plugin: &'a DynamicResources,
-    pod: &'a PodInfo,
-    /// Claims that have an allocation.
-    allocated: Vec<Arc<ResourceClaim>>,
-    needs: Vec<ClaimNeeds>,
-    inventory: Inventory,
-    taken: HashSet<DeviceId>,
+/// What a node can give: for each claim without an allocation one, that for extended resources last.
+#[derive(Default)]
+struct OnNode {
+    results: Vec<AllocationResult>,
+    extended: Option<Arc<Extended>>,
+}
+
+/// A pod on its way to its node.
+struct Binding {
+    /// The claims of the pod, as they were written last.
+    claims: Vec<Arc<ResourceClaim>>,
+    /// Decided allocations by claim.
+    decided: HashMap<String, AllocationResult>,
+    /// The claim for extended resources: its requests, then, once it is made, itself.
+    extended: Option<(Arc<Extended>, Option<Arc<ResourceClaim>>)>,
 }
 
 impl Plugin for DynamicResources {
@@ -126,141 +131,8 @@ fn is_reserved_for(claim: &ResourceClaim, pod: &Pod) -> bool {
     claim.status.iter().flat_map(|s| s.reserved_for.iter().flatten()).any(|r| r.uid == uid(pod))
 }
 
-impl PreFilter for DynamicResources {
-    fn pre_filter<'a>(
-        &'a self,
-        pod: &'a PodInfo,
-        snapshot: Snapshot<'a>,
-    ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
-        if pod.pod.spec.as_ref().and_then(|s| s.resource_claims.as_ref()).is_none_or(Vec::is_empty) {
-            return Ok(None);
-        }
-        let handle = snapshot.handle;
-        let claims = claims_of(handle, &pod.pod).map_err(Rejection::unresolvable)?;
-        let taken = self.ledger.lock().taken(&handle.resource_claims.list());
-        let (mut allocated, mut needs) = (Vec::new(), Vec::new());
-        for claim in &claims {
-            if allocation(claim).is_some() {
-                let users = claim.status.as_ref().and_then(|s| s.reserved_for.as_ref()).map_or(0, Vec::len);
-                if users >= MAX_RESERVED && !is_reserved_for(claim, &pod.pod) {
-                    return Err(Rejection::unresolvable("resourceclaim in use"));
-                }
-                allocated.push(claim.clone());
-            } else if self.ledger.lock().holds(claim.metadata.uid.as_deref().unwrap_or_default()) {
-                let name = claim_name(claim);
-                return Err(Rejection::unresolvable(format!("resource claim {name} is in the process of being allocated")));
-            } else {
-                needs.push(ClaimNeeds::new(&|name| handle.device_classes.get("", name), claim).map_err(Rejection::unresolvable)?);
-            }
-        }
-        *self.found.lock() = Found { pod: pod.uid().to_owned(), claims, by_node: HashMap::new() };
-        let slices = if needs.is_empty() { Vec::new() } else { handle.resource_slices.list() };
-        let inventory = Inventory::new(slices);
-        Ok(Some(Box::new(Cycle { plugin: self, pod, allocated, needs, inventory, taken })))
-    }
-}
-
-impl Filter for Cycle<'_> {
-    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        let fits = |claim: &Arc<ResourceClaim>| {
-            let selector = allocation(claim).and_then(|a| a.node_selector.as_ref());
-            selector.is_none_or(|selector| node_selector_matches(selector, &node.node))
-        };
-        if !self.allocated.iter().all(fits) {
-            return Err(Rejection::unresolvable("resourceclaim not available on the node"));
-        }
-        if self.needs.is_empty() {
-            return Ok(());
-        }
-        match allocate(&self.needs, &self.inventory, &self.taken, &node.node) {
-            Ok(results) => {
-                let mut found = self.plugin.found.lock();
-                if found.pod == self.pod.uid() {
-                    found.by_node.insert(node.name().to_owned(), results);
-                }
-                Ok(())
-            }
-            Err(Refused::NotNow(why)) => Err(Rejection::unresolvable(why)),
-            Err(Refused::Error(why)) => Err(Rejection::error(why)),
-        }
-    }
-}
-
-impl PostFilter for DynamicResources {
-    fn post_filter(
-        &self,
-        pod: &PodInfo,
-        snapshot: Snapshot<'_>,
-        _profile: &Profile,
-        _failure: &Failure,
-    ) -> Result<Nomination, String> {
-        let claims = claims_of(snapshot.handle, &pod.pod).unwrap_or_default();
-        if claims.is_empty() {
-            return Err("no new claims to deallocate".into());
-        }
-        // An allocation that keeps the pod from every node, and that nobody else uses, is given back.
-        let unavailable = |claim: &&Arc<ResourceClaim>| {
-            let selector = allocation(claim).and_then(|a| a.node_selector.as_ref());
-            selector.is_some_and(|s| !snapshot.nodes.iter().any(|n| node_selector_matches(s, &n.node)))
-        };
-        let ours = |claim: &&Arc<ResourceClaim>| {
-            let users = claim.status.as_ref().and_then(|s| s.reserved_for.as_deref()).unwrap_or_default();
-            users.is_empty() || users.len() == 1 && users[0].uid == pod.uid()
-        };
-        match claims.iter().filter(unavailable).find(ours) {
-            Some(claim) => {
-                binding::deallocate(snapshot.handle, claim.clone());
-                Err("deallocation of ResourceClaim completed".into())
-            }
-            None => Err("still not schedulable".into()),
-        }
-    }
-}
-
-impl Reserve for DynamicResources {
-    fn reserve(&self, pod: &Pod, node: &str) -> Result<(), Rejection> {
-        let mut found = self.found.lock();
-        if found.pod != uid(pod) {
-            return Ok(());
-        }
-        let results = found.by_node.remove(node).unwrap_or_default();
-        let unallocated: Vec<_> = found.claims.iter().filter(|c| allocation(c).is_none()).collect();
-        if results.len() != unallocated.len() {
-            return Err(Rejection::error("claim allocation not found for node"));
-        }
-        let mut ledger = self.ledger.lock();
-        for (claim, result) in unallocated.into_iter().zip(results) {
-            ledger.add(claim.metadata.uid.as_deref().unwrap_or_default(), result);
-        }
-        Ok(())
-    }
-
-    fn unreserve(&self, handle: &Arc<Handle>, pod: &Pod, _node: &str) {
-        for claim in claims_of(handle, pod).unwrap_or_default() {
-            self.ledger.lock().remove(claim.metadata.uid.as_deref().unwrap_or_default());
-            if is_reserved_for(&claim, pod) {
-                binding::unreserve(handle, claim, uid(pod).to_owned());
-            }
-        }
-    }
-}
-
-impl PreBind for DynamicResources {
-    fn pre_bind<'a>(&'a self, handle: &'a Handle, pod: &'a Pod, _node: &'a str) -> BoxFuture<'a, Result<(), Rejection>> {
-        async move {
-            for claim in claims_of(handle, pod).map_err(Rejection::error)? {
-                let claim_uid = claim.uid().unwrap_or_default();
-                let allocation = self.ledger.lock().to_write(&claim_uid).cloned();
-                if allocation.is_none() && is_reserved_for(&claim, pod) {
-                    continue;
-                }
-                binding::bind(handle, &claim, pod, allocation).await.map_err(Rejection::error)?;
-                self.ledger.lock().written(&claim_uid);
-            }
-            Ok(())
-        }
-        .boxed()
-    }
+fn claim_uid(claim: &ResourceClaim) -> &str {
+    claim.metadata.uid.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]

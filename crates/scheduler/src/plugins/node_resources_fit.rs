@@ -1,5 +1,6 @@
 //! Whether a node has what the pod requests; nodes with more left score higher (`LeastAllocated`).
 
+use crate::dynamic_resources::extended;
 use crate::framework::{
     ClusterEvent, Code, Filter, MAX_SCORE, Plugin, PreFilter, PreScore, Rejection, Score, Snapshot,
 };
@@ -11,7 +12,11 @@ use std::borrow::Cow;
 
 pub(crate) struct NodeResourcesFit;
 
-struct Requests<'a>(&'a Resources);
+/// What a pod requests, and what of it device classes stand for.
+struct Requests<'a> {
+    amounts: &'a Resources,
+    backed: Vec<&'a str>,
+}
 struct LeastAllocated<'a>(&'a Resources);
 
 impl Plugin for NodeResourcesFit {
@@ -21,10 +26,16 @@ impl Plugin for NodeResourcesFit {
 
     fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool {
         let fits = |node: &std::sync::Arc<api::k8s::core::v1::Node>| {
-            let (requests, _) = pod.spec.as_ref().map(crate::resources::requests).unwrap_or_default();
-            Requests(&requests).filter(&NodeInfo::new(node.clone())).is_ok()
+            let (amounts, _) = pod.spec.as_ref().map(crate::resources::requests).unwrap_or_default();
+            // A device class may give what the node does not have.
+            let backed = amounts.scalar.keys().map(String::as_str).filter(|name| extended::is_candidate(name)).collect();
+            Requests { amounts: &amounts, backed }.filter(&NodeInfo::new(node.clone())).is_ok()
         };
         match event {
+            ClusterEvent::DevicesChanged => {
+                let (amounts, _) = pod.spec.as_ref().map(crate::resources::requests).unwrap_or_default();
+                amounts.scalar.keys().any(|name| extended::is_candidate(name))
+            }
             ClusterEvent::AssignedPodDeleted | ClusterEvent::PodUpdated => true,
             ClusterEvent::NodeAdded(node) => fits(node),
             ClusterEvent::NodeUpdated { old, new } => {
@@ -40,15 +51,18 @@ impl PreFilter for NodeResourcesFit {
     fn pre_filter<'a>(
         &'a self,
         pod: &'a PodInfo,
-        _snapshot: Snapshot<'a>,
+        snapshot: Snapshot<'a>,
     ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
-        Ok(Some(Box::new(Requests(&pod.requests))))
+        let amounts = &pod.requests;
+        let backed = |name: &&str| extended::device_class(snapshot.handle, name).is_some();
+        let backed = amounts.scalar.keys().map(String::as_str).filter(backed).collect();
+        Ok(Some(Box::new(Requests { amounts, backed })))
     }
 }
 
 impl Filter for Requests<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        let (want, have, used) = (self.0, &node.allocatable, &node.requested);
+        let (want, have, used) = (self.amounts, &node.allocatable, &node.requested);
         let mut reasons: Vec<Cow<'static, str>> = Vec::new();
         let mut hopeless = false;
         if node.pods.len() + 1 > node.allowed_pods {
@@ -70,6 +84,10 @@ impl Filter for Requests<'_> {
         );
         for (name, amount) in &want.scalar {
             let of = |r: &Resources| r.scalar.get(name).copied().unwrap_or(0);
+            // DynamicResources looks for devices where no device plugin gives any.
+            if of(have) == 0 && self.backed.contains(&name.as_str()) {
+                continue;
+            }
             check(format!("Insufficient {name}").into(), *amount, of(have), of(used));
         }
         if reasons.is_empty() {
@@ -126,7 +144,9 @@ mod tests {
             PodInfo::new(Arc::new(serde_json::from_value(pod).expect("pod")))
         };
         let check = |node: &NodeInfo, requests, want: Option<(Code, &str)>| {
-            let got = Requests(&pod(requests).requests).filter(node).err().map(|r| (r.code, r.reasons.join(", ")));
+            let pod = pod(requests);
+            let requests = Requests { amounts: &pod.requests, backed: vec!["example.com/device"] };
+            let got = requests.filter(node).err().map(|r| (r.code, r.reasons.join(", ")));
             assert_eq!(got, want.map(|(c, r)| (c, r.to_owned())));
         };
         check(&node, json!({"cpu": "2"}), None);
@@ -136,6 +156,7 @@ mod tests {
             Some((Code::Unresolvable, "Insufficient cpu, Insufficient memory")),
         );
         check(&node, json!({"example.com/gpu": "1"}), Some((Code::Unresolvable, "Insufficient example.com/gpu")));
+        check(&node, json!({"example.com/device": "1"}), None);
         node.add(Arc::new(pod(json!({"cpu": "1"}))));
         check(&node, json!({"cpu": "1500m"}), Some((Code::Unschedulable, "Too many pods, Insufficient cpu")));
         assert_eq!(

@@ -6,10 +6,14 @@ use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snaps
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use api::k8s::core::v1::Pod;
+use api::k8s::storage::v1::VolumeAttachment;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct NodeVolumeLimits;
+
+/// The informer's index of attachments by node.
+pub(crate) const ATTACHMENTS: &str = "scheduler/node";
 
 /// Volumes by driver, each by its handle.
 type Volumes = BTreeMap<String, BTreeSet<String>>;
@@ -51,10 +55,11 @@ fn volumes_of(handle: &Handle, pod: &Pod) -> Volumes {
         let volume = bound.and_then(|name| handle.volumes.get("", name));
         let csi = volume.as_ref().and_then(|v| v.spec.as_ref()).and_then(|s| s.csi.as_ref());
         let class = spec.and_then(|s| s.storage_class_name.as_deref()).unwrap_or_default();
-        let (driver, volume_handle) = match (csi, bound) {
+        let (driver, volume_handle) = match (csi, &volume) {
             (Some(csi), _) => (csi.driver.clone(), csi.volume_handle.clone()),
             // Of another type of volume.
             (None, Some(_)) => continue,
+            // Not provisioned yet, or bound to a volume that does not exist (yet).
             (None, None) => match handle.classes.get("", class) {
                 Some(class) => (class.provisioner.clone(), format!("{namespace}/{}", claim.name_any())),
                 None => continue,
@@ -65,9 +70,24 @@ fn volumes_of(handle: &Handle, pod: &Pod) -> Volumes {
     out
 }
 
+impl Wanted<'_> {
+    /// Volumes that are attached to a node, by driver and handle: those of pods that are gone as well.
+    fn attached_to(&self, node: &str) -> Vec<(String, String)> {
+        let volume = |attachment: &std::sync::Arc<VolumeAttachment>| {
+            let name = attachment.spec.source.persistent_volume_name.as_deref()?;
+            let volume = self.handle.volumes.get("", name)?;
+            let csi = volume.spec.as_ref()?.csi.as_ref()?;
+            Some((attachment.spec.attacher.clone(), csi.volume_handle.clone()))
+        };
+        self.handle.attachments.by_index(ATTACHMENTS, node).iter().filter_map(volume).collect()
+    }
+}
+
 impl Filter for Wanted<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        let Some(csi) = self.handle.csi_nodes.get("", node.name()) else { return Ok(()) };
+        let Some(csi) = self.handle.csi_nodes.get("", node.name()) else {
+            return Ok(());
+        };
         let limit = |driver: &str| {
             let found = csi.spec.drivers.iter().find(|d| d.name == driver)?;
             found.allocatable.as_ref()?.count.and_then(|n| usize::try_from(n).ok())
@@ -76,21 +96,24 @@ impl Filter for Wanted<'_> {
         if limited.is_empty() {
             return Ok(());
         }
-        let mut attached = Volumes::new();
+        let (mut attached, mut others) = (Volumes::new(), Volumes::new());
         for pod in &node.pods {
             for (driver, handles) in volumes_of(self.handle, &pod.pod) {
                 attached.entry(driver).or_default().extend(handles);
             }
         }
-        let fits = |(driver, wanted, limit): &(&String, &BTreeSet<String>, usize)| {
-            let there = attached.get(*driver);
-            let new = wanted.iter().filter(|w| there.is_none_or(|t| !t.contains(*w))).count();
-            new == 0 || there.map_or(0, BTreeSet::len) + new <= *limit
-        };
-        if limited.iter().all(fits) {
-            Ok(())
-        } else {
-            Err(Rejection::unschedulable("node(s) exceed max volume count"))
+        for (driver, handle) in self.attached_to(node.name()) {
+            others.entry(driver).or_default().insert(handle);
         }
+        let fits = |(driver, wanted, limit): &(&String, &BTreeSet<String>, usize)| {
+            let none = BTreeSet::new();
+            let there = attached.get(*driver).unwrap_or(&none);
+            let new = wanted.difference(there).count();
+            // A volume of a pod is attached, too; the pod's own takes no more room (v1.36 counts that one twice).
+            let others = others.get(*driver).unwrap_or(&none);
+            let left_over = others.iter().filter(|o| !there.contains(*o) && !wanted.contains(*o)).count();
+            new == 0 || there.len() + left_over + new <= *limit
+        };
+        if limited.iter().all(fits) { Ok(()) } else { Err(Rejection::unschedulable("node(s) exceed max volume count")) }
     }
 }

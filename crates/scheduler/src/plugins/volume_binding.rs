@@ -2,11 +2,13 @@
 //!
 //! A claim whose class waits for its first consumer is told the chosen node, which starts provisioning.
 
+mod unbound;
+
+use self::unbound::{Lacks, Unbound, reaches};
 use crate::Handle;
-use crate::framework::{ClusterEvent, Filter, Plugin, PreBind, PreFilter, Rejection, Snapshot};
+use crate::framework::{ClusterEvent, Code, Filter, Plugin, PreBind, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
-use crate::selectors::node_selector_matches;
 use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -17,16 +19,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 /// How long a pod waits for its claims to be bound once its node is chosen.
 const BIND_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(crate) struct VolumeBinding;
 
-/// Volumes the node must reach, and candidates for claims that are not bound yet.
+/// Volumes the node must reach, and claims that are not bound yet, the smallest first.
 struct Volumes {
     bound: Vec<Arc<PersistentVolume>>,
-    unbound: Vec<Vec<Arc<PersistentVolume>>>,
+    /// A claim is bound to a volume that does not exist.
+    missing: bool,
+    unbound: Vec<Unbound>,
 }
 
 impl Plugin for VolumeBinding {
@@ -56,11 +59,6 @@ fn waits_for_consumer(handle: &Handle, claim: &PersistentVolumeClaim) -> bool {
     mode.as_deref() == Some("WaitForFirstConsumer")
 }
 
-fn is_provisioned(handle: &Handle, claim: &PersistentVolumeClaim) -> bool {
-    let class = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref()).unwrap_or("");
-    handle.classes.get("", class).is_some_and(|c| c.provisioner != NO_PROVISIONER)
-}
-
 fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     let completed = claim.metadata.annotations.iter().flatten().any(|(k, _)| k == "pv.kubernetes.io/bind-completed");
     completed && claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).is_some_and(|name| !name.is_empty())
@@ -76,60 +74,67 @@ impl PreFilter for VolumeBinding {
         if names.is_empty() {
             return Ok(None);
         }
-        let (handle, namespace) = (snapshot.handle, pod.pod.namespace().unwrap_or_default());
-        let mut volumes = Volumes { bound: Vec::new(), unbound: Vec::new() };
+        let handle = snapshot.handle;
+        let mut volumes = Volumes { bound: Vec::new(), missing: false, unbound: Vec::new() };
         for name in names {
-            let Some(claim) = handle.claims.get(&namespace, &name) else {
-                return Err(Rejection::unresolvable(format!("persistentvolumeclaim {name:?} not found")));
-            };
-            if claim.metadata.deletion_timestamp.is_some() {
-                return Err(Rejection::unresolvable(format!("persistentvolumeclaim {name:?} is being deleted")));
-            }
+            let claim = usable_claim(handle, &pod.pod, &name).map_err(Rejection::unresolvable)?;
             if is_bound(&claim) {
-                let volume = claim.spec.as_ref().and_then(|s| s.volume_name.clone()).unwrap_or_default();
-                let Some(volume) = handle.volumes.get("", &volume) else {
-                    return Err(Rejection::unresolvable(
-                        "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
-                    ));
-                };
-                volumes.bound.push(volume);
+                let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+                match handle.volumes.get("", volume) {
+                    Some(volume) => volumes.bound.push(volume),
+                    None => volumes.missing = true,
+                }
             } else if !waits_for_consumer(handle, &claim) {
                 return Err(Rejection::unresolvable("pod has unbound immediate PersistentVolumeClaims"));
-            } else if !is_provisioned(handle, &claim) {
-                volumes.unbound.push(candidates(handle, &claim));
+            } else {
+                let selected = claim.annotations().get(SELECTED_NODE).map(String::as_str);
+                volumes.unbound.push(Unbound::new(handle, &claim, selected));
             }
         }
+        volumes.unbound.sort_by_key(|claim| claim.request);
         Ok(Some(Box::new(volumes)))
     }
 }
 
-/// Free volumes of the claim's class.
-fn candidates(handle: &Handle, claim: &PersistentVolumeClaim) -> Vec<Arc<PersistentVolume>> {
-    let class = claim.spec.as_ref().and_then(|s| s.storage_class_name.clone());
-    let mut list = handle.volumes.list();
-    list.retain(|v| {
-        let spec = v.spec.as_ref();
-        let owner = spec.and_then(|s| s.claim_ref.as_ref());
-        let free = owner.is_none_or(|r| r.name == claim.metadata.name && r.namespace == claim.metadata.namespace);
-        free && spec.and_then(|s| s.storage_class_name.clone()).unwrap_or_default() == class.clone().unwrap_or_default()
-    });
-    list
-}
-
-fn reaches(volume: &PersistentVolume, node: &NodeInfo) -> bool {
-    let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref()).and_then(|a| a.required.as_ref());
-    affinity.is_none_or(|selector| node_selector_matches(selector, &node.node))
+/// A claim of a pod; an error is why the pod cannot use it.
+fn usable_claim(handle: &Handle, pod: &Pod, name: &str) -> Result<Arc<PersistentVolumeClaim>, String> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let named = |v: &&api::k8s::core::v1::Volume| v.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name == name);
+    let is_ephemeral = !pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(|v| named(&v));
+    let Some(claim) = handle.claims.get(&namespace, name) else {
+        return Err(if is_ephemeral {
+            format!("waiting for ephemeral volume controller to create the persistentvolumeclaim {name:?}")
+        } else {
+            format!("persistentvolumeclaim {name:?} not found")
+        });
+    };
+    if claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Lost") {
+        let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+        return Err(format!("persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"));
+    }
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
+    }
+    let owned = claim.owner_references().iter().any(|o| o.controller == Some(true) && Some(&o.uid) == pod.metadata.uid.as_ref());
+    if is_ephemeral && !owned {
+        let pod = format!("{namespace}/{}", pod.name_any());
+        return Err(format!("PVC {namespace}/{name} was not created for pod {pod} (pod is not owner)"));
+    }
+    Ok(claim)
 }
 
 impl Filter for Volumes {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        if !self.bound.iter().all(|volume| reaches(volume, node)) {
-            return Err(Rejection::unresolvable("node(s) didn't match PersistentVolume's node affinity"));
-        }
-        if !self.unbound.iter().all(|list| list.iter().any(|volume| reaches(volume, node))) {
-            return Err(Rejection::unresolvable("node(s) didn't find available persistent volumes to bind"));
-        }
-        Ok(())
+        let mut used = Vec::new();
+        let lacks = self.unbound.iter().filter_map(|claim| claim.place(node, &mut used).err()).min();
+        let reasons = [
+            (!self.bound.iter().all(|volume| reaches(volume, node)), "node(s) didn't match PersistentVolume's node affinity"),
+            (lacks == Some(Lacks::Volume), "node(s) didn't find available persistent volumes to bind"),
+            (lacks == Some(Lacks::Space), "node(s) did not have enough free storage"),
+            (self.missing, "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"),
+        ];
+        let reasons: Vec<_> = reasons.into_iter().filter(|(holds, _)| *holds).map(|(_, why)| why.into()).collect();
+        if reasons.is_empty() { Ok(()) } else { Err(Rejection { code: Code::Unresolvable, reasons }) }
     }
 }
 
@@ -153,7 +158,8 @@ impl PreBind for VolumeBinding {
             let waiting = wait_bound(handle, &namespace, &names);
             tokio::time::timeout(BIND_TIMEOUT, waiting)
                 .await
-                .map_err(|_| Rejection::error("binding volumes: context deadline exceeded"))
+                .map_err(|_| Rejection::error("binding volumes: context deadline exceeded"))?;
+            refuse_unreachable(handle, &namespace, &names, node).map_err(Rejection::error)
         }
         .boxed()
     }
@@ -167,4 +173,17 @@ async fn wait_bound(handle: &Handle, namespace: &str, names: &[String]) {
     }
     let mut changes = handle.claims.subscribe();
     while !all_bound() && changes.next().await.is_some() {}
+}
+
+/// What the claims were bound to meanwhile may be elsewhere.
+fn refuse_unreachable(handle: &Handle, namespace: &str, names: &[String], node: &str) -> Result<(), String> {
+    let Some(info) = handle.nodes.get("", node).map(NodeInfo::new) else { return Ok(()) };
+    for claim in names.iter().filter_map(|name| handle.claims.get(namespace, name)) {
+        let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+        if handle.volumes.get("", volume).is_some_and(|volume| !reaches(&volume, &info)) {
+            let why = format!("pv {volume:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms");
+            return Err(format!("binding volumes: {why}"));
+        }
+    }
+    Ok(())
 }

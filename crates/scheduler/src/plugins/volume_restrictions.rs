@@ -1,6 +1,5 @@
 //! Volumes that bear one user only: claims with access mode ReadWriteOncePod, and disks that pods name themselves.
 
-use super::volume_binding::claim_names;
 use crate::Handle;
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
@@ -54,21 +53,26 @@ fn exclusive_claims(handle: &Handle, pod: &Pod) -> Result<Vec<String>, Rejection
     let namespace = pod.namespace().unwrap_or_default();
     let mut out = Vec::new();
     for name in claim_names(pod) {
-        let claim = handle.claims.get(&namespace, &name);
+        let claim = handle.claims.get(&namespace, name);
         let claim = claim.ok_or_else(|| Rejection::unresolvable(format!("persistentvolumeclaim {name:?} not found")))?;
         let modes = claim.spec.as_ref().and_then(|s| s.access_modes.as_ref());
         if modes.into_iter().flatten().any(|mode| mode == "ReadWriteOncePod") {
-            out.push(name);
+            out.push(name.to_owned());
         }
     }
     Ok(out)
+}
+
+/// Claims that a pod names itself: one of an ephemeral volume is the pod's alone.
+fn claim_names(pod: &Pod) -> impl Iterator<Item = &str> {
+    volumes(pod).filter_map(|v| Some(v.persistent_volume_claim.as_ref()?.claim_name.as_str()))
 }
 
 impl Wanted<'_> {
     fn users_on(&self, node: &NodeInfo) -> usize {
         let same = |pod: &Pod| {
             pod.metadata.namespace == self.pod.metadata.namespace
-                && claim_names(pod).iter().any(|name| self.exclusive.contains(name))
+                && claim_names(pod).any(|name| self.exclusive.iter().any(|own| own == name))
         };
         node.pods.iter().filter(|pod| same(&pod.pod)).count()
     }
@@ -111,7 +115,7 @@ fn conflict(a: &Volume, b: &Volume) -> bool {
     let rbd = a.rbd.as_ref().zip(b.rbd.as_ref());
     gce.is_some_and(|(a, b)| a.pd_name == b.pd_name && writes(a.read_only, b.read_only))
         || ebs.is_some_and(|(a, b)| a.volume_id == b.volume_id)
-        || iscsi.is_some_and(|(a, b)| a.iqn == b.iqn && a.lun == b.lun && writes(a.read_only, b.read_only))
+        || iscsi.is_some_and(|(a, b)| a.iqn == b.iqn && writes(a.read_only, b.read_only))
         || rbd.is_some_and(|(a, b)| {
             a.monitors.iter().any(|m| b.monitors.contains(m))
                 && a.pool.as_deref().unwrap_or("rbd") == b.pool.as_deref().unwrap_or("rbd")
@@ -144,5 +148,7 @@ mod tests {
         let rbd = |monitors: Value, pool: &str| json!({"rbd": {"monitors": monitors, "image": "i", "pool": pool}});
         check(rbd(json!(["a", "b"]), "p"), rbd(json!(["b"]), "p"), true);
         check(rbd(json!(["a"]), "p"), rbd(json!(["b"]), "p"), false);
+        let iscsi = |lun: i64| json!({"iscsi": {"targetPortal": "t", "iqn": "i", "lun": lun}});
+        check(iscsi(0), iscsi(1), true);
     }
 }

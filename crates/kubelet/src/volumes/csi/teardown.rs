@@ -15,9 +15,12 @@ use std::path::Path;
 pub async fn tear_down(ctx: &Context, pod_uid: &str) -> io::Result<()> {
     let pod = ctx.config.pod_dir(pod_uid);
     let (volumes, devices) = (pod.join("volumes/kubernetes.io~csi"), pod.join("volumeDevices/kubernetes.io~csi"));
-    for dir in record::directories(&volumes) {
-        // Binds of subPaths hold the volume.
+    let mounted = record::directories(&volumes);
+    if !mounted.is_empty() {
+        // Binds of subPaths hold the volumes.
         mounts::unmount_below(&pod.join("volume-subpaths"))?;
+    }
+    for dir in mounted {
         let Some(record) = Record::load(&dir)? else { continue };
         let driver = driver(ctx, &record, "Unmounter.TearDownAt")?;
         let target = dir.join("mount");

@@ -13,6 +13,7 @@ use crate::pod::PodExt;
 use api::k8s::core::v1::{Pod, Volume};
 use async_trait::async_trait;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 /// The user that clones: of the numbers that systemd leaves to nobody.
@@ -116,6 +117,8 @@ impl<'a> Checkout<'a> {
         let (dir, meta) = (self.dir.clone(), self.meta.clone());
         let work = move || {
             ownership::give_to_root(&dir)?;
+            // As an emptyDir is: upstream's clone goes into one.
+            std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o777))?;
             group.map_or(Ok(()), |group| ownership::set(&dir, group, false, false))?;
             std::fs::write(meta.join("ready"), "")
         };
@@ -124,8 +127,5 @@ impl<'a> Checkout<'a> {
 }
 
 fn remove(dir: &std::path::Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    cri::remove_tree(dir)
 }

@@ -31,7 +31,11 @@ pub fn read_only(host: &Path, container_path: String) -> Mount {
 
 /// Shared objects by file name, of a `/proc/PID/maps`.
 fn libraries(maps: &str) -> BTreeMap<String, PathBuf> {
-    let path = |line: &str| line.splitn(6, ' ').nth(5).map(str::trim).filter(|p| p.starts_with('/')).map(PathBuf::from);
+    let path = |line: &str| {
+        let path = line.splitn(6, ' ').nth(5).map(str::trim).filter(|p| p.starts_with('/'))?;
+        // An update of the node's libraries has put others in the place of those that run.
+        Some(PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(path)))
+    };
     let named = |path: PathBuf| {
         let name = path.file_name()?.to_str()?.to_owned();
         (name.ends_with(".so") || name.contains(".so.")).then_some((name, path))
@@ -48,7 +52,7 @@ mod tests {
         let maps = "55d0-55d1 r-xp 00000000 fe:00 12   /usr/bin/sagong\n\
             7f00-7f01 r--p 00000000 fe:00 13                 /usr/lib/x86_64-linux-gnu/libc.so.6\n\
             7f01-7f02 r-xp 00000000 fe:00 13                 /usr/lib/x86_64-linux-gnu/libc.so.6\n\
-            7f03-7f04 r-xp 00000000 fe:00 14                 /usr/lib/ld-linux-x86-64.so.2\n\
+            7f03-7f04 r-xp 00000000 fe:00 14                 /usr/lib/ld-linux-x86-64.so.2 (deleted)\n\
             7f05-7f06 rw-p 00000000 00:00 0                  [heap]\n7f07-7f08 rw-p 0 00:00 0\n";
         let names: Vec<String> = libraries(maps).into_keys().collect();
         assert_eq!(names, ["ld-linux-x86-64.so.2", "libc.so.6"]);

@@ -36,6 +36,16 @@ pub async fn linked_logs(bed: &mut Bed) {
     let ran = tokio::time::timeout(Duration::from_secs(5), evil(bed)).await.expect("a pipe holds nobody up");
     check("a pipe", ran);
     std::fs::remove_file(logs.join("c/0.log")).unwrap();
+    let elsewhere = directory(bed, "elsewhere/c");
+    std::fs::rename(&logs, bed.dir.join("kept")).unwrap();
+    symlink(elsewhere.parent().unwrap(), &logs).unwrap();
+    let ran = evil(bed).await;
+    if elsewhere.join("0.log").exists() {
+        escaped!("the pod's directory is a link: the log was made behind it");
+    }
+    assert!(ran.is_err(), "a linked directory of the pod");
+    std::fs::remove_file(&logs).unwrap();
+    std::fs::rename(bed.dir.join("kept"), &logs).unwrap();
     // Put there later, before the log is opened anew.
     let id = bed.run(&sandbox, shell("until [ -e /tmp/go ]; do sleep 0.01; done; echo evil")).await;
     std::fs::rename(logs.join("c/0.log"), logs.join("c/old.log")).unwrap();

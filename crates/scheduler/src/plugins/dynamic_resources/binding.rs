@@ -3,12 +3,12 @@
 use crate::Handle;
 use crate::dynamic_resources::needs::claim_name;
 use crate::pod_info::uid;
-use api::k8s::core::v1::Pod;
-use api::machinery::apis::meta::v1::Time;
+use api::k8s::core::v1::{ContainerExtendedResourceRequest, Pod};
 use api::k8s::resource::v1::{AllocationResult, ResourceClaim, ResourceClaimConsumerReference};
+use api::machinery::apis::meta::v1::Time;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ fn api(handle: &Handle, claim: &ResourceClaim) -> Api<ResourceClaim> {
     Api::namespaced(handle.client.clone(), &claim.namespace().unwrap_or_default())
 }
 
-/// Writes an allocation, where there is one to write, and reserves the claim for a pod.
+/// Writes an allocation, where there is one to write, and reserves the claim for a pod; returns what was written.
 pub(super) async fn bind(
     handle: &Handle,
     claim: &Arc<ResourceClaim>,
     pod: &Pod,
     allocation: Option<AllocationResult>,
-) -> Result<(), String> {
+) -> Result<ResourceClaim, String> {
     let api = api(handle, claim);
     let mut current = ResourceClaim::clone(claim);
     for attempt in 1..=ATTEMPTS {
@@ -40,10 +40,10 @@ pub(super) async fn bind(
                 let what = if allocation.is_some() { "allocation and reservation" } else { "reservation" };
                 return Err(format!("add {what} to claim {}: {error}", claim_name(claim)));
             }
-            Ok(()) => return Ok(()),
+            Ok(written) => return Ok(written),
         }
     }
-    Ok(())
+    Err(format!("claim {} is written by others all the time", claim_name(claim)))
 }
 
 fn refuse_changed(claim: &ResourceClaim, current: &ResourceClaim, allocate: bool) -> Result<(), String> {
@@ -63,7 +63,7 @@ async fn try_bind(
     mut claim: ResourceClaim,
     pod: &Pod,
     allocation: Option<&AllocationResult>,
-) -> Result<(), kube::Error> {
+) -> Result<ResourceClaim, kube::Error> {
     let name = claim.name_any();
     if allocation.is_some() && !claim.finalizers().iter().any(|f| f == FINALIZER) {
         // Metadata and status are written apart.
@@ -86,7 +86,7 @@ async fn try_bind(
             ..ResourceClaimConsumerReference::default()
         });
     }
-    api.replace_status(&name, &PostParams::default(), &claim).await.map(drop)
+    api.replace_status(&name, &PostParams::default(), &claim).await
 }
 
 fn now() -> Time {
@@ -119,4 +119,57 @@ pub(super) fn deallocate(handle: &Handle, claim: Arc<ResourceClaim>) {
             tracing::warn!(claim = claim_name(&claim), %error, "claim stays allocated");
         }
     });
+}
+
+/// Makes a claim for extended resources.
+pub(super) async fn create(handle: &Handle, template: &ResourceClaim) -> Result<ResourceClaim, String> {
+    let mut claim = template.clone();
+    (claim.metadata.name, claim.metadata.uid, claim.status) = (None, None, None);
+    let made = api(handle, &claim).create(&PostParams::default(), &claim).await;
+    made.map_err(|e| format!("create claim for extended resources {}: {e}", claim_name(&claim)))
+}
+
+/// Tells a pod's status which claim serves its extended resources.
+pub(super) async fn name_extended(
+    handle: &Handle,
+    pod: &Pod,
+    claim: &ResourceClaim,
+    mappings: &[ContainerExtendedResourceRequest],
+) -> Result<(), String> {
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let served = json!({"requestMappings": mappings, "resourceClaimName": claim.metadata.name});
+    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"extendedResourceClaimStatus": served}});
+    let pods: Api<Pod> = Api::namespaced(handle.client.clone(), &namespace);
+    let done = pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+    done.map(drop).map_err(|e| format!("update pod {namespace}/{name} ExtendedResourceClaimStatus: {e}"))
+}
+
+/// Deletes a claim that was made here.
+pub(super) fn delete(handle: &Handle, claim: Arc<ResourceClaim>) {
+    let api = api(handle, &claim);
+    tokio::spawn(async move {
+        if let Err(error) = try_delete(&api, &claim).await {
+            tracing::warn!(claim = claim_name(&claim), %error, "claim for extended resources stays");
+        }
+    });
+}
+
+async fn try_delete(api: &Api<ResourceClaim>, claim: &ResourceClaim) -> Result<(), kube::Error> {
+    let name = claim.name_any();
+    let mut current = claim.clone();
+    for attempt in 1..=ATTEMPTS {
+        // The finalizer would hold it up.
+        current.finalizers_mut().retain(|f| f != FINALIZER);
+        match api.replace(&name, &PostParams::default(), &current).await {
+            Err(kube::Error::Api(status)) if status.code == 409 && attempt < ATTEMPTS => {
+                current = api.get(&name).await?
+            }
+            other => {
+                other?;
+                break;
+            }
+        }
+    }
+    let uid = Preconditions { uid: claim.metadata.uid.clone(), resource_version: None };
+    api.delete(&name, &DeleteParams::default().preconditions(uid)).await.map(drop)
 }

@@ -1,0 +1,193 @@
+//! From the chosen node to a bound pod: what was decided is held, written, waited for, or taken back.
+
+use super::{Binding, DynamicResources, Found, allocation, binding, claim_uid, is_reserved_for};
+use crate::Handle;
+use crate::dynamic_resources::conditions::{self, Readiness};
+use crate::dynamic_resources::extended::Extended;
+use crate::dynamic_resources::ledger::version;
+use crate::framework::{PostBind, PreBind, Rejection, Reserve};
+use crate::pod_info::uid;
+use api::k8s::core::v1::Pod;
+use api::k8s::resource::v1::ResourceClaim;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use informer::{EventType, reference};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a claim that was made here may take to come back through the informer.
+const SEEN_TIMEOUT: Duration = Duration::from_secs(120);
+
+impl Reserve for DynamicResources {
+    fn reserve(&self, pod: &Pod, node: &str) -> Result<(), Rejection> {
+        let Found { pod: of, claims, mut by_node, .. } = std::mem::take(&mut *self.found.lock());
+        if of != uid(pod) {
+            return Ok(());
+        }
+        let on_node = by_node.remove(node).unwrap_or_default();
+        let open: Vec<_> = claims.iter().filter(|c| allocation(c).is_none()).map(|c| claim_uid(c).to_owned()).collect();
+        if on_node.results.len() != open.len() + usize::from(on_node.extended.is_some()) {
+            return Err(Rejection::error("claim allocation not found for node"));
+        }
+        let (mut ledger, mut decided) = (self.ledger.lock(), HashMap::new());
+        let mut results = on_node.results.into_iter();
+        for (claim, result) in open.into_iter().zip(results.by_ref()) {
+            ledger.add(&claim, &of, result.clone());
+            decided.insert(claim, result);
+        }
+        if let Some((extended, result)) = on_node.extended.as_ref().zip(results.next()) {
+            let claim = claim_uid(&extended.needs.claim);
+            ledger.add_unborn(claim, &of, result.clone());
+            decided.insert(claim.to_owned(), result);
+        }
+        let extended = on_node.extended.map(|extended| (extended, None));
+        self.bindings.lock().insert(of, Binding { claims, decided, extended });
+        Ok(())
+    }
+
+    fn unreserve(&self, handle: &Arc<Handle>, pod: &Pod, _node: &str) {
+        let Some(Binding { claims, decided, extended }) = self.bindings.lock().remove(uid(pod)) else {
+            return;
+        };
+        let mut ledger = self.ledger.lock();
+        decided.keys().for_each(|claim| ledger.remove(claim, uid(pod)));
+        for claim in claims {
+            if is_reserved_for(&claim, pod) {
+                binding::unreserve(handle, claim, uid(pod).to_owned());
+            }
+        }
+        if let Some((_, Some(claim))) = extended {
+            ledger.forget(claim_uid(&claim));
+            binding::delete(handle, claim);
+        }
+    }
+}
+
+impl PreBind for DynamicResources {
+    fn pre_bind<'a>(&'a self, handle: &'a Handle, pod: &'a Pod, node: &'a str) -> BoxFuture<'a, Result<(), Rejection>> {
+        async move {
+            let Some((count, extended)) = self.with(pod, |b| (b.claims.len(), b.extended.clone())) else {
+                return Ok(());
+            };
+            for index in 0..count {
+                self.bind_claim(handle, pod, index).await.map_err(Rejection::error)?;
+            }
+            if let Some((extended, _)) = extended {
+                self.bind_extended(handle, pod, &extended).await.map_err(Rejection::error)?;
+            }
+            let claims = self.with(pod, |b| {
+                b.claims
+                    .iter()
+                    .chain(b.extended.iter().filter_map(|(_, made)| made.as_ref()))
+                    .cloned()
+                    .collect::<Vec<_>>()
+            });
+            let claims = claims.unwrap_or_default();
+            if claims.iter().any(|c| conditions::any(c)) {
+                let message = format!("waiting for binding conditions for device on node {node}");
+                handle.recorder.action(
+                    &reference(pod),
+                    EventType::Normal,
+                    "BindingConditionsPending",
+                    "Scheduling",
+                    message,
+                );
+                wait_ready(handle, &claims).await.map_err(Rejection::error)?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+impl PostBind for DynamicResources {
+    fn post_bind(&self, pod: &Pod, _node: &str) {
+        self.bindings.lock().remove(uid(pod));
+    }
+}
+
+impl DynamicResources {
+    fn with<T>(&self, pod: &Pod, act: impl FnOnce(&mut Binding) -> T) -> Option<T> {
+        self.bindings.lock().get_mut(uid(pod)).map(act)
+    }
+
+    /// Writes the decision for a claim, and the pod as its user.
+    async fn bind_claim(&self, handle: &Handle, pod: &Pod, index: usize) -> Result<(), String> {
+        let state = self.with(pod, |b| (b.claims[index].clone(), b.decided.get(claim_uid(&b.claims[index])).cloned()));
+        let Some((claim, decided)) = state else { return Ok(()) };
+        if decided.is_none() && is_reserved_for(&claim, pod) {
+            return Ok(());
+        }
+        let written = binding::bind(handle, &claim, pod, decided).await?;
+        self.ledger.lock().written(claim_uid(&claim), uid(pod), version(&written));
+        self.with(pod, |b| b.claims[index] = Arc::new(written));
+        Ok(())
+    }
+
+    /// Makes the claim for extended resources, writes its allocation and tells the pod's status of it.
+    async fn bind_extended(&self, handle: &Handle, pod: &Pod, extended: &Arc<Extended>) -> Result<(), String> {
+        let unborn = claim_uid(&extended.needs.claim);
+        let decided = self.with(pod, |b| b.decided.get(unborn).cloned()).flatten();
+        let made = Arc::new(binding::create(handle, &extended.needs.claim).await?);
+        self.ledger.lock().named(unborn, claim_uid(&made));
+        self.with(pod, |b| b.extended = Some((extended.clone(), Some(made.clone()))));
+        let written = Arc::new(binding::bind(handle, &made, pod, decided).await?);
+        self.ledger.lock().written(claim_uid(&made), uid(pod), version(&written));
+        self.with(pod, |b| b.extended = Some((extended.clone(), Some(written.clone()))));
+        binding::name_extended(handle, pod, &written, &extended.mappings).await?;
+        // A timeout is no failure: the claim is there.
+        let _ = tokio::time::timeout(SEEN_TIMEOUT, seen(handle, &written)).await;
+        self.ledger.lock().born(claim_uid(&made));
+        Ok(())
+    }
+}
+
+/// Waits until the informer has a claim, at the version that was written here or a newer one.
+async fn seen(handle: &Handle, claim: &ResourceClaim) {
+    let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
+    let mut changes = handle.resource_claims.subscribe();
+    loop {
+        if handle.resource_claims.get(&namespace, &name).is_some_and(|c| version(&c) >= version(claim)) {
+            return;
+        }
+        if changes.next().await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Waits until the drivers report that all devices are ready.
+async fn wait_ready(handle: &Handle, claims: &[Arc<ResourceClaim>]) -> Result<(), String> {
+    let mut changes = handle.resource_claims.subscribe();
+    let latest = Timestamp::now().checked_add(conditions::TIMEOUT).map_err(|e| e.to_string())?;
+    loop {
+        let mut deadline = latest;
+        let mut waits = None;
+        for claim in claims {
+            let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
+            let current = handle.resource_claims.get(&namespace, &name);
+            let current = current.ok_or_else(|| format!("resourceclaim.resource.k8s.io {name:?} not found"))?;
+            match conditions::readiness(&current) {
+                Readiness::Ready => {}
+                Readiness::Waiting => {
+                    deadline = conditions::deadline(&current).map_or(deadline, |d| d.min(deadline));
+                    waits.get_or_insert(name);
+                }
+                Readiness::Failed(why) => return Err(why),
+            }
+        }
+        let Some(name) = waits else { return Ok(()) };
+        let left = Duration::try_from(deadline.duration_since(Timestamp::now())).unwrap_or_default();
+        tokio::select! {
+            change = changes.next() => {
+                if change.is_none() {
+                    return Err("the scheduler is shutting down".into());
+                }
+            }
+            () = tokio::time::sleep(left) => return Err(format!("device binding timeout: claim={name}")),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Claims that wait for their first consumer: which nodes have a volume for them, or can have one made.
+
+use crate::Handle;
+use crate::node_info::NodeInfo;
+use crate::selectors::node_selector_matches;
+use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use api::k8s::storage::v1::{CSIStorageCapacity, StorageClass};
+use api::machinery::api::resource::Quantity as ApiQuantity;
+use api::quantity::Quantity;
+use api::selector::LabelSelector;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+
+/// Why a node is no place for a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lacks {
+    Volume,
+    Space,
+}
+
+/// A claim without a volume.
+pub(super) struct Unbound {
+    pub request: Quantity,
+    /// The node that a provisioner was told already.
+    selected: Option<String>,
+    /// Volumes that would do, the smallest first.
+    candidates: Vec<Arc<PersistentVolume>>,
+    provision: Option<Provision>,
+}
+
+/// How a volume would be made.
+struct Provision {
+    class: Arc<StorageClass>,
+    /// Where there is how much space; `None`: the driver does not say.
+    capacities: Option<Vec<Arc<CSIStorageCapacity>>>,
+}
+
+impl Unbound {
+    pub fn new(handle: &Handle, claim: &PersistentVolumeClaim, selected: Option<&str>) -> Self {
+        let request = claim.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
+        let request = storage(request).unwrap_or_else(|| Quantity::from_milli(0));
+        let class = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref()).unwrap_or_default();
+        let class =
+            handle.classes.get("", class).filter(|c| !c.provisioner.is_empty() && c.provisioner != NO_PROVISIONER);
+        let provision = class.map(|class| Provision { capacities: capacities(handle, &class), class });
+        // A node that is gone has been told in vain.
+        let selected = selected.filter(|node| provision.is_some() && handle.nodes.get("", node).is_some());
+        Self {
+            candidates: candidates(handle, claim, request),
+            request,
+            selected: selected.map(str::to_owned),
+            provision,
+        }
+    }
+
+    /// Finds a volume that no other claim of the pod uses, or a way to make one.
+    pub fn place<'a>(&'a self, node: &NodeInfo, used: &mut Vec<&'a Arc<PersistentVolume>>) -> Result<(), Lacks> {
+        if self.selected.as_deref().is_some_and(|selected| selected != node.name()) {
+            return Err(Lacks::Volume);
+        }
+        let free = |v: &&Arc<PersistentVolume>| reaches(v, node) && !used.iter().any(|u| Arc::ptr_eq(u, v));
+        let found = if self.selected.is_none() { self.candidates.iter().find(free) } else { None };
+        match (found, &self.provision) {
+            (Some(volume), _) => used.push(volume),
+            (None, Some(provision)) => provision.check(node, self.request)?,
+            (None, None) => return Err(Lacks::Volume),
+        }
+        Ok(())
+    }
+}
+
+impl Provision {
+    fn check(&self, node: &NodeInfo, request: Quantity) -> Result<(), Lacks> {
+        let allowed = self.class.allowed_topologies.as_deref().unwrap_or_default();
+        let holds = |terms: &[api::k8s::core::v1::TopologySelectorLabelRequirement]| {
+            let has =
+                |key: &str, values: &[String]| node.label(key).is_some_and(|v| values.iter().any(|good| good == v));
+            !terms.is_empty() && terms.iter().all(|t| has(&t.key, &t.values))
+        };
+        let topologies = allowed.iter().map(|t| t.match_label_expressions.as_deref().unwrap_or_default());
+        if !allowed.is_empty() && !topologies.into_iter().any(holds) {
+            return Err(Lacks::Volume);
+        }
+        let Some(capacities) = &self.capacities else {
+            return Ok(());
+        };
+        let suffices = |c: &Arc<CSIStorageCapacity>| {
+            let parse = |q: &ApiQuantity| Quantity::parse(&q.0).ok();
+            let limit = c.maximum_volume_size.as_ref().or(c.capacity.as_ref()).and_then(parse);
+            let here = LabelSelector::from_api(c.node_topology.as_ref());
+            limit.is_some_and(|limit| limit >= request)
+                && here.is_some_and(|s| s.matches_labels(node.node.metadata.labels.as_ref()))
+        };
+        if capacities.iter().any(suffices) { Ok(()) } else { Err(Lacks::Space) }
+    }
+}
+
+/// What the driver of a class says about space, where it does.
+fn capacities(handle: &Handle, class: &StorageClass) -> Option<Vec<Arc<CSIStorageCapacity>>> {
+    let driver = handle.csi_drivers.get("", &class.provisioner)?;
+    if driver.spec.storage_capacity != Some(true) {
+        return None;
+    }
+    let mut all = handle.capacities.list();
+    all.retain(|c| Some(&c.storage_class_name) == class.metadata.name.as_ref());
+    Some(all)
+}
+
+fn storage(amounts: Option<&BTreeMap<String, ApiQuantity>>) -> Option<Quantity> {
+    Quantity::parse(&amounts?.get("storage")?.0).ok()
+}
+
+/// Whether a node reaches a volume.
+pub(super) fn reaches(volume: &PersistentVolume, node: &NodeInfo) -> bool {
+    let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref()).and_then(|a| a.required.as_ref());
+    affinity.is_none_or(|selector| node_selector_matches(selector, &node.node))
+}
+
+/// Free volumes that a claim can be bound to.
+fn candidates(handle: &Handle, claim: &PersistentVolumeClaim, request: Quantity) -> Vec<Arc<PersistentVolume>> {
+    let size = |v: &PersistentVolume| storage(v.spec.as_ref().and_then(|s| s.capacity.as_ref()));
+    let mut list = handle.volumes.list();
+    list.retain(|v| size(v).is_some_and(|size| size >= request) && is_for(v, claim));
+    list.sort_by_key(|v| size(v));
+    list
+}
+
+/// Whether a volume is free for a claim and of the kind that it asks for.
+fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let (Some(have), Some(want)) = (&volume.spec, &claim.spec) else {
+        return false;
+    };
+    let phase = volume.status.as_ref().and_then(|s| s.phase.as_deref());
+    let free = match &have.claim_ref {
+        Some(owner) => owner.name == claim.metadata.name && owner.namespace == claim.metadata.namespace,
+        None => phase.is_none_or(|phase| phase == "Available"),
+    };
+    let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
+    let modes = have.access_modes.as_deref().unwrap_or_default();
+    let selector = LabelSelector::from_api(want.selector.as_ref());
+    free && volume.metadata.deletion_timestamp.is_none()
+        && have.storage_class_name.clone().unwrap_or_default() == want.storage_class_name.clone().unwrap_or_default()
+        && mode(&have.volume_mode) == mode(&want.volume_mode)
+        && want.access_modes.iter().flatten().all(|mode| modes.contains(mode))
+        && (want.selector.is_none() || selector.is_some_and(|s| s.matches_labels(volume.metadata.labels.as_ref())))
+}
