@@ -45,6 +45,7 @@ pub enum Kind {
     Plain,
     Tls,
     Basic,
+    #[allow(dead_code, reason = "only the end-to-end tests use it")]
     TlsBasic,
 }
 
