@@ -247,11 +247,18 @@ pub fn parse_yaml_body(bytes: &[u8]) -> Result<(Value, Option<String>), String> 
     }
 }
 
+/// Most digits in a row: the parser takes 26 bytes of memory for each when it looks whether they are a number. No store
+/// holds an object with more.
+const DIGITS_MAX: usize = 2 << 20;
+
 fn yaml_with(bytes: &[u8], duplicates: DuplicateKeyPolicy) -> Result<Value, String> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(json!({}));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| "yaml: control characters are not allowed".to_owned())?;
+    if bytes.split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() > DIGITS_MAX) {
+        return Err(format!("yaml: more than {DIGITS_MAX} digits in a row"));
+    }
     // Keys are nodes, too; aliases repeat what they stand for.
     let nodes = 2 * schema::Weight::MOST.values;
     let budget = serde_saphyr::budget! {
@@ -372,6 +379,13 @@ mod tests {
         check(r#"["v1", "Pod"]"#, Err("cannot unmarshal array into Go value of type struct"));
         check(r#"{"kind": 1}"#, Err("cannot unmarshal number into Go struct field .kind of type string"));
         check(r#"{"apiVersion": "a/b/c"}"#, Err("unexpected GroupVersion string: a/b/c"));
+    }
+
+    #[test]
+    fn endless_numbers_are_refused() {
+        let digits = |count: usize| parse_yaml(format!("a: '{}'\n", "2".repeat(count)).as_bytes());
+        assert!(digits(1 << 20).is_ok());
+        assert_eq!(digits(DIGITS_MAX + 1), Err(format!("yaml: more than {DIGITS_MAX} digits in a row")));
     }
 
     #[test]
