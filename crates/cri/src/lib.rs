@@ -4,19 +4,24 @@
 //! CRI v1's calls under their own names; where CRI hands out a URL for a stream, this trait
 //! hands out the stream itself ([`Streams`]). Our `runtime` implements the traits in-process; a
 //! client of a remote CRI socket and a server for one are adapters between these types and protobuf.
-//! Both sides remove what containers leave behind, which is not as easy as it sounds: [`remove_tree`].
+//! Both sides remove what containers leave behind, which is not as easy as it sounds ([`remove_tree`]), and show images
+//! as directories ([`mount_layers`]).
 //!
 //! Invariants: every call is idempotent in CRI's sense (stopping a stopped container succeeds,
 //! removing a missing one succeeds); events are never lost between `subscribe` and a later list
 //! (subscribe first, then list).
 
 mod image;
+mod overlay;
 mod runtime;
+mod stats;
 mod tree;
 mod types;
 
 pub use image::*;
+pub use overlay::mount_layers;
 pub use runtime::*;
+pub use stats::*;
 pub use tree::remove_tree;
 pub use types::*;
 

@@ -1,5 +1,6 @@
 //! `RuntimeService`: sandboxes, containers and their streams.
 
+use crate::stats::*;
 use crate::types::*;
 use crate::Result;
 use async_trait::async_trait;

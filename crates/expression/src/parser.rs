@@ -2,7 +2,11 @@
 //!
 //! The first syntax error ends the parse, save for one superfluous token, which is passed over as upstream does.
 
-use crate::ast::{Element, Entry, Expr, Field, Node};
+mod collections;
+mod errors;
+
+use self::errors::{expected_after_operand, follows_close};
+use crate::ast::{Expr, Node};
 use crate::error::Issue;
 use crate::escape::is_reserved;
 use crate::lexer::{Lexeme, Token, lex};
@@ -36,27 +40,6 @@ const OPERAND: [Token; 15] = [
     Token::Bytes,
     Token::Identifier,
 ];
-/// What may follow an operand inside an expression.
-const FOLLOW: [Token; 17] = [
-    Token::Equals,
-    Token::NotEquals,
-    Token::In,
-    Token::Less,
-    Token::LessEquals,
-    Token::GreaterEquals,
-    Token::Greater,
-    Token::And,
-    Token::Or,
-    Token::OpenBracket,
-    Token::Dot,
-    Token::Minus,
-    Token::Question,
-    Token::Plus,
-    Token::Star,
-    Token::Slash,
-    Token::Percent,
-];
-
 /// The parse was given up; the issue is recorded.
 struct GaveUp;
 
@@ -155,36 +138,6 @@ impl Parser<'_> {
         Err(GaveUp)
     }
 
-    fn quoted(&self, lexeme: Lexeme) -> String {
-        let text = if lexeme.token == Token::End { "<EOF>".into() } else { self.text(lexeme) };
-        format!("'{}'", text.replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r"))
-    }
-
-    fn syntax(&mut self, got: Lexeme, what: &str, expected: &[Token]) {
-        let mut sorted = expected.to_vec();
-        sorted.sort_unstable();
-        let names: Vec<String> = sorted.iter().map(|token| token.shown()).collect();
-        let names = if names.len() == 1 { names[0].clone() } else { format!("{{{}}}", names.join(", ")) };
-        let message = format!("Syntax error: {what} {} expecting {names}", self.quoted(got));
-        report(&mut self.issues, got.start, message);
-    }
-
-    fn no_viable(&mut self, from: Lexeme, got: Lexeme) -> GaveUp {
-        let text: String = self.chars[from.start as usize..got.end as usize].iter().collect();
-        let message = match text.strip_prefix('.') {
-            Some(word @ ("true" | "false" | "null")) => {
-                format!("Syntax error: mismatched input '{word}' expecting IDENTIFIER")
-            }
-            _ => format!("Syntax error: no viable alternative at input '{}'", text.trim_end()),
-        };
-        report(&mut self.issues, got.start, message);
-        GaveUp
-    }
-
-    fn error(&mut self, at: u32, message: impl Into<String>) {
-        report(&mut self.issues, at, message);
-    }
-
     // Nodes
 
     fn node(&mut self, at: u32, below: u16, expr: Expr) -> Node {
@@ -198,12 +151,6 @@ impl Parser<'_> {
             return Err(self.too_deep());
         }
         Ok(self.node(at, below + 1, expr))
-    }
-
-    fn too_deep(&mut self) -> GaveUp {
-        let message = format!("expression recursion limit exceeded: {MAX_RECURSION_DEPTH}");
-        self.issues.push(Issue { offset: None, message });
-        GaveUp
     }
 
     fn call(&mut self, at: u32, function: &str, args: Vec<Node>) -> Parsed<Node> {
@@ -434,7 +381,7 @@ impl Parser<'_> {
         }
         self.next += 1;
         if let Some(length) = self.message_name() {
-            return self.message(name, dot.is_some(), length);
+            return self.message(name, length);
         }
         let text = self.text(name);
         if is_reserved(&text) {
@@ -445,90 +392,6 @@ impl Parser<'_> {
             return self.call_or_macro(open.start, &text, None, args);
         }
         Ok(self.node(name.start, 0, Expr::Ident(text)))
-    }
-
-    /// Whether `.a.b{` follows, and how many tokens come before the brace.
-    fn message_name(&self) -> Option<usize> {
-        let mut length = 0;
-        while self.ahead(length).token == Token::Dot && self.ahead(length + 1).token == Token::Identifier {
-            length += 2;
-        }
-        (self.ahead(length).token == Token::OpenBrace).then_some(length)
-    }
-
-    fn message(&mut self, first: Lexeme, _rooted: bool, length: usize) -> Parsed<Node> {
-        let mut name = self.text(first);
-        for _ in 0..length / 2 {
-            self.next += 1;
-            let part = self.take();
-            name.push('.');
-            name.push_str(&self.text(part));
-        }
-        let open = self.take();
-        let mut fields = Vec::new();
-        while !self.at_close(Token::CloseBrace) {
-            let optional = self.accept(Token::Question).is_some();
-            let field = self.expect(
-                Token::Identifier,
-                Some(&[Token::CloseBrace, Token::Comma, Token::Question, Token::Identifier, Token::EscapedIdentifier]),
-            )?;
-            let colon = self.expect(Token::Colon, Some(&[Token::Colon]))?;
-            let value = self.expr()?;
-            fields.push(Field { at: colon.start, name: self.text(field), value, optional });
-            self.separator(Token::CloseBrace)?;
-        }
-        self.expect(Token::CloseBrace, None)?;
-        let below = fields.iter().map(|field| field.value.height).max().unwrap_or(0);
-        Ok(self.node(open.start, below, Expr::Struct { name, fields }))
-    }
-
-    /// Whether the closing token comes next, maybe after one last comma.
-    fn at_close(&mut self, close: Token) -> bool {
-        if self.peek().token == Token::Comma && self.ahead(1).token == close {
-            self.next += 1;
-        }
-        self.peek().token == close
-    }
-
-    /// Whether the text ends after a comma, which then was the last one.
-    fn ends_after(&self, elements: usize) -> bool {
-        elements > 0 && self.peek().token == Token::End
-    }
-
-    /// After an element: a comma, or the closing token, which is left.
-    fn separator(&mut self, close: Token) -> Parsed<()> {
-        if self.peek().token == close || (self.peek().token == Token::Comma && self.ahead(1).token == close) {
-            return Ok(());
-        }
-        self.expect(Token::Comma, Some(&[close, Token::Comma])).map(|_| ())
-    }
-
-    fn list(&mut self) -> Parsed<Node> {
-        let open = self.take();
-        let mut elements = Vec::new();
-        while !self.at_close(Token::CloseBracket) && !self.ends_after(elements.len()) {
-            let optional = self.accept(Token::Question).is_some();
-            elements.push(Element { value: self.expr()?, optional });
-            self.separator(Token::CloseBracket)?;
-        }
-        self.expect(Token::CloseBracket, None)?;
-        let below = elements.iter().map(|element| element.value.height).max().unwrap_or(0);
-        Ok(self.node(open.start, below, Expr::List(elements)))
-    }
-
-    fn map(&mut self) -> Parsed<Node> {
-        let open = self.take();
-        let mut entries = Vec::new();
-        while !self.at_close(Token::CloseBrace) && !self.ends_after(entries.len()) {
-            let optional = self.accept(Token::Question).is_some();
-            let key = self.expr()?;
-            self.expect(Token::Colon, None)?;
-            entries.push(Entry { key, value: self.expr()?, optional });
-            self.separator(Token::CloseBrace)?;
-        }
-        self.expect(Token::CloseBrace, None)?;
-        let below = entries.iter().map(|entry| entry.key.height.max(entry.value.height)).max().unwrap_or(0);
-        Ok(self.node(open.start, below, Expr::Map(entries)))
     }
 
     fn literal(&mut self) -> Parsed<Node> {
@@ -552,21 +415,6 @@ impl Parser<'_> {
         });
         Ok(self.node(first.start, 0, Expr::Literal(value)))
     }
-}
-
-/// What could have come after an operand instead of this token: anything that goes on with the expression, unless
-/// the token may follow an expression somewhere and so ended it.
-fn expected_after_operand(got: Token, wanted: Token) -> Vec<Token> {
-    let ends = [Token::End, Token::CloseParen, Token::CloseBracket, Token::CloseBrace, Token::Comma, Token::Colon];
-    let mut expected = if ends.contains(&got) { Vec::new() } else { FOLLOW.to_vec() };
-    expected.push(wanted);
-    expected
-}
-
-/// Whether a missing closing token is plausible before this one.
-fn follows_close(got: Token, wanted: Token) -> bool {
-    let closes = matches!(wanted, Token::CloseParen | Token::CloseBracket | Token::CloseBrace);
-    closes && matches!(got, Token::End)
 }
 
 fn operator(token: Token) -> Option<(&'static str, u8)> {

@@ -5,12 +5,9 @@
 use super::Options;
 use cri::{Error, Result};
 use protos::cri as p;
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fd::AsFd;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount, move_mount, open_tree, unmount,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -61,10 +58,7 @@ fn show(layers: &[PathBuf], target: &Path, below: &str) -> io::Result<PathBuf> {
     for made in [&whole, &empty] {
         std::fs::create_dir_all(made)?;
     }
-    // An overlay without an upper directory has at least two lower ones.
-    let lower: Vec<&Path> = layers.iter().rev().chain([&empty]).map(PathBuf::as_path).collect();
-    // Older kernels take any word for an option and fail only at the end.
-    overlay(&lower, &whole).or_else(|_| overlay_of_options(&lower, &whole))?;
+    cri::mount_layers(layers, &empty, &whole)?;
     if below.is_empty() {
         return Ok(whole);
     }
@@ -76,31 +70,6 @@ fn show(layers: &[PathBuf], target: &Path, below: &str) -> io::Result<PathBuf> {
     let tree = open_tree(within.as_fd(), c"", clone)?;
     move_mount(tree.as_fd(), c"", CWD, &part, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(part)
-}
-
-fn overlay(lower: &[&Path], target: &Path) -> io::Result<()> {
-    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in lower {
-        // One by one: the kernel takes no more than 255 bytes at once.
-        fsconfig_set_string(overlay.as_fd(), "lowerdir+", *layer)?;
-    }
-    fsconfig_create(overlay.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mount = fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    Ok(move_mount(mount.as_fd(), c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
-}
-
-/// For kernels before 6.7, which know only the joined form: in a page of `mount(2)`, by descriptors, which are short.
-fn overlay_of_options(lower: &[&Path], target: &Path) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open: Vec<OwnedFd> = lower.iter().map(|l| openat(CWD, *l, flags, Mode::empty())).collect::<std::result::Result<_, _>>()?;
-    let names: Vec<String> = open.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-    let options = std::ffi::CString::new(format!("lowerdir={}", names.join(":"))).map_err(io::Error::other)?;
-    let attributes = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    Ok(mount("overlay", target, "overlay", attributes, Some(options.as_c_str()))?)
 }
 
 #[cfg(test)]

@@ -9,15 +9,6 @@ use crate::images::reference;
 use crate::pod::PodExt;
 use api::k8s::core::v1::Volume;
 use async_trait::async_trait;
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-    move_mount,
-};
-use std::ffi::CString;
-use std::io;
-use std::path::{Path, PathBuf};
 
 /// The plugin.
 pub struct ImageVolume;
@@ -53,22 +44,10 @@ impl VolumePlugin for ImageVolume {
         mounts::make_dir(&empty, 0o755)
             .and_then(|()| mounts::make_dir(&request.dir, 0o755))
             .map_err(|e| e.to_string())?;
-        show(&layers, &empty, &request.dir).map_err(|e| format!("failed to mount image {image}: {e}"))?;
+        cri::mount_layers(&layers, &empty, &request.dir)
+            .map_err(|e| format!("failed to mount image {image}: {e}"))?;
         Ok(mounted)
     }
-}
-
-/// The same for kernels before 6.7, which take all layers in one string: 255 bytes through `fsconfig(2)`, a page through
-/// `mount(2)`. By descriptors each layer is 18 bytes of it, wherever it lies.
-fn show_as_options(layers: &[PathBuf], empty: &Path, target: &Path) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let all = layers.iter().rev().map(PathBuf::as_path).chain([empty]);
-    let open: Vec<OwnedFd> =
-        all.map(|layer| rustix::fs::open(layer, flags, Mode::empty())).collect::<Result<_, _>>()?;
-    let names: Vec<String> = open.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-    let options = CString::new(format!("lowerdir={}", names.join(":"))).map_err(io::Error::other)?;
-    let attributes = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    Ok(rustix::mount::mount("overlay", target, "overlay", attributes, Some(options.as_c_str()))?)
 }
 
 /// The name under which a pod's volume holds its image.
@@ -83,53 +62,6 @@ pub async fn release(ctx: &Context, pod_uid: &str) {
         let holder = holder(pod_uid, &entry.file_name().to_string_lossy());
         if let Err(error) = ctx.config.images.release_image(&ctx.config.node_name, &holder).await {
             tracing::warn!(holder, %error, "cannot let go of an image volume's image");
-        }
-    }
-}
-
-/// Mounts layers, the lowest first, one over the other. `empty` makes it two where there is one.
-fn show(layers: &[PathBuf], empty: &Path, target: &Path) -> io::Result<()> {
-    // Older kernels take any word for an option and fail only at the end.
-    show_one_by_one(layers, empty, target).or_else(|_| show_as_options(layers, empty, target))
-}
-
-fn show_one_by_one(layers: &[PathBuf], empty: &Path, target: &Path) -> io::Result<()> {
-    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in layers.iter().rev().map(PathBuf::as_path).chain([empty]) {
-        fsconfig_set_string(overlay.as_fd(), "lowerdir+", layer)?;
-    }
-    fsconfig_create(overlay.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mount = fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    Ok(move_mount(mount.as_fd(), c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// More layers with longer paths than 255 bytes hold. Needs root.
-    #[test]
-    fn many_layers_are_shown_in_both_ways() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let (empty, target) = (dir.path().join("empty"), dir.path().join("target"));
-        std::fs::create_dir(&empty).and_then(|()| std::fs::create_dir(&target)).expect("mkdir");
-        let layers: Vec<PathBuf> = (0..40).map(|n| dir.path().join(format!("{}-{n}", "long".repeat(20)))).collect();
-        for (n, layer) in layers.iter().enumerate() {
-            std::fs::create_dir(layer).expect("mkdir");
-            std::fs::write(layer.join(format!("f{n}")), "").expect("write");
-            std::fs::write(layer.join("top"), n.to_string()).expect("write");
-        }
-        for way in [show_one_by_one, show_as_options, show] {
-            way(&layers, &empty, &target).expect("shown");
-            let seen = (0..40).all(|n| target.join(format!("f{n}")).exists());
-            let top = std::fs::read_to_string(target.join("top"));
-            mounts::unmount_below(&target).expect("unmounted");
-            assert!(seen);
-            assert_eq!(top.expect("read"), "39");
         }
     }
 }
