@@ -190,8 +190,14 @@ impl<'a> Search<'a> {
         let mut usable = Vec::new();
         for index in 0..self.on_node.devices.len() {
             let device = self.on_node.devices[index];
-            if self.is_free(at.0, need, device) && self.consumption(need, device)?.is_some() {
-                usable.push(device);
+            if !self.is_free(at.0, need, device) {
+                continue;
+            }
+            match self.consumption(need, device) {
+                Ok(None) => {}
+                Err(error) if error == self.timed_out() => return Err(error),
+                // What is wrong with a device matters only where the search comes to it.
+                Ok(Some(_)) | Err(_) => usable.push(device),
             }
         }
         self.pick(at, need, count, &usable)
@@ -362,9 +368,13 @@ impl<'a> Search<'a> {
     fn step(&mut self, steps: usize) -> Result<(), Refused> {
         self.steps_here += steps;
         if self.steps_here > STEPS_PER_NODE || !self.steps.spend(steps) {
-            return Err(Refused::Error(format!("node {}: timed out trying to allocate devices", self.node)));
+            return Err(self.timed_out());
         }
         Ok(())
+    }
+
+    fn timed_out(&self) -> Refused {
+        Refused::Error(format!("node {}: timed out trying to allocate devices", self.node))
     }
 
     fn constraints_hold(&self, claim: usize, need: &Need, entry: &Candidate) -> bool {

@@ -162,7 +162,11 @@ async fn try_delete(api: &Api<ResourceClaim>, claim: &ResourceClaim) -> Result<(
         current.finalizers_mut().retain(|f| f != FINALIZER);
         match api.replace(&name, &PostParams::default(), &current).await {
             Err(kube::Error::Api(status)) if status.code == 409 && attempt < ATTEMPTS => {
-                current = api.get(&name).await?
+                current = api.get(&name).await?;
+                if current.metadata.uid != claim.metadata.uid {
+                    // It is gone already, and its name is another's.
+                    return Ok(());
+                }
             }
             other => {
                 other?;

@@ -92,13 +92,14 @@ impl PreFilter for DynamicResources {
         pod: &'a PodInfo,
         snapshot: Snapshot<'a>,
     ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+        // Of an earlier cycle of the pod, which may have had claims that it has no more.
+        *self.found.lock() = Found::default();
         let handle = snapshot.handle;
         let wanted = extended::of_pod(handle, &pod.requests);
         let backed = wanted.values().any(Option::is_some);
         if !backed && pod.spec().resource_claims.as_ref().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
-        *self.found.lock() = Found::default();
         let claims = claims_of(handle, &pod.pod).map_err(Rejection::unresolvable)?;
         let stale = if backed { extended::find(handle, &pod.pod) } else { None };
         if !backed && claims.is_empty() {
