@@ -64,7 +64,7 @@ pub struct Applied {
 
 /// Merges what was applied into the live object and keeps managedFields.
 pub fn apply(request: &Apply<'_>, facts: &dyn Facts) -> Result<Applied, Error> {
-    let typed = Typed { facts, schema: request.schema };
+    let typed = Typed::new(facts, request.schema);
     let managed_fields = request.applied.pointer("/metadata/managedFields");
     if managed_fields.is_some_and(|m| !m.is_null()) {
         return Err(Error::BadRequest("metadata.managedFields must be nil".into()));

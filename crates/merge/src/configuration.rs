@@ -12,7 +12,7 @@ pub fn merge_configuration(
     schema: &str,
     facts: &dyn Facts,
 ) -> Result<Value, String> {
-    let typed = Typed { facts, schema };
+    let typed = Typed::new(facts, schema);
     typed.validate(configuration).map_err(|why| format!("failed to convert patch object to typed object: {why}"))?;
     let atomics = typed.atomics(configuration);
     if !atomics.is_empty() {

@@ -192,7 +192,7 @@ fn encode_entry(key: ManagerKey, entry: Entry) -> Value {
 pub(crate) fn stripped(set: FieldSet) -> FieldSet {
     let mut strip = FieldSet::default();
     for path in STRIPPED {
-        strip.insert(&path.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>());
+        strip.insert(path);
     }
     set.difference(&strip)
 }
@@ -253,7 +253,7 @@ pub fn update_managed_fields(write: &Write<'_>, new: &mut Value, facts: &dyn Fac
     let old = empty.as_ref().unwrap_or(write.old);
     let version = api_version(new).to_owned();
     let reset = facts.reset_fields(write.schema, write.subresource);
-    let change = Typed { facts, schema: write.schema }.compare(old, new).without(reset).without(MANAGED_FIELDS);
+    let change = Typed::new(facts, write.schema).compare(old, new).without(reset).without(MANAGED_FIELDS);
     managed.update(ManagerKey::new(write.manager, false, &version, write.subresource), &version, change, write.time);
     managed.cap();
     managed.encode(new);

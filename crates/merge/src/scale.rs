@@ -10,7 +10,7 @@ const REPLICAS: [&str; 2] = ["f:spec", "f:replicas"];
 
 fn set_of(path: &[&str]) -> FieldSet {
     let mut set = FieldSet::default();
-    set.insert(&path.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>());
+    set.insert(path);
     set
 }
 

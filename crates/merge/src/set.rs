@@ -1,41 +1,79 @@
 //! Sets of field paths, in the form of FieldsV1: `f:name`, `k:{keys}`, `v:value`, `i:index`.
 
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::cmp::Ordering;
 
 /// A set of field paths: a tree whose nodes may be members.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldSet {
     /// Whether the path that leads here is in the set.
     pub(crate) member: bool,
-    /// By path element.
-    pub(crate) children: BTreeMap<String, FieldSet>,
+    children: Vec<(Box<str>, FieldSet)>,
 }
 
 impl FieldSet {
     /// A set of the path itself.
     pub(crate) fn leaf() -> Self {
-        Self { member: true, children: BTreeMap::new() }
+        Self { member: true, children: Vec::new() }
+    }
+
+    /// A set of paths below these elements, which come in any order; of doublets, `of_two` decides.
+    pub(crate) fn of(mut children: Vec<(Box<str>, Self)>, of_two: impl Fn(Self, Self) -> Self) -> Self {
+        if !children.is_sorted_by(|(a, _), (b, _)| a < b) {
+            children.sort_by(|(a, _), (b, _)| a.cmp(b));
+            children.dedup_by(|(later, second), (kept, first)| {
+                let same = later == kept;
+                if same {
+                    *first = of_two(std::mem::take(first), std::mem::take(second));
+                }
+                same
+            });
+        }
+        children.shrink_to_fit();
+        Self { member: false, children }
+    }
+
+    /// The same set with or without the path itself.
+    pub(crate) fn with_member(self, member: bool) -> Self {
+        Self { member, ..self }
+    }
+
+    /// The paths below, by path element and in its order.
+    pub(crate) fn children(&self) -> &[(Box<str>, Self)] {
+        &self.children
+    }
+
+    fn find(&self, element: &str) -> Result<usize, usize> {
+        self.children.binary_search_by(|(key, _)| (**key).cmp(element))
+    }
+
+    /// What is below a path element.
+    pub(crate) fn child(&self, element: &str) -> Option<&Self> {
+        self.find(element).ok().map(|at| &self.children[at].1)
     }
 
     /// Whether nothing is in the set.
     pub fn is_empty(&self) -> bool {
-        !self.member && self.children.values().all(Self::is_empty)
+        !self.member && self.children.iter().all(|(_, child)| child.is_empty())
     }
 
     /// Puts a path in.
-    pub fn insert(&mut self, path: &[String]) {
-        match path.split_first() {
-            Some((first, rest)) => self.children.entry(first.clone()).or_default().insert(rest),
-            None => self.member = true,
-        }
+    pub fn insert(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else {
+            self.member = true;
+            return;
+        };
+        let at = self.find(first).unwrap_or_else(|at| {
+            self.children.insert(at, ((*first).into(), Self::default()));
+            at
+        });
+        self.children[at].1.insert(rest);
     }
 
     /// Whether a path is in the set.
     pub fn has(&self, path: &[String]) -> bool {
         match path.split_first() {
-            Some((first, rest)) => self.children.get(first).is_some_and(|child| child.has(rest)),
+            Some((first, rest)) => self.child(first).is_some_and(|child| child.has(rest)),
             None => self.member,
         }
     }
@@ -44,43 +82,55 @@ impl FieldSet {
     #[must_use]
     pub fn union(mut self, other: Self) -> Self {
         self.member |= other.member;
-        if self.children.is_empty() {
-            self.children = other.children;
+        if self.children.is_empty() || other.children.is_empty() {
+            self.children.extend(other.children);
             return self;
         }
-        for (key, theirs) in other.children {
-            match self.children.entry(key) {
-                Entry::Vacant(entry) => drop(entry.insert(theirs)),
-                Entry::Occupied(mut entry) => {
-                    let ours = std::mem::take(entry.get_mut());
-                    entry.insert(ours.union(theirs));
-                }
+        let mut out = Vec::with_capacity(self.children.len().max(other.children.len()));
+        let (mut ours, mut theirs) = (self.children.into_iter().peekable(), other.children.into_iter().peekable());
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+                (Some(_), None) => Ordering::Less,
+                _ => Ordering::Greater,
+            };
+            if order == Ordering::Equal
+                && let (Some((key, one)), Some((_, other))) = (ours.next(), theirs.next())
+            {
+                out.push((key, one.union(other)));
+                continue;
             }
+            let Some(next) = (if order == Ordering::Less { ours.next() } else { theirs.next() }) else { break };
+            out.push(next);
         }
-        self
+        Self { member: self.member, children: out }
     }
 
     /// Paths of this one alone.
     #[must_use]
     pub fn difference(mut self, other: &Self) -> Self {
         self.member &= !other.member;
-        if !other.children.is_empty() {
-            self.children.retain(|key, ours| match other.children.get(key) {
+        let mut theirs = other.children.iter().peekable();
+        self.children.retain_mut(|(key, ours)| {
+            while theirs.next_if(|(other, _)| other < key).is_some() {}
+            match theirs.next_if(|(other, _)| other == key) {
                 None => true,
-                Some(theirs) => {
+                Some((_, theirs)) => {
                     *ours = std::mem::take(ours).difference(theirs);
                     !ours.is_empty()
                 }
-            });
-        }
+            }
+        });
         self
     }
 
     /// Paths of both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let child = |(key, ours): (&String, &Self)| {
-            let both = ours.intersection(other.children.get(key)?);
+        let mut theirs = other.children.iter().peekable();
+        let child = |(key, ours): &(Box<str>, Self)| {
+            while theirs.next_if(|(other, _)| other < key).is_some() {}
+            let both = ours.intersection(&theirs.next_if(|(other, _)| other == key)?.1);
             (!both.is_empty()).then(|| (key.clone(), both))
         };
         Self { member: self.member && other.member, children: self.children.iter().filter_map(child).collect() }
@@ -95,35 +145,30 @@ impl FieldSet {
 
     fn cut(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else { return };
-        let key = format!("f:{first}");
-        if rest.is_empty() {
-            self.children.remove(&key);
-        } else if let Some(child) = self.children.get_mut(&key) {
-            child.cut(rest);
+        let Ok(at) = self.find(&["f:", first].concat()) else { return };
+        match rest {
+            [] => drop(self.children.remove(at)),
+            rest => self.children[at].1.cut(rest),
         }
     }
 
     /// Reads `fieldsV1`; `None` where it is none.
     pub fn from_json(fields: &Value) -> Option<Self> {
-        Self::read(fields)
-    }
-
-    fn read(fields: &Value) -> Option<Self> {
         let map = fields.as_object()?;
         let child = |(key, value): (&String, &Value)| {
-            let child = Self::read(value)?;
+            let child = Self::from_json(value)?;
             // An element with nothing inside is a member by itself.
             let member = child.member || child.children.is_empty();
             Some((element(key)?, Self { member, ..child }))
         };
         let children = map.iter().filter(|(key, _)| *key != ".").map(child).collect::<Option<_>>()?;
-        Some(Self { member: map.contains_key("."), children })
+        Some(Self { member: map.contains_key("."), ..Self::of(children, |_, second| second) })
     }
 
     /// Writes `fieldsV1`.
     pub fn into_json(self) -> Value {
         let children = self.children.into_iter().filter(|(_, child)| !child.is_empty());
-        let mut out: Map<String, Value> = children.map(|(key, child)| (key, child.into_json())).collect();
+        let mut out: Map<String, Value> = children.map(|(key, child)| (key.into(), child.into_json())).collect();
         if self.member && !out.is_empty() {
             out.insert(".".into(), Value::Object(Map::new()));
         }
@@ -138,13 +183,13 @@ impl FieldSet {
     }
 
     fn collect(&self, at: &mut Vec<String>, out: &mut Vec<(Vec<String>, String)>) {
-        for (key, _) in self.children.iter().filter(|(_, c)| c.member) {
-            at.push(key.clone());
+        for (key, _) in self.children.iter().filter(|(_, child)| child.member) {
+            at.push(key.to_string());
             out.push((at.clone(), at.iter().map(|e| printed(e)).collect()));
             at.pop();
         }
         for (key, child) in &self.children {
-            at.push(key.clone());
+            at.push(key.to_string());
             child.collect(at, out);
             at.pop();
         }
@@ -152,12 +197,12 @@ impl FieldSet {
 }
 
 /// Brings a path element of outside to the form our own have.
-fn element(key: &str) -> Option<String> {
+fn element(key: &str) -> Option<Box<str>> {
     let (kind, rest) = key.split_once(':')?;
     match kind {
-        "f" => Some(key.to_owned()),
-        "k" | "v" => Some(format!("{kind}:{}", serde_json::from_str::<Value>(rest).ok()?)),
-        "i" => rest.parse::<usize>().ok().map(|i| format!("i:{i}")),
+        "f" => Some(key.into()),
+        "k" | "v" => Some(format!("{kind}:{}", serde_json::from_str::<Value>(rest).ok()?).into()),
+        "i" => rest.parse::<usize>().ok().map(|i| format!("i:{i}").into()),
         _ => None,
     }
 }

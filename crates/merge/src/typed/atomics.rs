@@ -20,9 +20,10 @@ impl Typed<'_> {
                     found.push(path.clone());
                     return;
                 }
+                let fields = self.below(node);
                 for (key, value) in map {
                     path.push_str(&format!(".{key}"));
-                    self.atomics_at(&self.child(node, key).0, value, path, found);
+                    self.atomics_at(&fields.field(key).0, value, path, found);
                     path.truncate(length);
                 }
             }
@@ -31,9 +32,10 @@ impl Typed<'_> {
                     found.push(path.clone());
                     return;
                 }
+                let element = self.element(node);
                 for (at, item) in items.iter().enumerate() {
                     path.push_str(&format!("[{at}]"));
-                    self.atomics_at(&self.element(node), item, path, found);
+                    self.atomics_at(&element, item, path, found);
                     path.truncate(length);
                 }
             }

@@ -3,7 +3,6 @@
 use super::{Node, Typed, entries, is_leaf, is_list, items};
 use crate::set::FieldSet;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 
 /// Paths that appeared, went, or changed their value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,23 +42,24 @@ impl Comparison {
 /// The comparisons of the parts of a list or map, those where something changed.
 #[derive(Default)]
 struct Parts {
-    added: Vec<(String, FieldSet)>,
-    removed: Vec<(String, FieldSet)>,
-    modified: Vec<(String, FieldSet)>,
+    added: Vec<(Box<str>, FieldSet)>,
+    removed: Vec<(Box<str>, FieldSet)>,
+    modified: Vec<(Box<str>, FieldSet)>,
 }
 
 impl Parts {
-    fn add(&mut self, element: impl Fn() -> String, part: Comparison) {
+    fn add(&mut self, element: impl Fn() -> Box<str>, part: Comparison) {
         let lists = [&mut self.added, &mut self.removed, &mut self.modified];
         for (list, set) in lists.into_iter().zip([part.added, part.removed, part.modified]) {
-            if set.member || !set.children.is_empty() {
+            if set.member || !set.children().is_empty() {
                 list.push((element(), set));
             }
         }
     }
 
     fn together(self) -> Comparison {
-        let set = |parts: Vec<(String, FieldSet)>| FieldSet { member: false, children: parts.into_iter().collect() };
+        // An element comes once.
+        let set = |parts: Vec<(Box<str>, FieldSet)>| FieldSet::of(parts, |first, _| first);
         Comparison { added: set(self.added), removed: set(self.removed), modified: set(self.modified) }
     }
 }
@@ -94,30 +94,28 @@ impl Typed<'_> {
         let (mut parts, below) = (Parts::default(), self.below(node));
         let added = new.iter().filter(|(key, _)| !old.contains_key(*key)).map(|(key, new)| (key, None, Some(new)));
         for (key, old, new) in old.iter().map(|(key, old)| (key, Some(old), new.get(key))).chain(added) {
-            parts.add(|| ["f:", key].concat(), self.compare_at(&below.field(key).0, old, new));
+            parts.add(|| ["f:", key].concat().into(), self.compare_at(&below.field(key).0, old, new));
         }
         parts
     }
 
     fn compare_lists(&self, node: &Node, old: &[Value], new: &[Value]) -> Parts {
-        let by_element = |list| {
-            let mut by: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
-            for item in list {
-                if let Ok(key) = self.path_element(node, item) {
-                    by.entry(key).or_default().push(item);
-                }
-            }
-            by
-        };
-        let (old, new) = (by_element(old), by_element(new));
+        let (old, new) = (self.by_element(node, old), self.by_element(node, new));
+        let (mut old, mut new) = (old.as_slice(), new.as_slice());
         let (element, mut parts) = (self.element(node), Parts::default());
-        let added = new.keys().filter(|key| !old.contains_key(*key));
-        let none = Vec::new();
-        for key in old.keys().chain(added) {
-            let part = self.compare_elements(&element, old.get(key).unwrap_or(&none), new.get(key).unwrap_or(&none));
-            parts.add(|| key.clone(), part);
+        while let Some(key) = first_key(old, new) {
+            let (olds, news) = (of_key(&mut old, key), of_key(&mut new, key));
+            parts.add(|| key.into(), self.compare_elements(&element, &olds, &news));
         }
         parts
+    }
+
+    /// The elements of a list that can be told apart, in the order of their keys.
+    fn by_element<'v>(&self, node: &Node, list: &'v [Value]) -> Vec<(Box<str>, &'v Value)> {
+        let element = |item| Some((Box::from(self.path_element(node, item).ok()?), item));
+        let mut by: Vec<(Box<str>, &Value)> = list.iter().filter_map(element).collect();
+        by.sort_by(|(a, _), (b, _)| a.cmp(b));
+        by
     }
 
     /// Compares the elements of one key: one of each, unless a list has duplicates.
@@ -141,4 +139,18 @@ impl Typed<'_> {
             }
         }
     }
+}
+
+type ByKey<'v> = [(Box<str>, &'v Value)];
+
+/// The least key that either list begins with.
+fn first_key<'l>(old: &'l ByKey<'_>, new: &'l ByKey<'_>) -> Option<&'l str> {
+    old.first().into_iter().chain(new.first()).map(|(key, _)| &**key).min()
+}
+
+/// Takes the elements of a key off the front of a list.
+fn of_key<'v>(list: &mut &ByKey<'v>, key: &str) -> Vec<&'v Value> {
+    let (of_key, rest) = list.split_at(list.partition_point(|(other, _)| **other <= *key));
+    *list = rest;
+    of_key.iter().map(|(_, value)| *value).collect()
 }

@@ -11,7 +11,9 @@ use crate::set::FieldSet;
 use crate::{Facts, FieldFact, ListType, Scalar, Shape};
 pub(crate) use compare::Comparison;
 use serde_json::{Map, Value};
-use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 
 /// The type of a place in an object.
 #[derive(Clone, Debug)]
@@ -20,22 +22,29 @@ pub(crate) struct Node {
     scalar: Option<Scalar>,
 }
 
-/// The types below a node; the values of a map share theirs.
-struct Below<'a> {
-    typed: &'a Typed<'a>,
-    node: &'a Node,
-    element: Option<Node>,
+/// The types of those fields of a struct that were met.
+type Fields = Rc<RefCell<HashMap<Box<str>, Rc<Node>>>>;
+
+/// The types below a node.
+enum Below<'a> {
+    /// Those of a struct's fields.
+    Fields(&'a Typed<'a>, &'a Node, Fields),
+    /// The one of all values of a map.
+    Values(Rc<Node>),
+    /// Nothing is known.
+    Untyped(&'a Typed<'a>),
 }
 
 impl Below<'_> {
     /// Type of a field or map value, and whether the schema declares the field.
-    fn field(&self, key: &str) -> (Cow<'_, Node>, bool) {
-        match &self.element {
-            Some(element) => (Cow::Borrowed(element), false),
-            None => {
-                let (node, declared) = self.typed.child(self.node, key);
-                (Cow::Owned(node), declared)
-            }
+    fn field(&self, key: &str) -> (Rc<Node>, bool) {
+        match self {
+            Self::Fields(typed, node, fields) => match typed.declared(node, fields, key) {
+                Some(field) => (field, true),
+                None => (typed.untyped.clone(), false),
+            },
+            Self::Values(node) => (node.clone(), false),
+            Self::Untyped(typed) => (typed.untyped.clone(), false),
         }
     }
 }
@@ -44,9 +53,18 @@ impl Below<'_> {
 pub(crate) struct Typed<'a> {
     pub(crate) facts: &'a dyn Facts,
     pub(crate) schema: &'a str,
+    structs: RefCell<HashMap<Box<str>, Fields>>,
+    untyped: Rc<Node>,
 }
 
 static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+
+impl<'a> Typed<'a> {
+    pub(crate) fn new(facts: &'a dyn Facts, schema: &'a str) -> Self {
+        let untyped = Node { fact: FieldFact { shape: Shape::Untyped, ..FieldFact::default() }, scalar: None };
+        Self { facts, schema, structs: RefCell::default(), untyped: Rc::new(untyped) }
+    }
+}
 
 impl Typed<'_> {
     pub(crate) fn root(&self) -> Node {
@@ -57,23 +75,30 @@ impl Typed<'_> {
         Node { fact, scalar: None }
     }
 
-    /// Type of a field or map value, and whether the schema declares the field.
-    fn child(&self, node: &Node, key: &str) -> (Node, bool) {
-        let undeclared =
-            || (Node { fact: FieldFact { shape: Shape::Untyped, ..FieldFact::default() }, scalar: None }, false);
-        match node.fact.shape {
-            Shape::Struct => match self.facts.field(&node.fact.schema, key) {
-                Some(fact) => (Node { fact, scalar: self.facts.scalar(&node.fact.schema, key) }, true),
-                None => undeclared(),
-            },
-            Shape::Map => (self.element(node), false),
-            _ => undeclared(),
+    /// Type of a field that the schema of a struct declares. Looked up once: a list may have it in each element.
+    fn declared(&self, node: &Node, fields: &Fields, key: &str) -> Option<Rc<Node>> {
+        if let Some(known) = fields.borrow().get(key) {
+            return Some(known.clone());
         }
+        let schema = &node.fact.schema;
+        let field = Node { fact: self.facts.field(schema, key)?, scalar: self.facts.scalar(schema, key) };
+        let field = Rc::new(field);
+        fields.borrow_mut().insert(key.into(), field.clone());
+        Some(field)
     }
 
     /// The types of all fields or values of a node.
     fn below<'n>(&'n self, node: &'n Node) -> Below<'n> {
-        Below { typed: self, node, element: (node.fact.shape == Shape::Map).then(|| self.element(node)) }
+        match node.fact.shape {
+            Shape::Struct => Below::Fields(self, node, self.fields(&node.fact.schema)),
+            Shape::Map => Below::Values(Rc::new(self.element(node))),
+            _ => Below::Untyped(self),
+        }
+    }
+
+    fn fields(&self, schema: &str) -> Fields {
+        let known = self.structs.borrow().get(schema).cloned();
+        known.unwrap_or_else(|| self.structs.borrow_mut().entry(schema.into()).or_default().clone())
     }
 
     /// Type of the elements of a list or map.
@@ -125,14 +150,13 @@ impl Typed<'_> {
     }
 
     fn list_set(&self, node: &Node, items: &[Value]) -> FieldSet {
-        let (mut out, element) = (FieldSet::default(), self.element(node));
-        for item in items {
-            let Ok(key) = self.path_element(node, item) else { continue };
-            let child = FieldSet { member: true, ..self.field_set(&element, item) };
-            // Of duplicates only the element itself is a member.
-            out.children.entry(key).and_modify(|old| *old = FieldSet::leaf()).or_insert(child);
-        }
-        out
+        let element = self.element(node);
+        let child = |item| {
+            let key = self.path_element(node, item).ok()?;
+            Some((key.into(), self.field_set(&element, item).with_member(true)))
+        };
+        // Of duplicates only the element itself is a member.
+        FieldSet::of(items.iter().filter_map(child).collect(), |_, _| FieldSet::leaf())
     }
 
     fn map_set(&self, node: &Node, map: &Map<String, Value>) -> FieldSet {
@@ -141,25 +165,26 @@ impl Typed<'_> {
             let (child, declared) = below.field(key);
             let mut set = self.field_set(&child, value);
             set.member |= !declared || value.is_null() || value.as_object().is_some_and(Map::is_empty);
-            (!set.is_empty()).then(|| (["f:", key].concat(), set))
+            (!set.is_empty()).then(|| (["f:", key].concat().into(), set))
         };
-        FieldSet { member: false, children: map.iter().filter_map(child).collect() }
+        FieldSet::of(map.iter().filter_map(child).collect(), |first, _| first)
     }
 
     /// Makes members of every declared field that leads to a member.
     pub(crate) fn with_named_fields(&self, node: &Node, set: &FieldSet) -> FieldSet {
-        let mut out = FieldSet { member: set.member, ..FieldSet::default() };
-        for (key, child) in &set.children {
+        let fields = self.below(node);
+        let named = |(key, child): &(Box<str>, FieldSet)| {
             let (below, declared) = match key.strip_prefix("f:") {
-                Some(field) => self.child(node, field),
-                None => (self.element(node), false),
+                Some(field) => fields.field(field),
+                None => (Rc::new(self.element(node)), false),
             };
-            let mut child =
-                if child.children.is_empty() { child.clone() } else { self.with_named_fields(&below, child) };
-            child.member |= declared && !child.children.is_empty();
-            out.children.insert(key.clone(), child);
-        }
-        out
+            let is_leaf = child.children().is_empty();
+            let mut child = if is_leaf { child.clone() } else { self.with_named_fields(&below, child) };
+            child.member |= declared && !is_leaf;
+            (key.clone(), child)
+        };
+        let children = set.children().iter().map(named).collect();
+        FieldSet::of(children, |first, _| first).with_member(set.member)
     }
 }
 

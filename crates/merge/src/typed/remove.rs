@@ -18,7 +18,7 @@ impl Typed<'_> {
                 let mut out = Vec::new();
                 for item in items {
                     let key = self.path_element(node, item).unwrap_or_default();
-                    out.extend(self.remove_child(&element, item, set.children.get(&key)));
+                    out.extend(self.remove_child(&element, item, set.child(&key)));
                 }
                 (!out.is_empty() || has_inner(set)).then_some(Value::Array(out))
             }
@@ -26,7 +26,7 @@ impl Typed<'_> {
                 let (mut out, below) = (Map::new(), self.below(node));
                 for (key, item) in map {
                     let child = below.field(key).0;
-                    let kept = self.remove_child(&child, item, set.children.get(&["f:", key].concat()));
+                    let kept = self.remove_child(&child, item, set.child(&["f:", key].concat()));
                     out.extend(kept.map(|kept| (key.clone(), kept)));
                 }
                 (!out.is_empty() || has_inner(set)).then_some(Value::Object(out))
@@ -51,5 +51,5 @@ impl Typed<'_> {
 }
 
 fn has_inner(set: &FieldSet) -> bool {
-    set.children.values().any(|child| !child.member && !child.is_empty())
+    set.children().iter().any(|(_, child)| !child.member && !child.is_empty())
 }
