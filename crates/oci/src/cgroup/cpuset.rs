@@ -14,7 +14,8 @@ pub(super) fn apply(dir: &Path, r: &Resources) -> Result<()> {
     Ok(())
 }
 
-/// A new v1 cpuset is empty and takes no process: it starts as its parent is.
+/// A new v1 cpuset is empty and takes no process: it starts as its parent is. Those below it are told to do so by
+/// themselves: each write of a list makes the kernel plan its scheduling domains anew.
 pub(super) fn inherit_v1(dir: &Path) -> Result<()> {
     let Some(parent) = dir.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -22,6 +23,7 @@ pub(super) fn inherit_v1(dir: &Path) -> Result<()> {
             |dir: &Path| std::fs::read_to_string(dir.join(file)).map(|s| s.trim().to_string()).unwrap_or_default();
         if read(dir).is_empty() {
             write(dir, file, read(parent))?;
+            write(dir, "cgroup.clone_children", 1)?;
         }
     }
     Ok(())

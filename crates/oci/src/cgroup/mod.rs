@@ -127,6 +127,31 @@ trait Driver: Send + Sync {
     fn directories(&self, path: &Path) -> Vec<PathBuf>;
 }
 
+/// The mounted hierarchies. To find them costs a look at every mount of the machine.
+#[derive(Clone)]
+pub struct Hierarchies(Vec<Hierarchy>);
+
+impl Hierarchies {
+    /// Reads them out of mountinfo.
+    pub fn find() -> Result<Self> {
+        let info = std::fs::read_to_string("/proc/self/mountinfo").context(|| "read mountinfo")?;
+        Ok(Self(hierarchies(&info)))
+    }
+
+    /// The cgroups below a node's root, which is relative to them.
+    pub fn below(&self, root: &str) -> Result<Cgroups> {
+        let root = relative(root)?;
+        let driver: Arc<dyn Driver> = if self.0.iter().any(|h| h.controllers.iter().any(|c| c == "memory")) {
+            Arc::new(v1::V1::new(self.0.clone(), &root))
+        } else if let Some(unified) = self.0.iter().find(|h| h.unified) {
+            Arc::new(v2::V2::new(&unified.point, &root))
+        } else {
+            return Err(Error::Invalid("no cgroup hierarchy is mounted".into()));
+        };
+        Ok(Cgroups { driver })
+    }
+}
+
 /// The cgroups below a node's root.
 #[derive(Clone)]
 pub struct Cgroups {
@@ -136,17 +161,7 @@ pub struct Cgroups {
 impl Cgroups {
     /// Finds the mounted hierarchies; `root` is the node's cgroup relative to them.
     pub fn detect(root: &str) -> Result<Self> {
-        let info = std::fs::read_to_string("/proc/self/mountinfo").context(|| "read mountinfo")?;
-        let found = hierarchies(&info);
-        let root = relative(root)?;
-        let driver: Arc<dyn Driver> = if found.iter().any(|h| h.controllers.iter().any(|c| c == "memory")) {
-            Arc::new(v1::V1::new(found, &root))
-        } else if let Some(unified) = found.into_iter().find(|h| h.unified) {
-            Arc::new(v2::V2::new(&unified.point, &root))
-        } else {
-            return Err(Error::Invalid("no cgroup hierarchy is mounted".into()));
-        };
-        Ok(Self { driver })
+        Hierarchies::find()?.below(root)
     }
 
     /// 1 or 2.

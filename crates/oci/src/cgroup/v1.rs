@@ -6,6 +6,7 @@ use super::{
 };
 use crate::error::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub(super) struct V1 {
@@ -32,27 +33,38 @@ impl V1 {
     }
 }
 
+impl Hierarchy {
+    /// Makes a cgroup. Nearly always all on the way to it is there already.
+    fn make(&self, path: &Path) -> Result<()> {
+        let whole = self.point.join(path);
+        if present(std::fs::create_dir(&whole)).is_ok() {
+            return self.inherit(&whole);
+        }
+        let mut dir = self.point.clone();
+        path.components().try_for_each(|part| {
+            dir.push(part);
+            present(std::fs::create_dir(&dir)).context(|| format!("mkdir {}", dir.display()))?;
+            self.inherit(&dir)
+        })
+    }
+
+    fn inherit(&self, dir: &Path) -> Result<()> {
+        if self.controllers.iter().any(|c| c == "cpuset") { cpuset::inherit_v1(dir) } else { Ok(()) }
+    }
+}
+
+fn present(made: std::io::Result<()>) -> std::io::Result<()> {
+    made.or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+}
+
 impl Driver for V1 {
     fn version(&self) -> u8 {
         1
     }
 
     fn make(&self, path: &Path) -> Result<()> {
-        for hierarchy in &self.hierarchies {
-            let mut dir = hierarchy.point.clone();
-            for part in self.root.join(path).components() {
-                dir.push(part);
-                match std::fs::create_dir(&dir) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(error).context(|| format!("mkdir {}", dir.display())),
-                }
-                if hierarchy.controllers.iter().any(|c| c == "cpuset") {
-                    cpuset::inherit_v1(&dir)?;
-                }
-            }
-        }
-        Ok(())
+        let path = self.root.join(path);
+        self.hierarchies.iter().try_for_each(|hierarchy| hierarchy.make(&path))
     }
 
     fn update(&self, path: &Path, r: &Resources) -> Result<()> {

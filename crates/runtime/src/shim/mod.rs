@@ -16,6 +16,7 @@ mod zygote;
 
 use crate::protocol::ShimConfig;
 use crate::records;
+use oci::cgroup::Hierarchies;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -32,8 +33,8 @@ pub fn main(args: Vec<OsString>) -> ! {
 }
 
 /// Runs the shim of a sandbox's directory until its pod is shut down.
-fn start(dir: &Path) -> ! {
-    match prepare(dir) {
+fn start(dir: &Path, hierarchies: &Result<Hierarchies, String>) -> ! {
+    match prepare(dir, hierarchies) {
         Ok(mut events) => {
             if !report("ok") {
                 // The agent died meanwhile: the next one takes the directory for the rest of a failure.
@@ -68,7 +69,7 @@ fn let_go_of_stdio() {
     }
 }
 
-fn prepare(dir: &Path) -> Result<events::Events, String> {
+fn prepare(dir: &Path, hierarchies: &Result<Hierarchies, String>) -> Result<events::Events, String> {
     let config: ShimConfig = records::read(&dir.join("shim.json")).map_err(|e| format!("read shim.json: {e}"))?;
     // Whatever the agent had open is not ours.
     oci::sys::close_except(&mut Vec::new()).map_err(|e| format!("close descriptors: {e}"))?;
@@ -79,7 +80,7 @@ fn prepare(dir: &Path) -> Result<events::Events, String> {
     // Needs CAP_SYS_RESOURCE; without it the shim is as mortal as the agent.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-998");
     name::set(&config.pod, dir);
-    let cgroups = oci::cgroup::Cgroups::detect(&config.cgroup_root).map_err(|e| e.to_string())?;
+    let cgroups = hierarchies.as_ref()?.below(&config.cgroup_root).map_err(|e| e.to_string())?;
     let namespaces = namespaces::make(&config)?;
     events::Events::new(cgroups, namespaces).map_err(|e| format!("listen: {e}"))
 }
