@@ -1,7 +1,6 @@
 //! What informers' events do to the cache and the queue.
 
 use crate::framework::ClusterEvent;
-use crate::plugins::node_declared_features::declared;
 use crate::pod_info::{is_terminal, node_name, uid};
 use crate::schedule::Scheduler;
 use api::k8s::core::v1::{Node, Pod};
@@ -52,33 +51,23 @@ impl Scheduler {
             }
             Event::Updated { old, new } => {
                 self.cache.set_node(new.clone());
-                if shows_change(&old, &new) {
-                    self.queue.on_event(&ClusterEvent::NodeUpdated { old, new }, &self.profile);
-                }
+                self.queue.on_event(&ClusterEvent::NodeUpdated { old, new }, &self.profile);
             }
-            Event::Deleted(node) => self.cache.remove_node(node.metadata.name.as_deref().unwrap_or("")),
+            Event::Deleted(node) => {
+                self.cache.remove_node(node.metadata.name.as_deref().unwrap_or(""));
+                self.queue.on_event(&ClusterEvent::NodeDeleted, &self.profile);
+            }
         }
     }
 
-    pub(crate) fn on_devices(&mut self) {
-        self.queue.on_event(&ClusterEvent::DevicesChanged, &self.profile);
-    }
-
-    pub(crate) fn on_storage(&mut self) {
-        self.queue.on_event(&ClusterEvent::StorageChanged, &self.profile);
+    /// Handles what has changed of the kinds that plugins watch.
+    pub(crate) fn on_changes(&mut self) {
+        for event in self.changes.take() {
+            self.queue.on_event(&event, &self.profile);
+        }
     }
 }
 
 fn is_ours(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref()).is_none_or(|name| name == crate::NAME)
-}
-
-/// Whether a node's update can matter to a pod: heartbeats do not.
-fn shows_change(old: &Node, new: &Node) -> bool {
-    let allocatable = |n: &Node| n.status.as_ref().and_then(|s| s.allocatable.clone());
-    old.spec != new.spec
-        || old.metadata.labels != new.metadata.labels
-        || old.metadata.annotations != new.metadata.annotations
-        || allocatable(old) != allocatable(new)
-        || declared(old) != declared(new)
 }

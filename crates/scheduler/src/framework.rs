@@ -4,13 +4,17 @@
 //! per-node calls need, so a plugin's state lives exactly as long as one pod's cycle.
 
 use crate::Handle;
+use crate::changes::Changes;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
-use api::k8s::core::v1::Pod;
+use crate::profile::Profile;
+use api::k8s::core::v1::{Node, Pod};
 use futures::future::BoxFuture;
+use std::any::TypeId;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The highest score a plugin gives a node.
 pub(crate) const MAX_SCORE: i64 = 100;
@@ -59,29 +63,60 @@ impl Rejection {
 /// Something that happened in the cluster and may make a pod schedulable.
 #[derive(Clone, Debug)]
 pub(crate) enum ClusterEvent {
-    NodeAdded(Arc<api::k8s::core::v1::Node>),
+    NodeAdded(Arc<Node>),
+    /// A node changed, if only in what its kubelet reports all the time.
     NodeUpdated {
-        old: Arc<api::k8s::core::v1::Node>,
-        new: Arc<api::k8s::core::v1::Node>,
+        old: Arc<Node>,
+        new: Arc<Node>,
     },
+    NodeDeleted,
     /// A pod was bound, or a bound pod's labels changed.
     AssignedPodAdded,
     /// A bound pod is gone or has finished.
     AssignedPodDeleted,
-    /// Claims, volumes or storage classes changed.
-    StorageChanged,
-    /// Resource claims, slices or device classes changed.
-    DevicesChanged,
     /// The pod itself changed.
     PodUpdated,
+    /// Objects of a kind that some plugin watches changed.
+    Changed(TypeId),
 }
 
-/// What every plugin has.
+impl ClusterEvent {
+    /// Whether objects of a kind changed.
+    pub fn is_change_of<K: 'static>(&self) -> bool {
+        matches!(self, Self::Changed(kind) if *kind == TypeId::of::<K>())
+    }
+
+    /// Whether a node is new, or new in some respect.
+    pub fn brings<T: PartialEq>(&self, respect: impl Fn(&Node) -> Option<&T>) -> bool {
+        match self {
+            Self::NodeAdded(_) => true,
+            Self::NodeUpdated { old, new } => respect(old) != respect(new),
+            _ => false,
+        }
+    }
+
+    /// Whether there is a node with labels that it did not have.
+    pub fn brings_labels(&self) -> bool {
+        self.brings(|node| node.metadata.labels.as_ref())
+    }
+}
+
+/// What every plugin has. All that is particular to a plugin is said by it, and all that others know is its place in
+/// [`crate::plugins::all`].
 pub(crate) trait Plugin: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Takes the plugin's place at each extension point that it has.
+    fn extend(self: Arc<Self>, _profile: &mut Profile) {}
+
+    /// Asks for changes of kinds that [`Self::hint`] knows (nodes and pods are watched anyway), and for the indexes
+    /// that the plugin reads.
+    fn register(&self, _handle: &Handle, _changes: &mut Changes) {}
+
     /// Whether `event` may make `pod`, which this plugin rejected, schedulable.
-    fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool;
+    fn hint(&self, _pod: &Pod, _event: &ClusterEvent) -> bool {
+        false
+    }
 }
 
 /// Every node with the pods on it, as seen by one cycle.
@@ -89,6 +124,8 @@ pub(crate) trait Plugin: Send + Sync {
 pub(crate) struct Snapshot<'a> {
     pub nodes: &'a [Arc<NodeInfo>],
     pub handle: &'a Handle,
+    /// When the cycle began.
+    pub began: Instant,
 }
 
 pub(crate) trait PreEnqueue: Plugin {
@@ -137,7 +174,7 @@ pub(crate) trait PostFilter: Plugin {
         &self,
         pod: &PodInfo,
         snapshot: Snapshot<'_>,
-        profile: &crate::profile::Profile,
+        profile: &Profile,
         failure: &Failure,
     ) -> Result<Nomination, String>;
 }

@@ -17,6 +17,7 @@
 
 mod binding;
 mod cache;
+mod changes;
 mod dynamic_resources;
 mod events;
 mod framework;
@@ -36,87 +37,60 @@ use api::k8s::core::v1::{
 use api::k8s::policy::v1::PodDisruptionBudget;
 use api::k8s::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use api::k8s::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
+use api::machinery::apis::meta::v1::ObjectMeta;
 use informer::{CancellationToken, EventRecorder, Informer, InformerFactory};
 use std::sync::Arc;
 
 /// The `schedulerName` of pods that are ours, and the component of our events.
 const NAME: &str = "default-scheduler";
 
-/// What plugins and the scheduling loop look things up in and write through.
-pub(crate) struct Handle {
-    pub client: kube::Client,
-    pub recorder: EventRecorder,
-    pub pods: Informer<Pod>,
-    pub nodes: Informer<Node>,
-    pub namespaces: Informer<Namespace>,
-    pub services: Informer<Service>,
-    pub controllers: Informer<ReplicationController>,
-    pub replica_sets: Informer<ReplicaSet>,
-    pub stateful_sets: Informer<StatefulSet>,
-    pub claims: Informer<PersistentVolumeClaim>,
-    pub volumes: Informer<PersistentVolume>,
-    pub classes: Informer<StorageClass>,
-    pub budgets: Informer<PodDisruptionBudget>,
-    pub csi_nodes: Informer<CSINode>,
-    pub csi_drivers: Informer<CSIDriver>,
-    pub capacities: Informer<CSIStorageCapacity>,
-    pub attachments: Informer<VolumeAttachment>,
-    pub device_classes: Informer<DeviceClass>,
-    pub resource_claims: Informer<ResourceClaim>,
-    pub resource_slices: Informer<ResourceSlice>,
+/// Makes [`Handle`] of the kinds that plugins and the scheduling loop look at, each with its informer's name.
+macro_rules! handle {
+    ($($name:ident: $kind:ty,)*) => {
+        /// What plugins and the scheduling loop look things up in and write through.
+        pub(crate) struct Handle {
+            pub client: kube::Client,
+            pub recorder: EventRecorder,
+            $(pub $name: Informer<$kind>,)*
+        }
+
+        impl Handle {
+            fn new(factory: &InformerFactory, client: kube::Client) -> Arc<Self> {
+                let recorder = EventRecorder::series(client.clone(), NAME, NAME);
+                Arc::new(Self { client, recorder, $($name: factory.informer(),)* })
+            }
+
+            async fn synced(&self) {
+                $(self.$name.synced().await;)*
+            }
+        }
+    };
 }
 
-impl Handle {
-    fn new(factory: &InformerFactory, client: kube::Client) -> Arc<Self> {
-        let recorder = EventRecorder::series(client.clone(), NAME, NAME);
-        let handle = Self {
-            client,
-            recorder,
-            pods: factory.informer(),
-            nodes: factory.informer(),
-            namespaces: factory.informer(),
-            services: factory.informer(),
-            controllers: factory.informer(),
-            replica_sets: factory.informer(),
-            stateful_sets: factory.informer(),
-            claims: factory.informer(),
-            volumes: factory.informer(),
-            classes: factory.informer(),
-            budgets: factory.informer(),
-            csi_nodes: factory.informer(),
-            csi_drivers: factory.informer(),
-            capacities: factory.informer(),
-            attachments: factory.informer(),
-            device_classes: factory.informer(),
-            resource_claims: factory.informer(),
-            resource_slices: factory.informer(),
-        };
-        let resource = |class: &DeviceClass| class.spec.extended_resource_name.clone().into_iter().collect();
-        handle.device_classes.add_index(dynamic_resources::extended::INDEX, resource);
-        handle.attachments.add_index(plugins::ATTACHMENTS, |attachment| vec![attachment.spec.node_name.clone()]);
-        Arc::new(handle)
-    }
+handle! {
+    pods: Pod,
+    nodes: Node,
+    namespaces: Namespace,
+    services: Service,
+    controllers: ReplicationController,
+    replica_sets: ReplicaSet,
+    stateful_sets: StatefulSet,
+    claims: PersistentVolumeClaim,
+    volumes: PersistentVolume,
+    classes: StorageClass,
+    budgets: PodDisruptionBudget,
+    csi_nodes: CSINode,
+    csi_drivers: CSIDriver,
+    capacities: CSIStorageCapacity,
+    attachments: VolumeAttachment,
+    device_classes: DeviceClass,
+    resource_claims: ResourceClaim,
+    resource_slices: ResourceSlice,
+}
 
-    async fn synced(&self) {
-        self.namespaces.synced().await;
-        self.services.synced().await;
-        self.controllers.synced().await;
-        self.replica_sets.synced().await;
-        self.stateful_sets.synced().await;
-        self.claims.synced().await;
-        self.volumes.synced().await;
-        self.classes.synced().await;
-        self.budgets.synced().await;
-        self.csi_nodes.synced().await;
-        self.csi_drivers.synced().await;
-        self.capacities.synced().await;
-        self.attachments.synced().await;
-        self.device_classes.synced().await;
-        self.resource_claims.synced().await;
-        self.resource_slices.synced().await;
-        self.nodes.synced().await;
-        self.pods.synced().await;
-    }
+/// The resource version of an object, as a number.
+pub(crate) fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 /// Schedules pods until `shutdown`; `client` acts as `system:kube-scheduler`.

@@ -1,11 +1,13 @@
-//! Which plugins run at which extension point, in which order.
+//! Which plugins run at which extension point: each in the place that it has in [`plugins::all`].
 
+use crate::Handle;
+use crate::changes::Changes;
 use crate::framework::{
     Bind, ClusterEvent, Filter, Permit, Plugin, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore,
     QueueSort, Rejection, Reserve, Score, Snapshot,
 };
 use crate::node_info::NodeInfo;
-use crate::plugins::*;
+use crate::plugins::{self, DefaultBinder, PrioritySort};
 use crate::pod_info::PodInfo;
 use api::k8s::core::v1::Pod;
 use std::sync::Arc;
@@ -28,69 +30,30 @@ pub(crate) struct Profile {
 impl Profile {
     /// The plugins of Kubernetes' default profile, in its order.
     pub fn new() -> Self {
-        let (fit, affinity, spread) =
-            (Arc::new(NodeResourcesFit), Arc::new(InterPodAffinity), Arc::new(PodTopologySpread));
-        let (taints, node_affinity, volumes) =
-            (Arc::new(TaintToleration), Arc::new(NodeAffinity), Arc::new(VolumeBinding));
-        let (gates, unschedulable, node_name) =
-            (Arc::new(SchedulingGates), Arc::new(NodeUnschedulable), Arc::new(NodeName));
-        let (ports, zones, features) = (Arc::new(NodePorts), Arc::new(VolumeZone), Arc::new(NodeDeclaredFeatures));
-        let (restrictions, limits, devices) =
-            (Arc::new(VolumeRestrictions), Arc::new(NodeVolumeLimits), Arc::new(DynamicResources::default()));
-        Self {
-            plugins: vec![
-                gates.clone(),
-                unschedulable.clone(),
-                node_name.clone(),
-                taints.clone(),
-                node_affinity.clone(),
-                ports.clone(),
-                fit.clone(),
-                restrictions.clone(),
-                limits.clone(),
-                volumes.clone(),
-                zones.clone(),
-                spread.clone(),
-                affinity.clone(),
-                devices.clone(),
-                features.clone(),
-            ],
-            pre_enqueue: vec![gates, devices.clone()],
+        Self::of(plugins::all())
+    }
+
+    fn of(plugins: Vec<Arc<dyn Plugin>>) -> Self {
+        let mut profile = Self {
+            plugins: plugins.clone(),
+            pre_enqueue: Vec::new(),
             queue_sort: Arc::new(PrioritySort),
-            pre_filter: vec![
-                unschedulable,
-                node_name,
-                taints.clone(),
-                node_affinity.clone(),
-                ports,
-                fit.clone(),
-                restrictions,
-                limits,
-                volumes.clone(),
-                zones,
-                spread.clone(),
-                affinity.clone(),
-                devices.clone(),
-                features,
-            ],
-            // An idle claim is given back before pods are deleted.
-            post_filter: vec![devices.clone(), Arc::new(DefaultPreemption)],
-            pre_score: vec![
-                taints,
-                node_affinity,
-                fit,
-                spread,
-                affinity,
-                devices.clone(),
-                Arc::new(NodeResourcesBalancedAllocation),
-                Arc::new(ImageLocality),
-            ],
-            reserve: vec![devices.clone()],
-            permit: vec![],
-            pre_bind: vec![volumes, devices.clone()],
+            pre_filter: Vec::new(),
+            post_filter: Vec::new(),
+            pre_score: Vec::new(),
+            reserve: Vec::new(),
+            permit: Vec::new(),
+            pre_bind: Vec::new(),
             bind: Arc::new(DefaultBinder),
-            post_bind: vec![devices],
-        }
+            post_bind: Vec::new(),
+        };
+        plugins.into_iter().for_each(|plugin| plugin.extend(&mut profile));
+        profile
+    }
+
+    /// Lets every plugin ask for the events and indexes it needs.
+    pub fn register(&self, handle: &Handle, changes: &mut Changes) {
+        self.plugins.iter().for_each(|plugin| plugin.register(handle, changes));
     }
 
     /// Whether a plugin that rejected `pod` thinks that `event` may help.
@@ -143,5 +106,33 @@ impl Filters<'_> {
         self.filters.iter().try_for_each(|(name, filter)| {
             filter.filter(node).map_err(|rejection| (*name, rejection.error_in(|| error(name))))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::k8s::core::v1::Node;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_kubelet_reports_all_the_time_helps_no_pod() {
+        let node = |beat: &str, cpu: &str| {
+            let condition = json!({"type": "Ready", "status": "True", "lastHeartbeatTime": beat});
+            let status = json!({"conditions": [condition], "allocatable": {"cpu": cpu, "pods": "10"}});
+            let node = json!({"metadata": {"name": "a", "resourceVersion": beat}, "spec": {}, "status": status});
+            Arc::new(serde_json::from_value::<Node>(node).expect("node"))
+        };
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).expect("pod");
+        let profile = Profile::new();
+        let helped = |cpu: &str| {
+            let (old, new) = (node("2026-01-01T00:00:00Z", "1"), node("2026-01-01T00:00:10Z", cpu));
+            let event = ClusterEvent::NodeUpdated { old, new };
+            let names = profile.plugins.iter().filter(|plugin| plugin.hint(&pod, &event)).map(|plugin| plugin.name());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(helped("1"), Vec::<&str>::new());
+        assert_eq!(helped("2"), ["NodeResourcesFit", "DynamicResources"]);
     }
 }

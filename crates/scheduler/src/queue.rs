@@ -183,7 +183,9 @@ fn same_for_scheduling(a: &Pod, b: &Pod) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::k8s::core::v1::PersistentVolume;
     use serde_json::json;
+    use std::any::TypeId;
 
     fn pod(name: &str, priority: i32, gates: bool) -> Arc<Pod> {
         let gates = if gates { json!([{"name": "g"}]) } else { json!([]) };
@@ -214,7 +216,7 @@ mod tests {
         queue.set(pod("a", 0, false), &profile);
         let queued = queue.pop().expect("pod");
         queue.put_back(queued, vec!["NodeResourcesFit"]);
-        queue.on_event(&ClusterEvent::StorageChanged, &profile);
+        queue.on_event(&ClusterEvent::Changed(TypeId::of::<PersistentVolume>()), &profile);
         assert!(queue.pop().is_none());
         queue.on_event(&ClusterEvent::AssignedPodDeleted, &profile);
         let queued = queue.pop().expect("moved");

@@ -3,6 +3,7 @@
 use crate::Handle;
 use crate::binding::{self, Bound};
 use crate::cache::Cache;
+use crate::changes::Changes;
 use crate::framework::{Code, Failure, Nomination, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, nominated_node, uid};
@@ -12,7 +13,7 @@ use informer::{CancellationToken, Subscription};
 use rand::RngExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Pods scheduled between two looks at new events.
@@ -24,6 +25,7 @@ pub(crate) struct Scheduler {
     pub profile: Arc<Profile>,
     pub cache: Cache,
     pub queue: SchedulingQueue,
+    pub changes: Changes,
     bound: mpsc::UnboundedSender<Bound>,
     outcomes: mpsc::UnboundedReceiver<Bound>,
 }
@@ -43,15 +45,14 @@ impl Scheduler {
         let (bound, outcomes) = mpsc::unbounded_channel();
         let profile = Arc::new(Profile::new());
         let queue = SchedulingQueue::new(profile.queue_sort.clone());
-        Self { handle, profile, cache: Cache::default(), queue, bound, outcomes }
+        let mut changes = Changes::default();
+        profile.register(&handle, &mut changes);
+        Self { handle, profile, cache: Cache::default(), queue, changes, bound, outcomes }
     }
 
     /// Handles events and schedules pods until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let (mut nodes, mut pods) = (self.handle.nodes.subscribe(), self.handle.pods.subscribe());
-        let (storage, devices) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        self.watch_storage(&storage);
-        self.watch_devices(&devices);
         loop {
             self.drain(&mut nodes, &mut pods);
             if self.schedule_batch() {
@@ -65,34 +66,11 @@ impl Scheduler {
                 Some(event) = nodes.next() => self.on_node(event),
                 Some(event) = pods.next() => self.on_pod(event),
                 Some(outcome) = self.outcomes.recv() => self.on_bound(outcome),
-                () = storage.notified() => self.on_storage(),
-                () = devices.notified() => self.on_devices(),
+                () = self.changes.changed() => self.on_changes(),
                 () = tokio::time::sleep_until(wake) => {}
                 () = shutdown.cancelled() => return,
             }
         }
-    }
-
-    fn watch_storage(&self, notify: &Arc<Notify>) {
-        /// A handler for the events of one kind.
-        fn tell<K>(notify: &Arc<Notify>) -> impl Fn(&informer::Event<K>) + Send + Sync + 'static + use<K> {
-            let notify = notify.clone();
-            move |_| notify.notify_one()
-        }
-        self.handle.claims.on_event(tell(notify));
-        self.handle.volumes.on_event(tell(notify));
-        self.handle.classes.on_event(tell(notify));
-        self.handle.csi_nodes.on_event(tell(notify));
-        self.handle.csi_drivers.on_event(tell(notify));
-        self.handle.capacities.on_event(tell(notify));
-        self.handle.attachments.on_event(tell(notify));
-    }
-
-    fn watch_devices(&self, notify: &Arc<Notify>) {
-        let (a, b, c) = (notify.clone(), notify.clone(), notify.clone());
-        self.handle.resource_claims.on_event(move |_| a.notify_one());
-        self.handle.resource_slices.on_event(move |_| b.notify_one());
-        self.handle.device_classes.on_event(move |_| c.notify_one());
     }
 
     fn drain(
@@ -109,6 +87,7 @@ impl Scheduler {
         while let Ok(outcome) = self.outcomes.try_recv() {
             self.on_bound(outcome);
         }
+        self.on_changes();
     }
 
     fn on_bound(&mut self, outcome: Bound) {
@@ -180,7 +159,7 @@ impl Scheduler {
             let message = "no nodes available to schedule pods".to_owned();
             return Err(Unplaced { message, rejected_by: vec!["NodeResourcesFit"], nomination: None });
         }
-        let snapshot = Snapshot { nodes, handle: &self.handle };
+        let snapshot = Snapshot { nodes, handle: &self.handle, began: std::time::Instant::now() };
         let filters = match self.profile.filters(pod, snapshot) {
             Ok(filters) => filters,
             Err((plugin, rejection)) => return Err(self.rejected_early(pod, snapshot, plugin, rejection)),

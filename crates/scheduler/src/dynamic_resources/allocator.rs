@@ -13,12 +13,13 @@ use api::k8s::resource::v1::AllocationResult;
 use api::quantity::Quantity;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Most steps of a search on one node; a longer one would hold up all other pods.
 const STEPS_PER_NODE: usize = 100_000;
-/// Most steps of a pod's searches on all nodes.
-const STEPS_PER_POD: usize = 1_000_000;
+/// Most steps on one node once the pod's cycle has taken [`Limits::LONG`]: enough to look at every device that a node
+/// has as a rule, so that nodes which are easy to judge are judged after those which are not.
+const STEPS_WHEN_LATE: usize = 5_000;
 /// What the evaluation of a device's selectors costs, compared with looking at the device.
 const STEPS_PER_MATCH: usize = 10;
 /// Most devices of one claim.
@@ -33,23 +34,30 @@ pub(crate) enum Refused {
     Error(String),
 }
 
-/// The steps that a pod's searches have left.
-pub(crate) struct Steps(AtomicUsize);
-
-impl Default for Steps {
-    fn default() -> Self {
-        Self::new(STEPS_PER_POD)
-    }
+/// How long the searches of one pod's cycle may take.
+///
+/// Each node has steps of its own, whatever other nodes have cost. Only time is shared: after [`Self::LONG`] searches
+/// get short, after [`Self::TOO_LONG`] there are no more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    began: Instant,
 }
 
-impl Steps {
-    /// So many.
-    pub fn new(steps: usize) -> Self {
-        Self(AtomicUsize::new(steps))
+impl Limits {
+    /// Other pods have waited for this one long enough.
+    const LONG: Duration = Duration::from_secs(1);
+    /// As long as upstream allows for one node (it searches many at once, and other pods wait for all of them).
+    const TOO_LONG: Duration = Duration::from_secs(10);
+
+    /// Of a cycle that began then.
+    pub fn new(began: Instant) -> Self {
+        Self { began }
     }
 
-    fn spend(&self, steps: usize) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(steps)).is_ok()
+    /// Whether a search that has taken so many steps may go on.
+    fn allow(&self, steps: usize) -> bool {
+        let elapsed = self.began.elapsed();
+        steps <= STEPS_PER_NODE && elapsed < Self::TOO_LONG && (steps <= STEPS_WHEN_LATE || elapsed < Self::LONG)
     }
 }
 
@@ -89,8 +97,8 @@ struct Search<'a> {
     spent: HashMap<usize, Quantity>,
     /// What a need (by its address) would consume of a device; `None`: the device does not match.
     matches: HashMap<(*const Need, usize), Option<Rc<Consumed>>>,
-    steps: &'a Steps,
-    steps_here: usize,
+    limits: Limits,
+    steps: usize,
 }
 
 /// Finds an allocation for every claim, in their order.
@@ -99,7 +107,7 @@ pub(crate) fn allocate(
     inventory: &Inventory,
     usage: &Usage,
     node: &Node,
-    steps: &Steps,
+    limits: Limits,
 ) -> Result<Vec<AllocationResult>, Refused> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let mut search = Search {
@@ -111,8 +119,8 @@ pub(crate) fn allocate(
         chosen: Vec::new(),
         spent: HashMap::new(),
         matches: HashMap::new(),
-        steps,
-        steps_here: 0,
+        limits,
+        steps: 0,
     };
     claims.iter().try_for_each(|claim| search.check(claim))?;
     if search.request((0, 0))? != Outcome::Served {
@@ -366,11 +374,8 @@ impl<'a> Search<'a> {
     }
 
     fn step(&mut self, steps: usize) -> Result<(), Refused> {
-        self.steps_here += steps;
-        if self.steps_here > STEPS_PER_NODE || !self.steps.spend(steps) {
-            return Err(self.timed_out());
-        }
-        Ok(())
+        self.steps += steps;
+        if self.limits.allow(self.steps) { Ok(()) } else { Err(self.timed_out()) }
     }
 
     fn timed_out(&self) -> Refused {

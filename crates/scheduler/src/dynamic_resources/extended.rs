@@ -7,6 +7,7 @@ use api::k8s::core::v1::{Container, ContainerExtendedResourceRequest, Pod};
 use api::k8s::resource::v1::{DeviceClass, DeviceRequest, ExactDeviceRequest, ResourceClaim};
 use api::machinery::apis::meta::v1::{ObjectMeta, OwnerReference};
 use api::quantity::Quantity;
+use informer::Informer;
 use kube::ResourceExt;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,13 +18,18 @@ pub(crate) const IN_MEMORY: &str = "<extended-resources>";
 const ANNOTATION: &str = "resource.kubernetes.io/extended-resource-claim";
 const CLASS_PREFIX: &str = "deviceclass.resource.kubernetes.io/";
 /// The informer's index of device classes by the extended resource they stand for.
-pub(crate) const INDEX: &str = "extendedResourceName";
+const INDEX: &str = "extendedResourceName";
 
 /// A claim for one set of extended resources.
 pub(crate) struct Extended {
     pub needs: ClaimNeeds,
     /// Which container's resource each request serves.
     pub mappings: Vec<ContainerExtendedResourceRequest>,
+}
+
+/// Indexes device classes for [`device_class`].
+pub(crate) fn index(classes: &Informer<DeviceClass>) {
+    classes.add_index(INDEX, |class| class.spec.extended_resource_name.clone().into_iter().collect());
 }
 
 /// The device class that stands for an extended resource: the newest, where several do.

@@ -80,7 +80,7 @@ impl Ledger {
         self.0.retain(|uid, pending| match shown.get(uid.as_str()) {
             None => pending.unborn,
             Some(claim) if claim.status.as_ref().is_some_and(|s| s.allocation.is_some()) => false,
-            Some(claim) => pending.written.is_none_or(|written| version(claim) < written),
+            Some(claim) => pending.written.is_none_or(|written| crate::version(&claim.metadata) < written),
         });
     }
 
@@ -88,11 +88,6 @@ impl Ledger {
     pub fn allocations(&self) -> impl Iterator<Item = &AllocationResult> {
         self.0.values().map(|p| &p.allocation)
     }
-}
-
-/// The resource version of a claim, as a number.
-pub(crate) fn version(claim: &ResourceClaim) -> u64 {
-    claim.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@
 //! several times has left; [`result`] writes down what was found. [`ledger`] knows allocations that are on their way
 //! into the API, and [`conditions`] whether a driver has prepared what was allocated.
 //!
-//! Invariants: the search is deterministic (but for the IDs of shares) and bounded in steps, for a node and for a pod; a
-//! device is given once, except for administrators and where its driver says it may be given several times.
+//! Invariants: the search is deterministic (but for the IDs of shares) and bounded, in steps for a
+//! node and in time for a pod; a device is given once, except for administrators and where its driver says it may be
+//! given several times.
 //!
 //! Deliberately absent, as their gates are off in v1.36: taint rules, lists as attributes, resources of nodes that
 //! devices stand for, claims of pod groups.

@@ -1,6 +1,6 @@
 //! Allocation of claims from slices, as drivers and users write them.
 
-use super::allocator::{Refused, Steps, allocate};
+use super::allocator::{Limits, Refused, allocate};
 use super::inventory::Inventory;
 use super::needs::ClaimNeeds;
 use super::usage::Usage;
@@ -8,6 +8,7 @@ use api::k8s::core::v1::Node;
 use api::k8s::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).expect("object"))
@@ -70,7 +71,7 @@ fn search(
 ) -> Result<Vec<AllocationResult>, Refused> {
     let inventory = Inventory::new(slices);
     let usage = Usage::new(&inventory, taken);
-    allocate(&needs.iter().collect::<Vec<_>>(), &inventory, &usage, &node("a", "z1"), &Steps::default())
+    allocate(&needs.iter().collect::<Vec<_>>(), &inventory, &usage, &node("a", "z1"), Limits::new(Instant::now()))
 }
 
 /// Requests and devices of each claim's allocation.
@@ -257,12 +258,23 @@ fn searches_end_in_good_time() {
 }
 
 #[test]
-fn the_nodes_share_a_pods_steps() {
-    let needs = ClaimNeeds::new(&classes, &claim("c", json!([exactly("r", json!({}))]), json!([]))).expect("needs");
-    let (inventory, steps) = (Inventory::new(many(8)), Steps::new(100));
-    let search = || allocate(&[&needs], &inventory, &Usage::default(), &node("a", "z1"), &steps).map(drop);
-    assert_eq!(search(), Ok(()));
-    assert_eq!(search(), Err(Refused::Error("node a: timed out trying to allocate devices".into())));
+fn late_searches_are_short_and_then_there_are_none() {
+    let needs = |requests: Value| ClaimNeeds::new(&classes, &claim("c", requests, json!([]))).expect("needs");
+    let easy = needs(json!([exactly("r", json!({}))]));
+    // 16 of 400 devices, then one that is not there: 4,000 steps to look at the devices once more.
+    let never = json!({"name": "b", "exactly": {"deviceClassName": "gpu", "selectors": selector("false")}});
+    let hard = needs(json!([exactly("a", json!({"count": 16})), never]));
+    let inventory = Inventory::new(many(400));
+    let check = |needs: &ClaimNeeds, seconds: u64, expect: bool| {
+        let began = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine runs that long");
+        let found = allocate(&[needs], &inventory, &Usage::default(), &node("a", "z1"), Limits::new(began)).map(drop);
+        let late = Err(Refused::Error("node a: timed out trying to allocate devices".into()));
+        assert_eq!(found, if expect { Ok(()) } else { late }, "after {seconds} s");
+    };
+    check(&easy, 0, true);
+    check(&easy, 2, true);
+    check(&easy, 11, false);
+    check(&hard, 2, false);
 }
 
 #[test]

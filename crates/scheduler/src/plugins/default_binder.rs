@@ -1,7 +1,7 @@
 //! Binds by posting to the pod's `binding` subresource.
 
 use crate::Handle;
-use crate::framework::{Bind, ClusterEvent, Plugin, Rejection};
+use crate::framework::{Bind, Plugin, Rejection};
 use api::k8s::core::v1::Pod;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -13,10 +13,6 @@ pub(crate) struct DefaultBinder;
 impl Plugin for DefaultBinder {
     fn name(&self) -> &'static str {
         "DefaultBinder"
-    }
-
-    fn hint(&self, _pod: &Pod, _event: &ClusterEvent) -> bool {
-        false
     }
 }
 

@@ -1,6 +1,6 @@
 //! Makes room for a pod by deleting pods of lower priority from one node.
 
-use crate::framework::{ClusterEvent, Code, Failure, Nomination, Plugin, PostFilter, Rejection, Snapshot};
+use crate::framework::{Code, Failure, Nomination, Plugin, PostFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, nominated_node, priority};
 use crate::profile::Profile;
@@ -29,8 +29,8 @@ impl Plugin for DefaultPreemption {
         "DefaultPreemption"
     }
 
-    fn hint(&self, _pod: &Pod, _event: &ClusterEvent) -> bool {
-        false
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.post_filter.push(self);
     }
 }
 
@@ -102,7 +102,7 @@ fn started(pod: &Pod) -> Option<jiff::Timestamp> {
 fn fits(pod: &PodInfo, snapshot: Snapshot<'_>, profile: &Profile, at: usize, node: &Arc<NodeInfo>) -> bool {
     let mut nodes = snapshot.nodes.to_vec();
     nodes[at] = node.clone();
-    let changed = Snapshot { nodes: &nodes, handle: snapshot.handle };
+    let changed = Snapshot { nodes: &nodes, ..snapshot };
     profile.filters(pod, changed).is_ok_and(|filters| filters.run(node).is_ok())
 }
 

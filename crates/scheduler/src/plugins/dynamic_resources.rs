@@ -8,13 +8,15 @@ mod cycle;
 mod reserve;
 
 use crate::Handle;
-use crate::dynamic_resources::extended::Extended;
+use crate::changes::Changes;
+use crate::dynamic_resources::extended::{self, Extended};
 use crate::dynamic_resources::inventory::Inventory;
 use crate::dynamic_resources::ledger::Ledger;
 use crate::framework::{ClusterEvent, Plugin, PreEnqueue, Rejection};
 use crate::pod_info::uid;
+use crate::profile::Profile;
 use api::k8s::core::v1::{Pod, PodResourceClaim};
-use api::k8s::resource::v1::{AllocationResult, ResourceClaim};
+use api::k8s::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -64,15 +66,30 @@ impl Plugin for DynamicResources {
         "DynamicResources"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_enqueue.push(self.clone());
+        profile.pre_filter.push(self.clone());
+        profile.post_filter.push(self.clone());
+        profile.pre_score.push(self.clone());
+        profile.reserve.push(self.clone());
+        profile.pre_bind.push(self.clone());
+        profile.post_bind.push(self);
+    }
+
+    fn register(&self, handle: &Handle, changes: &mut Changes) {
+        changes.watch(&handle.resource_claims);
+        changes.watch(&handle.resource_slices);
+        changes.watch(&handle.device_classes);
+        extended::index(&handle.device_classes);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        matches!(
-            event,
-            ClusterEvent::DevicesChanged
-                | ClusterEvent::AssignedPodDeleted
-                | ClusterEvent::PodUpdated
-                | ClusterEvent::NodeAdded(_)
-                | ClusterEvent::NodeUpdated { .. }
-        )
+        matches!(event, ClusterEvent::AssignedPodDeleted | ClusterEvent::PodUpdated)
+            || event.is_change_of::<ResourceClaim>()
+            || event.is_change_of::<ResourceSlice>()
+            || event.is_change_of::<DeviceClass>()
+            || event.brings_labels()
+            || event.brings(|node| node.status.as_ref()?.allocatable.as_ref())
     }
 }
 

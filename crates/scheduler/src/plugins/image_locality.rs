@@ -1,9 +1,9 @@
 //! Prefers nodes that have the pod's images already, by size and by how many nodes have them.
 
-use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, PreScore, Score, Snapshot};
+use crate::framework::{MAX_SCORE, Plugin, PreScore, Score, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
-use api::k8s::core::v1::Pod;
+use crate::profile::Profile;
 use std::sync::Arc;
 
 const MB: i64 = 1024 * 1024;
@@ -22,8 +22,8 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
-    fn hint(&self, _pod: &Pod, _event: &ClusterEvent) -> bool {
-        false
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_score.push(self);
     }
 }
 

@@ -4,9 +4,11 @@ use crate::Handle;
 use crate::framework::{ClusterEvent, Filter, MAX_SCORE, Plugin, PreFilter, PreScore, Rejection, Score, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use crate::selectors::AffinityTerm;
 use api::k8s::core::v1::Pod;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Weight of an existing pod's required affinity for the pod that is scored.
 const HARD_WEIGHT: i64 = 1;
@@ -36,8 +38,14 @@ impl Plugin for InterPodAffinity {
         "InterPodAffinity"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self.clone());
+        profile.pre_score.push(self);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        !matches!(event, ClusterEvent::StorageChanged)
+        use ClusterEvent::{AssignedPodAdded, AssignedPodDeleted, PodUpdated};
+        matches!(event, AssignedPodAdded | AssignedPodDeleted | PodUpdated) || event.brings_labels()
     }
 }
 
@@ -47,7 +55,7 @@ impl PreFilter for InterPodAffinity {
         pod: &'a PodInfo,
         snapshot: Snapshot<'a>,
     ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
-        let Snapshot { nodes, handle } = snapshot;
+        let Snapshot { nodes, handle, .. } = snapshot;
         let mut required = Required {
             pod,
             forbidden: HashSet::new(),

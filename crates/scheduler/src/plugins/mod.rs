@@ -1,4 +1,4 @@
-//! The plugins, one file each; [`crate::profile`] says where each runs.
+//! The plugins, one file each: a module and a line in [`all`] make a file a plugin of the default profile.
 
 mod default_binder;
 mod default_preemption;
@@ -6,7 +6,7 @@ mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
-pub(crate) mod node_declared_features;
+mod node_declared_features;
 mod node_name;
 mod node_ports;
 mod node_resources_balanced_allocation;
@@ -22,22 +22,34 @@ mod volume_restrictions;
 mod volume_zone;
 
 pub(crate) use default_binder::DefaultBinder;
-pub(crate) use default_preemption::DefaultPreemption;
-pub(crate) use dynamic_resources::DynamicResources;
-pub(crate) use image_locality::ImageLocality;
-pub(crate) use inter_pod_affinity::InterPodAffinity;
-pub(crate) use node_affinity::NodeAffinity;
-pub(crate) use node_declared_features::NodeDeclaredFeatures;
-pub(crate) use node_name::NodeName;
-pub(crate) use node_ports::NodePorts;
-pub(crate) use node_resources_balanced_allocation::NodeResourcesBalancedAllocation;
-pub(crate) use node_resources_fit::NodeResourcesFit;
-pub(crate) use node_unschedulable::NodeUnschedulable;
-pub(crate) use node_volume_limits::{ATTACHMENTS, NodeVolumeLimits};
-pub(crate) use pod_topology_spread::PodTopologySpread;
 pub(crate) use priority_sort::PrioritySort;
-pub(crate) use scheduling_gates::SchedulingGates;
-pub(crate) use taint_toleration::TaintToleration;
-pub(crate) use volume_binding::VolumeBinding;
-pub(crate) use volume_restrictions::VolumeRestrictions;
-pub(crate) use volume_zone::VolumeZone;
+
+use crate::framework::Plugin;
+use std::sync::Arc;
+
+/// Kubernetes' default plugins in its order, which holds at every extension point.
+///
+/// So an idle claim of the pod is given back before pods are deleted for it. [`PrioritySort`] and [`DefaultBinder`] are
+/// alone at their points, which [`crate::profile`] says.
+pub(crate) fn all() -> Vec<Arc<dyn Plugin>> {
+    vec![
+        Arc::new(scheduling_gates::SchedulingGates),
+        Arc::new(node_unschedulable::NodeUnschedulable),
+        Arc::new(node_name::NodeName),
+        Arc::new(taint_toleration::TaintToleration),
+        Arc::new(node_affinity::NodeAffinity),
+        Arc::new(node_ports::NodePorts),
+        Arc::new(node_resources_fit::NodeResourcesFit),
+        Arc::new(volume_restrictions::VolumeRestrictions),
+        Arc::new(node_volume_limits::NodeVolumeLimits),
+        Arc::new(volume_binding::VolumeBinding::default()),
+        Arc::new(volume_zone::VolumeZone),
+        Arc::new(pod_topology_spread::PodTopologySpread),
+        Arc::new(inter_pod_affinity::InterPodAffinity),
+        Arc::new(dynamic_resources::DynamicResources::default()),
+        Arc::new(default_preemption::DefaultPreemption),
+        Arc::new(node_resources_balanced_allocation::NodeResourcesBalancedAllocation),
+        Arc::new(image_locality::ImageLocality),
+        Arc::new(node_declared_features::NodeDeclaredFeatures),
+    ]
+}

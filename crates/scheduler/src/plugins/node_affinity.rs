@@ -5,8 +5,10 @@ use crate::framework::{
 };
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use crate::selectors::{pod_accepts_node, term_matches};
 use api::k8s::core::v1::{Pod, PodSpec, PreferredSchedulingTerm};
+use std::sync::Arc;
 
 pub(crate) struct NodeAffinity;
 
@@ -16,6 +18,11 @@ struct Preferred<'a>(&'a [PreferredSchedulingTerm]);
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
         "NodeAffinity"
+    }
+
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self.clone());
+        profile.pre_score.push(self);
     }
 
     fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool {

@@ -3,7 +3,9 @@
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use api::k8s::core::v1::{Node, Pod, PodSpec};
+use std::sync::Arc;
 
 pub(crate) struct NodeDeclaredFeatures;
 
@@ -14,17 +16,18 @@ impl Plugin for NodeDeclaredFeatures {
         "NodeDeclaredFeatures"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        match event {
-            ClusterEvent::NodeUpdated { old, new } => declared(old) != declared(new),
-            ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
-            _ => false,
-        }
+        matches!(event, ClusterEvent::PodUpdated)
+            || event.brings(|node| node.status.as_ref()?.declared_features.as_ref())
     }
 }
 
 /// The features a node says it has.
-pub(crate) fn declared(node: &Node) -> &[String] {
+fn declared(node: &Node) -> &[String] {
     node.status.as_ref().and_then(|s| s.declared_features.as_deref()).unwrap_or_default()
 }
 
@@ -67,7 +70,6 @@ impl Filter for Wanted {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     #[test]
     fn pods_go_to_nodes_that_declare_what_they_need() {

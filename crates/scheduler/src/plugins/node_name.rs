@@ -3,7 +3,9 @@
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, node_name};
+use crate::profile::Profile;
 use api::k8s::core::v1::Pod;
+use std::sync::Arc;
 
 pub(crate) struct NodeName;
 
@@ -12,6 +14,10 @@ struct Named<'a>(&'a str);
 impl Plugin for NodeName {
     fn name(&self) -> &'static str {
         "NodeName"
+    }
+
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self);
     }
 
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {

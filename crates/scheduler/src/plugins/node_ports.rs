@@ -3,7 +3,9 @@
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{HostPort, PodInfo};
+use crate::profile::Profile;
 use api::k8s::core::v1::Pod;
+use std::sync::Arc;
 
 pub(crate) struct NodePorts;
 
@@ -12,6 +14,10 @@ struct Wanted<'a>(&'a [HostPort]);
 impl Plugin for NodePorts {
     fn name(&self) -> &'static str {
         "NodePorts"
+    }
+
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self);
     }
 
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {

@@ -1,10 +1,11 @@
 //! Prefers nodes whose CPU and memory the pod brings to more equal use.
 
-use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, PreScore, Score, Snapshot};
+use crate::framework::{MAX_SCORE, Plugin, PreScore, Score, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use crate::resources::Resources;
-use api::k8s::core::v1::Pod;
+use std::sync::Arc;
 
 pub(crate) struct NodeResourcesBalancedAllocation;
 
@@ -15,8 +16,8 @@ impl Plugin for NodeResourcesBalancedAllocation {
         "NodeResourcesBalancedAllocation"
     }
 
-    fn hint(&self, _pod: &Pod, _event: &ClusterEvent) -> bool {
-        false
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_score.push(self);
     }
 }
 

@@ -1,14 +1,19 @@
 //! Whether a node has what the pod requests; nodes with more left score higher (`LeastAllocated`).
 
+use crate::Handle;
+use crate::changes::Changes;
 use crate::dynamic_resources::extended;
 use crate::framework::{
     ClusterEvent, Code, Filter, MAX_SCORE, Plugin, PreFilter, PreScore, Rejection, Score, Snapshot,
 };
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use crate::resources::Resources;
-use api::k8s::core::v1::Pod;
+use api::k8s::core::v1::{Node, Pod};
+use api::k8s::resource::v1::DeviceClass;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub(crate) struct NodeResourcesFit;
 
@@ -24,22 +29,33 @@ impl Plugin for NodeResourcesFit {
         "NodeResourcesFit"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self.clone());
+        profile.pre_score.push(self);
+    }
+
+    fn register(&self, handle: &Handle, changes: &mut Changes) {
+        changes.watch(&handle.device_classes);
+        extended::index(&handle.device_classes);
+    }
+
     fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool {
-        let fits = |node: &std::sync::Arc<api::k8s::core::v1::Node>| {
+        let fits = |node: &Arc<Node>| {
             let (amounts, _) = pod.spec.as_ref().map(crate::resources::requests).unwrap_or_default();
             // A device class may give what the node does not have.
-            let backed = amounts.scalar.keys().map(String::as_str).filter(|name| extended::is_candidate(name)).collect();
+            let backed =
+                amounts.scalar.keys().map(String::as_str).filter(|name| extended::is_candidate(name)).collect();
             Requests { amounts: &amounts, backed }.filter(&NodeInfo::new(node.clone())).is_ok()
         };
         match event {
-            ClusterEvent::DevicesChanged => {
+            event if event.is_change_of::<DeviceClass>() => {
                 let (amounts, _) = pod.spec.as_ref().map(crate::resources::requests).unwrap_or_default();
                 amounts.scalar.keys().any(|name| extended::is_candidate(name))
             }
             ClusterEvent::AssignedPodDeleted | ClusterEvent::PodUpdated => true,
             ClusterEvent::NodeAdded(node) => fits(node),
             ClusterEvent::NodeUpdated { old, new } => {
-                let allocatable = |n: &api::k8s::core::v1::Node| n.status.as_ref().and_then(|s| s.allocatable.clone());
+                let allocatable = |node: &Node| node.status.as_ref().and_then(|s| s.allocatable.clone());
                 allocatable(old) != allocatable(new) && fits(new)
             }
             _ => false,

@@ -3,8 +3,10 @@
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use crate::selectors::any_tolerates;
-use api::k8s::core::v1::{Pod, Taint};
+use api::k8s::core::v1::{Node, Pod, Taint};
+use std::sync::Arc;
 
 pub(crate) struct NodeUnschedulable;
 
@@ -15,11 +17,14 @@ impl Plugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
         match event {
-            ClusterEvent::NodeAdded(node) | ClusterEvent::NodeUpdated { new: node, .. } => {
-                node.spec.as_ref().is_none_or(|s| s.unschedulable != Some(true))
-            }
+            ClusterEvent::NodeAdded(node) => !is_cordoned(node),
+            ClusterEvent::NodeUpdated { old, new } => is_cordoned(old) && !is_cordoned(new),
             ClusterEvent::PodUpdated => true,
             _ => false,
         }
@@ -40,7 +45,11 @@ impl PreFilter for NodeUnschedulable {
 
 impl Filter for Tolerated {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        let cordoned = node.node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
-        if cordoned && !self.0 { Err(Rejection::unresolvable("node(s) were unschedulable")) } else { Ok(()) }
+        let rejected = is_cordoned(&node.node) && !self.0;
+        if rejected { Err(Rejection::unresolvable("node(s) were unschedulable")) } else { Ok(()) }
     }
+}
+
+fn is_cordoned(node: &Node) -> bool {
+    node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true))
 }

@@ -2,18 +2,21 @@
 
 use super::volume_binding::claim_names;
 use crate::Handle;
+use crate::changes::Changes;
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
-use api::k8s::core::v1::Pod;
-use api::k8s::storage::v1::VolumeAttachment;
+use crate::profile::Profile;
+use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::storage::v1::{CSINode, VolumeAttachment};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub(crate) struct NodeVolumeLimits;
 
 /// The informer's index of attachments by node.
-pub(crate) const ATTACHMENTS: &str = "scheduler/node";
+const ATTACHMENTS: &str = "scheduler/node";
 
 /// Volumes by driver, each by its handle.
 type Volumes = BTreeMap<String, BTreeSet<String>>;
@@ -28,8 +31,24 @@ impl Plugin for NodeVolumeLimits {
         "NodeVolumeLimits"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self);
+    }
+
+    fn register(&self, handle: &Handle, changes: &mut Changes) {
+        handle.attachments.add_index(ATTACHMENTS, |attachment| vec![attachment.spec.node_name.clone()]);
+        changes.watch(&handle.csi_nodes);
+        changes.watch(&handle.attachments);
+        changes.watch(&handle.claims);
+        changes.watch(&handle.volumes);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::StorageChanged | ClusterEvent::AssignedPodDeleted | ClusterEvent::NodeAdded(_))
+        matches!(event, ClusterEvent::AssignedPodDeleted | ClusterEvent::NodeAdded(_))
+            || event.is_change_of::<CSINode>()
+            || event.is_change_of::<VolumeAttachment>()
+            || event.is_change_of::<PersistentVolumeClaim>()
+            || event.is_change_of::<PersistentVolume>()
     }
 }
 
@@ -73,7 +92,7 @@ fn volumes_of(handle: &Handle, pod: &Pod) -> Volumes {
 impl Wanted<'_> {
     /// Volumes that are attached to a node, by driver and handle: those of pods that are gone as well.
     fn attached_to(&self, node: &str) -> Vec<(String, String)> {
-        let volume = |attachment: &std::sync::Arc<VolumeAttachment>| {
+        let volume = |attachment: &Arc<VolumeAttachment>| {
             let name = attachment.spec.source.persistent_volume_name.as_deref()?;
             let volume = self.handle.volumes.get("", name)?;
             let csi = volume.spec.as_ref()?.csi.as_ref()?;

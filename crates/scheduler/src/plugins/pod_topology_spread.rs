@@ -7,11 +7,13 @@ use crate::Handle;
 use crate::framework::{ClusterEvent, Filter, MAX_SCORE, Plugin, PreFilter, PreScore, Rejection, Score, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use crate::selectors::{any_tolerates, pod_accepts_node};
 use api::k8s::core::v1::{Pod, TopologySpreadConstraint};
 use api::selector::{LabelSelector, Requirement};
 use kube::ResourceExt;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -87,8 +89,16 @@ impl Plugin for PodTopologySpread {
         "PodTopologySpread"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self.clone());
+        profile.pre_score.push(self);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        !matches!(event, ClusterEvent::StorageChanged)
+        use ClusterEvent::{AssignedPodAdded, AssignedPodDeleted, NodeDeleted, PodUpdated};
+        matches!(event, AssignedPodAdded | AssignedPodDeleted | NodeDeleted | PodUpdated)
+            || event.brings_labels()
+            || event.brings(|node| node.spec.as_ref()?.taints.as_ref())
     }
 }
 

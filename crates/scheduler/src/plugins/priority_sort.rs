@@ -1,9 +1,8 @@
 //! Orders the queue: higher priority first, then the longer waiting.
 
-use crate::framework::{ClusterEvent, Plugin, QueueSort, SortKey};
+use crate::framework::{Plugin, QueueSort, SortKey};
 use crate::pod_info::priority;
 use crate::queue::QueuedPod;
-use api::k8s::core::v1::Pod;
 use std::cmp::Reverse;
 
 pub(crate) struct PrioritySort;
@@ -11,10 +10,6 @@ pub(crate) struct PrioritySort;
 impl Plugin for PrioritySort {
     fn name(&self) -> &'static str {
         "PrioritySort"
-    }
-
-    fn hint(&self, _pod: &Pod, _event: &ClusterEvent) -> bool {
-        false
     }
 }
 

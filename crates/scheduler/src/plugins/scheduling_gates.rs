@@ -1,13 +1,19 @@
 //! Keeps pods with scheduling gates out of the queue.
 
 use crate::framework::{ClusterEvent, Plugin, PreEnqueue, Rejection};
+use crate::profile::Profile;
 use api::k8s::core::v1::Pod;
+use std::sync::Arc;
 
 pub(crate) struct SchedulingGates;
 
 impl Plugin for SchedulingGates {
     fn name(&self) -> &'static str {
         "SchedulingGates"
+    }
+
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_enqueue.push(self);
     }
 
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {

@@ -5,8 +5,10 @@ use crate::framework::{
 };
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use crate::selectors::any_tolerates;
 use api::k8s::core::v1::{Pod, Toleration};
+use std::sync::Arc;
 
 pub(crate) struct TaintToleration;
 
@@ -17,15 +19,13 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self.clone());
+        profile.pre_score.push(self);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        match event {
-            ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
-            ClusterEvent::NodeUpdated { old, new } => {
-                let taints = |n: &api::k8s::core::v1::Node| n.spec.as_ref().and_then(|s| s.taints.clone());
-                taints(old) != taints(new)
-            }
-            _ => false,
-        }
+        matches!(event, ClusterEvent::PodUpdated) || event.brings(|node| node.spec.as_ref()?.taints.as_ref())
     }
 }
 

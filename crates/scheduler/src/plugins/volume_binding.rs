@@ -1,34 +1,60 @@
 //! Claims of a pod: they must exist, and be bound (or be bindable here) on a node that reaches the volume.
 //!
-//! A claim whose class waits for its first consumer is told the chosen node, which starts provisioning.
+//! A claim whose class waits for its first consumer gets a volume that is there, or has one made on the chosen node: a
+//! cycle finds out which for each node ([`unbound`]), the decision for the chosen one is [`assumed`] until it is written
+//! and seen, and [`binding`] carries it through.
 
+mod assumed;
+mod binding;
 mod unbound;
 
+use self::assumed::Assumed;
 use self::unbound::{Lacks, Unbound, reaches};
 use crate::Handle;
-use crate::framework::{ClusterEvent, Code, Filter, Plugin, PreBind, PreFilter, Rejection, Snapshot};
+use crate::changes::Changes;
+use crate::framework::{ClusterEvent, Code, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use api::k8s::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
-use serde_json::json;
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-/// How long a pod waits for its claims to be bound once its node is chosen.
-const BIND_TIMEOUT: Duration = Duration::from_secs(600);
 
-pub(crate) struct VolumeBinding;
+/// The plugin; its state is what cycles and bindings tell each other.
+#[derive(Default)]
+pub(crate) struct VolumeBinding {
+    assumed: Mutex<Assumed>,
+    /// What the last cycle of one pod found.
+    found: Mutex<Found>,
+    /// Decisions for pods that are to be bound, by UID.
+    bindings: Mutex<HashMap<String, Decision>>,
+}
 
-/// Volumes the node must reach, and claims that are not bound yet, the smallest first.
-struct Volumes {
+#[derive(Default)]
+struct Found {
+    pod: String,
+    by_node: HashMap<String, Decision>,
+}
+
+/// What becomes of the unbound claims of a pod on a node.
+#[derive(Default)]
+struct Decision {
+    bind: Vec<(Arc<PersistentVolume>, Arc<PersistentVolumeClaim>)>,
+    provision: Vec<Arc<PersistentVolumeClaim>>,
+}
+
+/// Volumes the node must reach, and claims that are not bound yet.
+struct Volumes<'a> {
+    plugin: &'a VolumeBinding,
     bound: Vec<Arc<PersistentVolume>>,
     /// A claim is bound to a volume that does not exist.
     missing: bool,
+    /// Those that have a node first, then the smallest.
     unbound: Vec<Unbound>,
 }
 
@@ -37,8 +63,29 @@ impl Plugin for VolumeBinding {
         "VolumeBinding"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self.clone());
+        profile.reserve.push(self.clone());
+        profile.pre_bind.push(self);
+    }
+
+    fn register(&self, handle: &Handle, changes: &mut Changes) {
+        changes.watch(&handle.claims);
+        changes.watch(&handle.volumes);
+        changes.watch(&handle.classes);
+        changes.watch(&handle.csi_nodes);
+        changes.watch(&handle.csi_drivers);
+        changes.watch(&handle.capacities);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::StorageChanged | ClusterEvent::NodeAdded(_) | ClusterEvent::NodeUpdated { .. })
+        event.is_change_of::<PersistentVolumeClaim>()
+            || event.is_change_of::<PersistentVolume>()
+            || event.is_change_of::<StorageClass>()
+            || event.is_change_of::<CSINode>()
+            || event.is_change_of::<CSIDriver>()
+            || event.is_change_of::<CSIStorageCapacity>()
+            || event.brings_labels()
     }
 }
 
@@ -70,28 +117,30 @@ impl PreFilter for VolumeBinding {
         pod: &'a PodInfo,
         snapshot: Snapshot<'a>,
     ) -> Result<Option<Box<dyn Filter + 'a>>, Rejection> {
+        *self.found.lock() = Found { pod: pod.uid().to_owned(), ..Found::default() };
         let names = claim_names(&pod.pod);
         if names.is_empty() {
             return Ok(None);
         }
         let handle = snapshot.handle;
-        let mut volumes = Volumes { bound: Vec::new(), missing: false, unbound: Vec::new() };
+        let mut assumed = self.assumed.lock();
+        assumed.settle(handle);
+        let mut volumes = Volumes { plugin: self, bound: Vec::new(), missing: false, unbound: Vec::new() };
         for name in names {
             let claim = usable_claim(handle, &pod.pod, &name).map_err(Rejection::unresolvable)?;
+            let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
             if is_bound(&claim) {
-                let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
                 match handle.volumes.get("", volume) {
                     Some(volume) => volumes.bound.push(volume),
                     None => volumes.missing = true,
                 }
-            } else if !waits_for_consumer(handle, &claim) {
+            } else if !waits_for_consumer(handle, &claim) || !volume.is_empty() {
                 return Err(Rejection::unresolvable("pod has unbound immediate PersistentVolumeClaims"));
             } else {
-                let selected = claim.annotations().get(SELECTED_NODE).map(String::as_str);
-                volumes.unbound.push(Unbound::new(handle, &claim, selected));
+                volumes.unbound.push(Unbound::new(handle, claim, &assumed));
             }
         }
-        volumes.unbound.sort_by_key(|claim| claim.request);
+        volumes.unbound.sort_by_key(|claim| (claim.selected.is_none(), claim.request));
         Ok(Some(Box::new(volumes)))
     }
 }
@@ -99,7 +148,8 @@ impl PreFilter for VolumeBinding {
 /// A claim of a pod; an error is why the pod cannot use it.
 fn usable_claim(handle: &Handle, pod: &Pod, name: &str) -> Result<Arc<PersistentVolumeClaim>, String> {
     let namespace = pod.namespace().unwrap_or_default();
-    let named = |v: &&api::k8s::core::v1::Volume| v.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name == name);
+    let named =
+        |v: &&api::k8s::core::v1::Volume| v.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name == name);
     let is_ephemeral = !pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(|v| named(&v));
     let Some(claim) = handle.claims.get(&namespace, name) else {
         return Err(if is_ephemeral {
@@ -115,7 +165,10 @@ fn usable_claim(handle: &Handle, pod: &Pod, name: &str) -> Result<Arc<Persistent
     if claim.metadata.deletion_timestamp.is_some() {
         return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
     }
-    let owned = claim.owner_references().iter().any(|o| o.controller == Some(true) && Some(&o.uid) == pod.metadata.uid.as_ref());
+    let owned = claim
+        .owner_references()
+        .iter()
+        .any(|o| o.controller == Some(true) && Some(&o.uid) == pod.metadata.uid.as_ref());
     if is_ephemeral && !owned {
         let pod = format!("{namespace}/{}", pod.name_any());
         return Err(format!("PVC {namespace}/{name} was not created for pod {pod} (pod is not owner)"));
@@ -123,67 +176,46 @@ fn usable_claim(handle: &Handle, pod: &Pod, name: &str) -> Result<Arc<Persistent
     Ok(claim)
 }
 
-impl Filter for Volumes {
+impl Volumes<'_> {
+    /// Finds a volume for each unbound claim, or a way to make one.
+    fn place(&self, node: &NodeInfo) -> Result<Decision, Lacks> {
+        if self.unbound.iter().any(|claim| claim.is_elsewhere(node)) {
+            return Err(Lacks::Volume);
+        }
+        let mut decision = Decision::default();
+        for unbound in &self.unbound {
+            let used = |volume: &Arc<PersistentVolume>| decision.bind.iter().any(|(used, _)| Arc::ptr_eq(used, volume));
+            match unbound.place(node, used)? {
+                Some(volume) => decision.bind.push((volume.clone(), unbound.claim.clone())),
+                None => decision.provision.push(unbound.claim.clone()),
+            }
+        }
+        Ok(decision)
+    }
+}
+
+impl Filter for Volumes<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        let mut used = Vec::new();
-        let lacks = self.unbound.iter().filter_map(|claim| claim.place(node, &mut used).err()).min();
+        let placed = self.place(node);
+        let lacks = placed.as_ref().err().copied();
         let reasons = [
-            (!self.bound.iter().all(|volume| reaches(volume, node)), "node(s) didn't match PersistentVolume's node affinity"),
+            (
+                !self.bound.iter().all(|volume| reaches(volume, node)),
+                "node(s) didn't match PersistentVolume's node affinity",
+            ),
             (lacks == Some(Lacks::Volume), "node(s) didn't find available persistent volumes to bind"),
             (lacks == Some(Lacks::Space), "node(s) did not have enough free storage"),
             (self.missing, "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"),
         ];
         let reasons: Vec<_> = reasons.into_iter().filter(|(holds, _)| *holds).map(|(_, why)| why.into()).collect();
-        if reasons.is_empty() { Ok(()) } else { Err(Rejection { code: Code::Unresolvable, reasons }) }
-    }
-}
-
-impl PreBind for VolumeBinding {
-    fn pre_bind<'a>(&'a self, handle: &'a Handle, pod: &'a Pod, node: &'a str) -> BoxFuture<'a, Result<(), Rejection>> {
-        async move {
-            let names = claim_names(pod);
-            if names.is_empty() {
-                return Ok(());
+        match placed {
+            Ok(decision) if reasons.is_empty() => {
+                if !self.unbound.is_empty() {
+                    self.plugin.found.lock().by_node.insert(node.name().to_owned(), decision);
+                }
+                Ok(())
             }
-            let namespace = pod.namespace().unwrap_or_default();
-            let api: Api<PersistentVolumeClaim> = Api::namespaced(handle.client.clone(), &namespace);
-            for claim in
-                names.iter().filter_map(|name| handle.claims.get(&namespace, name)).filter(|claim| !is_bound(claim))
-            {
-                let patch = Patch::Merge(json!({"metadata": {"annotations": {SELECTED_NODE: node}}}));
-                api.patch(&claim.name_any(), &PatchParams::default(), &patch)
-                    .await
-                    .map_err(|e| Rejection::error(e.to_string()))?;
-            }
-            let waiting = wait_bound(handle, &namespace, &names);
-            tokio::time::timeout(BIND_TIMEOUT, waiting)
-                .await
-                .map_err(|_| Rejection::error("binding volumes: context deadline exceeded"))?;
-            refuse_unreachable(handle, &namespace, &names, node).map_err(Rejection::error)
-        }
-        .boxed()
-    }
-}
-
-async fn wait_bound(handle: &Handle, namespace: &str, names: &[String]) {
-    let all_bound =
-        || names.iter().all(|name| handle.claims.get(namespace, name).is_some_and(|claim| is_bound(&claim)));
-    if all_bound() {
-        return;
-    }
-    let mut changes = handle.claims.subscribe();
-    while !all_bound() && changes.next().await.is_some() {}
-}
-
-/// What the claims were bound to meanwhile may be elsewhere.
-fn refuse_unreachable(handle: &Handle, namespace: &str, names: &[String], node: &str) -> Result<(), String> {
-    let Some(info) = handle.nodes.get("", node).map(NodeInfo::new) else { return Ok(()) };
-    for claim in names.iter().filter_map(|name| handle.claims.get(namespace, name)) {
-        let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
-        if handle.volumes.get("", volume).is_some_and(|volume| !reaches(&volume, &info)) {
-            let why = format!("pv {volume:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms");
-            return Err(format!("binding volumes: {why}"));
+            _ => Err(Rejection { code: Code::Unresolvable, reasons }),
         }
     }
-    Ok(())
 }

@@ -1,12 +1,15 @@
 //! Volumes that bear one user only: claims with access mode ReadWriteOncePod, and disks that pods name themselves.
 
 use crate::Handle;
+use crate::changes::Changes;
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
-use api::k8s::core::v1::{Pod, Volume};
+use crate::profile::Profile;
+use api::k8s::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use kube::ResourceExt;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 pub(crate) struct VolumeRestrictions;
 
@@ -24,8 +27,17 @@ impl Plugin for VolumeRestrictions {
         "VolumeRestrictions"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self);
+    }
+
+    fn register(&self, handle: &Handle, changes: &mut Changes) {
+        changes.watch(&handle.claims);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::AssignedPodDeleted | ClusterEvent::StorageChanged | ClusterEvent::NodeAdded(_))
+        matches!(event, ClusterEvent::AssignedPodDeleted | ClusterEvent::NodeAdded(_))
+            || event.is_change_of::<PersistentVolumeClaim>()
     }
 }
 
@@ -54,7 +66,8 @@ fn exclusive_claims(handle: &Handle, pod: &Pod) -> Result<Vec<String>, Rejection
     let mut out = Vec::new();
     for name in claim_names(pod) {
         let claim = handle.claims.get(&namespace, name);
-        let claim = claim.ok_or_else(|| Rejection::unresolvable(format!("persistentvolumeclaim {name:?} not found")))?;
+        let claim =
+            claim.ok_or_else(|| Rejection::unresolvable(format!("persistentvolumeclaim {name:?} not found")))?;
         let modes = claim.spec.as_ref().and_then(|s| s.access_modes.as_ref());
         if modes.into_iter().flatten().any(|mode| mode == "ReadWriteOncePod") {
             out.push(name.to_owned());

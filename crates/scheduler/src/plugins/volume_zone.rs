@@ -1,10 +1,13 @@
 //! Volumes that are labelled with zones or regions keep their pods to nodes there.
 
 use crate::Handle;
+use crate::changes::Changes;
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::storage::v1::StorageClass;
 use kube::ResourceExt;
 use std::sync::Arc;
 
@@ -34,8 +37,21 @@ impl Plugin for VolumeZone {
         "VolumeZone"
     }
 
+    fn extend(self: Arc<Self>, profile: &mut Profile) {
+        profile.pre_filter.push(self);
+    }
+
+    fn register(&self, handle: &Handle, changes: &mut Changes) {
+        changes.watch(&handle.claims);
+        changes.watch(&handle.volumes);
+        changes.watch(&handle.classes);
+    }
+
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::StorageChanged | ClusterEvent::NodeAdded(_) | ClusterEvent::NodeUpdated { .. })
+        event.is_change_of::<PersistentVolumeClaim>()
+            || event.is_change_of::<PersistentVolume>()
+            || event.is_change_of::<StorageClass>()
+            || event.brings_labels()
     }
 }
 

@@ -1,11 +1,15 @@
 //! Decisions in clusters whose objects the test gives; what is written is recorded.
 
+mod volumes;
+
 use super::*;
 use api::k8s::core::v1::{Node, Pod};
 use informer::{Event, InformerFactory};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::Duration;
 
 const CLAIMS: &str = "/apis/resource.k8s.io/v1/resourceclaims";
 const CLASSES: &str = "/apis/resource.k8s.io/v1/deviceclasses";
@@ -14,24 +18,49 @@ const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
 /// `METHOD path` and body of each write.
 type Writes = Arc<Mutex<Vec<(String, Value)>>>;
 
+/// The events that watches are to say, by path.
+#[derive(Clone, Default)]
+struct Feeds(Arc<Mutex<HashMap<String, Feed>>>);
+
+#[derive(Clone)]
+struct Feed {
+    say: mpsc::UnboundedSender<Value>,
+    said: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Value>>>,
+}
+
+impl Feeds {
+    fn of(&self, path: &str) -> Feed {
+        let new = || {
+            let (say, said) = mpsc::unbounded_channel();
+            Feed { say, said: Arc::new(tokio::sync::Mutex::new(said)) }
+        };
+        self.0.lock().entry(path.to_owned()).or_insert_with(new).clone()
+    }
+}
+
 struct Cluster {
     scheduler: Scheduler,
     writes: Writes,
+    feeds: Feeds,
     /// Informers end with it.
     _factory: Arc<InformerFactory>,
 }
 
-/// Lists are the given objects; watches never say anything; writes succeed, except for bindings where `binds` is not set.
+/// Lists are the given objects; watches say what they are fed, an answer for each event; writes succeed, except for
+/// bindings where `binds` is not set.
 async fn answer(
     objects: Arc<Vec<(&str, Value)>>,
     writes: Writes,
+    feeds: Feeds,
     binds: bool,
     request: http::Request<Body>,
 ) -> (u16, Value) {
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
     if method == http::Method::GET {
         if request.uri().query().is_some_and(|q| q.contains("watch=")) {
-            return std::future::pending().await;
+            let feed = feeds.of(&path);
+            let event = feed.said.lock().await.recv().await;
+            return (200, event.expect("the feed holds its sender"));
         }
         let items: Vec<&Value> = objects.iter().filter(|(of, _)| *of == path).map(|(_, object)| object).collect();
         return (200, json!({"metadata": {"resourceVersion": "1"}, "items": items}));
@@ -46,6 +75,12 @@ async fn answer(
         body["metadata"]["name"] = "made".into();
         body["metadata"]["uid"] = "made".into();
     }
+    if method == http::Method::PATCH {
+        // What was patched, as far as its name goes.
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let at = parts.iter().position(|part| *part == "namespaces").expect("namespaced");
+        (body["metadata"]["namespace"], body["metadata"]["name"]) = (parts[at + 1].into(), parts[at + 3].into());
+    }
     body["metadata"]["resourceVersion"] = "6".into();
     (200, body)
 }
@@ -53,12 +88,14 @@ async fn answer(
 impl Cluster {
     async fn new(objects: Vec<(&'static str, Value)>, binds: bool) -> Self {
         let (objects, writes) = (Arc::new(objects), Writes::default());
-        let record = writes.clone();
+        let (record, feeds) = (writes.clone(), Feeds::default());
+        let fed = feeds.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
-            let answer = answer(objects.clone(), record.clone(), binds, request);
+            let answer = answer(objects.clone(), record.clone(), fed.clone(), binds, request);
             async move {
                 let (status, body) = answer.await;
-                let response = http::Response::builder().status(status).body(Body::from(body.to_string().into_bytes()));
+                let response =
+                    http::Response::builder().status(status).body(Body::from(format!("{body}\n").into_bytes()));
                 response.map_err(std::io::Error::other)
             }
         });
@@ -66,7 +103,7 @@ impl Cluster {
         let factory = InformerFactory::new(client.clone());
         let handle = Handle::new(&factory, client);
         handle.synced().await;
-        Self { scheduler: Scheduler::new(handle), writes, _factory: factory }
+        Self { scheduler: Scheduler::new(handle), writes, feeds, _factory: factory }
     }
 
     fn node(&mut self, name: &str, spec: Value) {
@@ -81,11 +118,38 @@ impl Cluster {
 
     /// Places a pod and binds it.
     async fn bind(&mut self, spec: Value) -> Result<(), String> {
+        self.begin(spec)?;
+        self.scheduler.outcomes.recv().await.expect("outcome").result
+    }
+
+    /// Places a pod and begins to bind it.
+    fn begin(&mut self, spec: Value) -> Result<(), String> {
         let pod = pod(spec);
         let node = self.scheduler.place(&PodInfo::new(pod.clone())).map_err(|u| u.message)?;
         let queued = QueuedPod { pod: pod.clone(), attempts: 1, added: Instant::now(), rejected_by: Vec::new() };
         self.scheduler.start_binding(queued, PodInfo::new(pod), node);
-        self.scheduler.outcomes.recv().await.expect("outcome").result
+        Ok(())
+    }
+
+    async fn outcome(&mut self) -> Result<(), String> {
+        let outcome = tokio::time::timeout(Duration::from_secs(5), self.scheduler.outcomes.recv()).await;
+        outcome.expect("in time").expect("outcome").result
+    }
+
+    /// Lets the watch of a collection say that an object is `ADDED`, `MODIFIED` or `DELETED`.
+    fn say(&self, path: &str, what: &str, object: &Value) {
+        self.feeds.of(path).say.send(json!({"type": what, "object": object})).expect("the feed holds its receiver");
+    }
+
+    /// Waits for a write.
+    async fn until_written(&self, what: &str) {
+        for _ in 0..1_000 {
+            if self.writes.lock().iter().any(|(of, _)| of == what) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{what} is not written");
     }
 
     /// Those of the API server's objects, not of events.
@@ -155,7 +219,7 @@ async fn an_allocation_that_keeps_the_pod_from_free_devices_is_given_back() {
         let why = "0/2 nodes are available: 1 node(s) were unschedulable, 1 resourceclaim not available on the node.";
         assert!(message.starts_with(&format!("{why} {expect}")), "{message}");
         tokio::task::yield_now().await;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
         let body = cluster.body(STATUS);
         assert_eq!(body["metadata"]["name"] == "c" && body["status"].is_null(), expect.starts_with("deallocation"));
     };
@@ -205,7 +269,7 @@ async fn a_claim_is_released_by_what_was_written_not_by_what_was_seen() {
     cluster.node("a", json!({}));
     let error = cluster.bind(with_claim()).await.expect_err("no binding");
     assert!(error.starts_with("running Bind plugin \"DefaultBinder\": "), "{error}");
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(cluster.body(STATUS)["status"]["reservedFor"][0]["uid"], "p");
     let patch = cluster.body(&STATUS.replace("PUT", "PATCH"));
     assert_eq!(patch["status"]["reservedFor"], json!([{"$patch": "delete", "uid": "p"}]));
@@ -249,76 +313,44 @@ async fn extended_resources_come_from_device_classes() {
     assert_eq!(cluster.body(&expect[4])["target"]["name"], "b");
 }
 
-#[tokio::test]
-async fn attached_volumes_count_even_without_pods() {
-    let volume = |name: &str| {
-        let spec = json!({"csi": {"driver": "d", "volumeHandle": name}});
-        ("/api/v1/persistentvolumes", json!({"metadata": {"name": name}, "spec": spec}))
-    };
-    let check = async |attached: &str, volumes: &[&str], expect: bool| {
-        let driver = json!([{"name": "d", "nodeID": "a", "allocatable": {"count": 1}}]);
-        let spec = json!({"attacher": "d", "nodeName": "a", "source": {"persistentVolumeName": attached}});
-        let bound = json!({"pv.kubernetes.io/bind-completed": "yes"});
-        let metadata = json!({"name": "c", "namespace": "n", "annotations": bound});
-        let mut objects = vec![
-            ("/apis/storage.k8s.io/v1/csinodes", json!({"metadata": {"name": "a"}, "spec": {"drivers": driver}})),
-            ("/apis/storage.k8s.io/v1/volumeattachments", json!({"metadata": {"name": "v"}, "spec": spec})),
-            ("/apis/storage.k8s.io/v1/storageclasses", json!({"metadata": {"name": "s"}, "provisioner": "d"})),
-            (
-                "/api/v1/persistentvolumeclaims",
-                json!({"metadata": metadata, "spec": {"volumeName": "new", "storageClassName": "s"}}),
-            ),
-        ];
-        objects.extend(volumes.iter().map(|name| volume(name)));
-        let mut cluster = Cluster::new(objects, true).await;
-        cluster.node("a", json!({}));
-        let spec = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]});
-        let message = cluster.place(spec);
-        assert_eq!(message == "a", expect, "{message}");
-        assert!(expect || message.contains("1 node(s) exceed max volume count"), "{message}");
-    };
-    check("none", &["new", "old"], true).await;
-    check("old", &["new", "old"], false).await;
-    // The pod's own volume is attached already.
-    check("new", &["new", "old"], true).await;
+/// A slice of so many devices on a node, of which the last has the size `s`, if it is `easy`.
+fn large_slice(node: &str, devices: usize, easy: bool) -> (&'static str, Value) {
+    let (path, mut slice) = slice(node, "s");
+    let size = |at: usize| if easy && at + 1 == devices { "s" } else { "none" };
+    let device = |at: usize| json!({"name": format!("x{at:02}"), "attributes": {"size": {"string": size(at)}}});
+    slice["spec"]["devices"] = (0..devices).map(device).collect();
+    (path, slice)
 }
 
 #[tokio::test]
-async fn claims_without_volumes_need_nodes_that_can_have_some() {
-    let check = async |class: Value, capacity: Value, volume: Value, expect: &str| {
-        let base = |name: &str| json!({"name": name, "namespace": "n", "uid": name});
-        let mut objects = Vec::new();
-        let mut class = class;
-        (class["metadata"], class["volumeBindingMode"]) = (json!({"name": "s"}), "WaitForFirstConsumer".into());
-        objects.push(("/apis/storage.k8s.io/v1/storageclasses", class));
-        let wants = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "s", "resources": {"requests": {"storage": "2Gi"}}});
-        objects.push(("/api/v1/persistentvolumeclaims", json!({"metadata": base("c"), "spec": wants})));
-        let driver = json!({"metadata": {"name": "d"}, "spec": {"storageCapacity": true}});
-        objects.push(("/apis/storage.k8s.io/v1/csidrivers", driver));
-        if !capacity.is_null() {
-            let here =
-                json!({"metadata": base("k"), "storageClassName": "s", "nodeTopology": {}, "capacity": capacity});
-            objects.push(("/apis/storage.k8s.io/v1/csistoragecapacities", here));
-        }
-        if !volume.is_null() {
-            let spec =
-                json!({"capacity": {"storage": volume}, "accessModes": ["ReadWriteOnce"], "storageClassName": "s"});
-            objects.push(("/api/v1/persistentvolumes", json!({"metadata": base("v"), "spec": spec})));
-        }
-        let mut cluster = Cluster::new(objects, true).await;
-        cluster.node("a", json!({}));
-        let message = cluster.place(json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}));
-        assert!(message.contains(expect), "{message}");
-    };
-    let (none, made) = (|| json!({"provisioner": "kubernetes.io/no-provisioner"}), || json!({"provisioner": "d"}));
-    let (no_volume, no_space) =
-        ("1 node(s) didn't find available persistent volumes to bind", "1 node(s) did not have enough free storage");
-    check(none(), Value::Null, json!("2Gi"), "a").await;
-    check(none(), Value::Null, json!("1Gi"), no_volume).await;
-    check(made(), Value::Null, Value::Null, no_space).await;
-    check(made(), json!("1Gi"), Value::Null, no_space).await;
-    check(made(), json!("3Gi"), Value::Null, "a").await;
-    check(made(), Value::Null, json!("2Gi"), "a").await;
-    let zones = json!([{"matchLabelExpressions": [{"key": "zone", "values": ["z"]}]}]);
-    check(json!({"provisioner": "d", "allowedTopologies": zones}), json!("3Gi"), Value::Null, no_volume).await;
+async fn a_node_is_judged_however_long_others_took() {
+    let sized = json!([{"cel": {"expression": "device.attributes['d'].size == 's'"}}]);
+    let requests = json!([{"name": "any", "exactly": {"deviceClassName": "gpu", "count": 20}},
+        {"name": "sized", "exactly": {"deviceClassName": "gpu", "selectors": sized}}]);
+    let mut objects = vec![class(None), claim(requests, json!({})), large_slice("z", 21, true)];
+    let hard = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
+    objects.extend(hard.iter().map(|node| large_slice(node, 40, false)));
+    let mut cluster = Cluster::new(objects, true).await;
+    hard.iter().for_each(|node| cluster.node(node, json!({})));
+    assert_eq!(
+        cluster.place(with_claim()),
+        "running \"DynamicResources\" filter plugin: node a: timed out trying to allocate devices"
+    );
+    cluster.node("z", json!({}));
+    assert_eq!(cluster.place(with_claim()), "z");
+}
+
+#[tokio::test]
+async fn the_end_of_a_claim_for_extended_resources_ends_the_binding() {
+    let mut cluster = Cluster::new(vec![class(Some("x.example.com/gpu")), slice("b", "s")], true).await;
+    cluster.node("b", json!({}));
+    let resources = json!({"requests": {"x.example.com/gpu": "1"}, "limits": {"x.example.com/gpu": "1"}});
+    cluster.begin(json!({"containers": [{"name": "c", "image": "i", "resources": resources}]})).expect("placed");
+    cluster.until_written("PATCH /api/v1/namespaces/n/pods/p/status").await;
+    let metadata = json!({"name": "made", "namespace": "n", "uid": "made", "resourceVersion": "5"});
+    let made = json!({"metadata": metadata, "spec": {}});
+    cluster.say(CLAIMS, "ADDED", &made);
+    cluster.say(CLAIMS, "DELETED", &made);
+    let error = cluster.outcome().await.expect_err("deleted");
+    assert_eq!(error, "running PreBind plugin \"DynamicResources\": claim n/made got deleted in the meantime");
 }

@@ -2,7 +2,7 @@
 
 use super::{DynamicResources, Found, OnNode, allocation, binding, claim_uid, claims_of, is_reserved_for};
 use crate::Handle;
-use crate::dynamic_resources::allocator::{Refused, Steps, allocate};
+use crate::dynamic_resources::allocator::{Limits, Refused, allocate};
 use crate::dynamic_resources::conditions::{self, Readiness};
 use crate::dynamic_resources::extended::{self, Extended};
 use crate::dynamic_resources::inventory::Inventory;
@@ -37,7 +37,7 @@ struct Cycle<'a> {
     resources: Option<Resources>,
     inventory: Arc<Inventory>,
     usage: Usage,
-    steps: Steps,
+    limits: Limits,
 }
 
 /// Extended resources of the pod that device classes may stand for.
@@ -118,8 +118,8 @@ impl PreFilter for DynamicResources {
             made: Mutex::default(),
         });
         *self.found.lock() = Found { pod: pod.uid().to_owned(), claims, stale, ..Found::default() };
-        let steps = Steps::default();
-        Ok(Some(Box::new(Cycle { plugin: self, handle, pod, allocated, needs, resources, inventory, usage, steps })))
+        let limits = Limits::new(snapshot.began);
+        Ok(Some(Box::new(Cycle { plugin: self, handle, pod, allocated, needs, resources, inventory, usage, limits })))
     }
 }
 
@@ -182,7 +182,7 @@ impl Filter for Cycle<'_> {
         let results = if needs.is_empty() {
             Vec::new()
         } else {
-            allocate(&needs, &self.inventory, &self.usage, &node.node, &self.steps).map_err(
+            allocate(&needs, &self.inventory, &self.usage, &node.node, self.limits).map_err(
                 |refused| match refused {
                     Refused::NotNow(why) => Rejection::unresolvable(why),
                     Refused::Error(why) => Rejection::error(why),

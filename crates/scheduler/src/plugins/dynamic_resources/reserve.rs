@@ -4,14 +4,15 @@ use super::{Binding, DynamicResources, Found, allocation, binding, claim_uid, is
 use crate::Handle;
 use crate::dynamic_resources::conditions::{self, Readiness};
 use crate::dynamic_resources::extended::Extended;
-use crate::dynamic_resources::ledger::version;
+use crate::dynamic_resources::needs::claim_name;
 use crate::framework::{PostBind, PreBind, Rejection, Reserve};
 use crate::pod_info::uid;
+use crate::version;
 use api::k8s::core::v1::Pod;
 use api::k8s::resource::v1::ResourceClaim;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use informer::{EventType, reference};
+use informer::{Event, EventType, Subscription, reference};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::HashMap;
@@ -122,7 +123,7 @@ impl DynamicResources {
             return Ok(());
         }
         let written = binding::bind(handle, &claim, pod, decided).await?;
-        self.ledger.lock().written(claim_uid(&claim), uid(pod), version(&written));
+        self.ledger.lock().written(claim_uid(&claim), uid(pod), version(&written.metadata));
         self.with(pod, |b| b.claims[index] = Arc::new(written));
         Ok(())
     }
@@ -131,32 +132,38 @@ impl DynamicResources {
     async fn bind_extended(&self, handle: &Handle, pod: &Pod, extended: &Arc<Extended>) -> Result<(), String> {
         let unborn = claim_uid(&extended.needs.claim);
         let decided = self.with(pod, |b| b.decided.get(unborn).cloned()).flatten();
+        // From before it is made, so that its end is not missed.
+        let mut changes = handle.resource_claims.subscribe();
         let made = Arc::new(binding::create(handle, &extended.needs.claim).await?);
         self.ledger.lock().named(unborn, claim_uid(&made));
         self.with(pod, |b| b.extended = Some((extended.clone(), Some(made.clone()))));
         let written = Arc::new(binding::bind(handle, &made, pod, decided).await?);
-        self.ledger.lock().written(claim_uid(&made), uid(pod), version(&written));
+        self.ledger.lock().written(claim_uid(&made), uid(pod), version(&written.metadata));
         self.with(pod, |b| b.extended = Some((extended.clone(), Some(written.clone()))));
         binding::name_extended(handle, pod, &written, &extended.mappings).await?;
         // A timeout is no failure: the claim is there.
-        let _ = tokio::time::timeout(SEEN_TIMEOUT, seen(handle, &written)).await;
+        let seen = tokio::time::timeout(SEEN_TIMEOUT, seen(&mut changes, &written)).await;
         self.ledger.lock().born(claim_uid(&made));
-        Ok(())
+        seen.unwrap_or(Ok(()))
     }
 }
 
-/// Waits until the informer has a claim, at the version that was written here or a newer one.
-async fn seen(handle: &Handle, claim: &ResourceClaim) {
-    let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
-    let mut changes = handle.resource_claims.subscribe();
-    loop {
-        if handle.resource_claims.get(&namespace, &name).is_some_and(|c| version(&c) >= version(claim)) {
-            return;
+/// Waits until the informer shows a claim at the version that was written here or a newer one; it fails with the claim's
+/// end, of which a pod that is bound would know nothing.
+async fn seen(changes: &mut Subscription<ResourceClaim>, claim: &ResourceClaim) -> Result<(), String> {
+    while let Some(event) = changes.next().await {
+        let current = event.object();
+        if current.metadata.uid != claim.metadata.uid {
+            continue;
         }
-        if changes.next().await.is_none() {
-            return;
+        if matches!(event, Event::Deleted(_)) {
+            return Err(format!("claim {} got deleted in the meantime", claim_name(claim)));
+        }
+        if version(&current.metadata) >= version(&claim.metadata) {
+            return Ok(());
         }
     }
+    Err("the scheduler is shutting down".into())
 }
 
 /// Waits until the drivers report that all devices are ready.
