@@ -3,10 +3,11 @@
 //! A container may make directories in each other, tens of thousands deep: a removal that calls itself for each, or
 //! keeps one open for each, ends the program or its descriptors (`std::fs::remove_dir_all` does both). Here each
 //! directory that is not empty is moved up to the top of the tree and emptied there: one is open at a time, and nothing
-//! is found by a path that somebody could change meanwhile.
+//! is found by a path that somebody could change meanwhile. What cannot be moved (a subvolume's, a lower layer's) is
+//! emptied where it is.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, fstat, openat, renameat_with, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -32,7 +33,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
             let directory = open_directory(&top, entry)?;
             empty(&directory, &mut |inner| match remove_one(&directory, inner)? {
                 Removed::Yes => Ok(()),
-                Removed::NotEmpty => move_up(&directory, inner, &top, &mut names),
+                Removed::NotEmpty => move_up_or_empty(&directory, inner, &top, &mut names),
             })?;
             Ok(unlinkat(&top, entry, AtFlags::REMOVEDIR)?)
         }
@@ -85,16 +86,75 @@ fn remove_one(directory: &OwnedFd, name: &CStr) -> io::Result<Removed> {
     }
 }
 
+fn move_up_or_empty(from: &OwnedFd, name: &CStr, top: &OwnedFd, names: &mut u64) -> io::Result<()> {
+    match move_up(from, name, top, names) {
+        Err(Errno::XDEV) => {
+            empty_in_place(open_directory(from, name)?)?;
+            Ok(unlinkat(from, name, AtFlags::REMOVEDIR)?)
+        }
+        moved => Ok(moved?),
+    }
+}
+
 /// Moves a directory to the top under a name that nothing there has.
-fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, names: &mut u64) -> io::Result<()> {
+fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, names: &mut u64) -> rustix::io::Result<()> {
     let top: BorrowedFd<'_> = top.as_fd();
     loop {
         *names += 1;
         match renameat_with(from, name, top, format!(".removed-{names}"), RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}
-            done => return Ok(done?),
+            done => return done,
         }
     }
+}
+
+/// Empties a directory without moving anything: down into what is not empty, and back up by `..`, where the directory
+/// above must be the one that was left.
+fn empty_in_place(mut at: OwnedFd) -> io::Result<()> {
+    let mut above: Vec<(CString, (u64, u64))> = Vec::new();
+    loop {
+        match first_left(&at)? {
+            Some(name) => {
+                let below = open_directory(&at, &name)?;
+                above.push((name, identity(&at)?));
+                at = below;
+            }
+            None => {
+                let Some((name, known)) = above.pop() else { return Ok(()) };
+                at = open_directory(&at, c"..")?;
+                if identity(&at)? != known {
+                    return Err(io::Error::other(format!("directory {name:?} was moved while it was emptied")));
+                }
+                unlinkat(&at, &name, AtFlags::REMOVEDIR)?;
+            }
+        }
+    }
+}
+
+/// Removes what it can of a directory, up to the first directory that is not empty.
+fn first_left(directory: &OwnedFd) -> io::Result<Option<CString>> {
+    loop {
+        let mut removed = false;
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            match remove_one(directory, name)? {
+                Removed::Yes => removed = true,
+                Removed::NotEmpty => return Ok(Some(name.to_owned())),
+            }
+        }
+        if !removed {
+            return Ok(None);
+        }
+    }
+}
+
+fn identity(directory: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
+    let stat = fstat(directory)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 #[cfg(test)]
@@ -157,5 +217,43 @@ mod tests {
         }
         remove_tree(&tree).expect("removed");
         assert!(!tree.exists());
+    }
+
+    #[test]
+    fn what_stays_in_its_place_is_emptied_without_depth_too() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let tree = dir.path().join("tree");
+        std::fs::create_dir(&tree).expect("mkdir");
+        nest(&tree, 1_000);
+        for n in 0..100 {
+            std::fs::create_dir_all(tree.join(format!("wide-{n}/a"))).expect("mkdir");
+        }
+        let top = open_directory(CWD, &tree).expect("open");
+        let emptying =
+            std::thread::Builder::new().stack_size(128 << 10).spawn(move || empty_in_place(top)).expect("spawn");
+        emptying.join().expect("no overflow").expect("emptied");
+        assert_eq!(std::fs::read_dir(&tree).expect("list").count(), 0);
+    }
+
+    /// A directory of an overlay's lower layer cannot be renamed. Needs root.
+    #[test]
+    fn what_cannot_be_moved_is_removed() {
+        use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+        let dir = tempfile::tempdir().expect("tempdir");
+        let [lower, upper, work, shown] = ["lower", "upper", "work", "shown"].map(|name| dir.path().join(name));
+        for made in [&upper, &work, &shown] {
+            std::fs::create_dir(made).expect("mkdir");
+        }
+        std::fs::create_dir_all(lower.join("tree/a/b/c")).expect("mkdir");
+        std::fs::write(lower.join("tree/a/b/c/file"), "").expect("write");
+        let [l, u, w] = [&lower, &upper, &work].map(|path| path.display());
+        let options = format!("lowerdir={l},upperdir={u},workdir={w},redirect_dir=off");
+        let options = CString::new(options).expect("no NUL");
+        mount("overlay", &shown, "overlay", MountFlags::empty(), Some(options.as_c_str())).expect("mounted");
+        let removed = remove_tree(&shown.join("tree"));
+        let left = shown.join("tree").exists();
+        unmount(&shown, UnmountFlags::DETACH).expect("unmounted");
+        removed.expect("removed");
+        assert!(!left);
     }
 }

@@ -4,12 +4,13 @@
 //! specification ([`names`]) and answered from services and endpoint slices ([`zone`]); other names go to
 //! the upstream resolvers ([`forward`]).
 //!
-//! Invariants: what one client asks costs bounded memory and time; a name of the cluster never leaves the node;
+//! Invariants: only pods and this machine are answered ([`clients`]); what one client asks costs bounded memory and time; a name of the cluster never leaves the node;
 //! before the informers have synced, names of the cluster are answered with SERVFAIL, never with NXDOMAIN.
 //!
 //! Absent: a cache (data are local, upstreams have theirs), zone transfers, DNSSEC, checking that a pod of
 //! a pod-ip name exists (CoreDNS' `pods insecure`).
 
+mod clients;
 mod forward;
 mod names;
 mod server;
@@ -32,6 +33,8 @@ pub struct Config {
     pub domain: String,
     /// Who is asked for other names; those that are in `listen` are left out.
     pub upstreams: Vec<SocketAddr>,
+    /// Addresses of pods. They and this machine are answered, others not.
+    pub clients: Vec<net::Cidr>,
 }
 
 /// Why the responder could not run.
@@ -57,6 +60,7 @@ pub struct Server {
     sockets: Vec<server::Sockets>,
     domain: zone::Domain,
     upstreams: Vec<SocketAddr>,
+    clients: clients::Clients,
 }
 
 /// Opens every socket, so that an address that is taken is an error now and not a surprise later.
@@ -67,7 +71,7 @@ pub async fn bind(config: Config) -> Result<Server, Error> {
         sockets.push(server::Sockets::bind(*address).await?);
     }
     let upstreams = config.upstreams.into_iter().filter(|address| !config.listen.contains(address)).collect();
-    Ok(Server { sockets, domain, upstreams })
+    Ok(Server { sockets, domain, upstreams, clients: clients::Clients::new(config.clients) })
 }
 
 impl Server {
@@ -76,7 +80,7 @@ impl Server {
         let services: Informer<Service> = factory.informer();
         let slices: Informer<EndpointSlice> = factory.informer();
         let zone = zone::Zone::new(self.domain, source::Informers::new(services, slices));
-        let responder = Arc::new(server::Responder::new(zone, forward::Forwarder::new(self.upstreams)));
+        let responder = Arc::new(server::Responder::new(zone, forward::Forwarder::new(self.upstreams), self.clients));
         server::serve(responder, self.sockets, shutdown).await;
     }
 }

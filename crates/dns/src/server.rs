@@ -1,6 +1,7 @@
 //! Sockets, messages and limits.
 
 use crate::Error;
+use crate::clients::Clients;
 use crate::forward::{Forwarder, Transport};
 use crate::source::Source;
 use crate::zone::{Answer, Found, Zone};
@@ -29,6 +30,7 @@ const TCP_MAX: usize = u16::MAX as usize;
 pub(crate) struct Responder<S> {
     zone: Zone<S>,
     forwarder: Forwarder,
+    clients: Clients,
     /// Rotates the order of addresses.
     turn: AtomicUsize,
 }
@@ -72,6 +74,10 @@ async fn serve_udp<S: Source>(responder: Arc<Responder<S>>, socket: Arc<UdpSocke
                 continue;
             }
         };
+        // Not even refused: the source may be forged.
+        if !responder.clients.admits(client.ip()) {
+            continue;
+        }
         let Some(request) = read(&buffer[..received]) else { continue };
         let limit =
             request.edns.as_ref().map_or(UDP_PLAIN, |edns| usize::from(edns.max_payload().clamp(512, UDP_EDNS)));
@@ -96,6 +102,7 @@ async fn serve_tcp<S: Source>(responder: Arc<Responder<S>>, listener: TcpListene
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         match listener.accept().await {
+            Ok((_, client)) if !responder.clients.admits(client.ip()) => {}
             Ok((stream, _)) => {
                 let responder = responder.clone();
                 tokio::spawn(async move {
@@ -145,8 +152,8 @@ enum Here {
 }
 
 impl<S: Source> Responder<S> {
-    pub fn new(zone: Zone<S>, forwarder: Forwarder) -> Responder<S> {
-        Responder { zone, forwarder, turn: AtomicUsize::new(0) }
+    pub fn new(zone: Zone<S>, forwarder: Forwarder, clients: Clients) -> Responder<S> {
+        Responder { zone, forwarder, clients, turn: AtomicUsize::new(0) }
     }
 
     fn here(&self, request: &Message) -> Here {

@@ -6,9 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 /// Reads the URL of a repository; only HTTP(S) without credentials will do.
 pub fn parse(text: &str) -> Result<gix::Url> {
-    let invalid = |why: &str| match text.split_once('@') {
-        Some((before, _)) if before.contains(':') => credentials(),
-        _ => Error::Invalid(format!("repository {text:?}: {why}")),
+    let invalid = |why: &str| match may_hold_credentials(text) {
+        true => credentials(),
+        false => Error::Invalid(format!("repository {text:?}: {why}")),
     };
     let url = gix::url::parse(text).map_err(|_| invalid("is not a URL"))?;
     if !matches!(url.scheme, Scheme::Http | Scheme::Https) {
@@ -21,6 +21,13 @@ pub fn parse(text: &str) -> Result<gix::Url> {
         return Err(invalid("names no host"));
     }
     Ok(url)
+}
+
+/// Whether a text that may be no URL has a user with a password, or a user that may be a token, before its path.
+fn may_hold_credentials(text: &str) -> bool {
+    let (scheme, rest) = text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
+    let host = rest.split('/').next().unwrap_or_default();
+    host.rsplit_once('@').is_some_and(|(user, _)| scheme.is_some() || user.contains(':'))
 }
 
 /// The text is not repeated: it would show them in an event.
@@ -68,10 +75,15 @@ mod tests {
             assert!(parse(text).is_err(), "{text}");
         }
         refused("ssh://h/a", "only http:// and https:// are allowed");
-        for text in ["ssh://u:secret@h/a", "u:secret@h:a", "http://u:secret@h:port/a"] {
+        refused("ssh://h/a@b", "only http:// and https:// are allowed");
+        refused("git@h:a", "only http:// and https:// are allowed");
+        for text in ["ssh://u:secret@h/a", "u:secret@h:a", "http://u:secret@h:port/a", "ssh://token@h/a"] {
             check(text, Err(credentials()));
         }
-        check("https://u:p@h/a", Err(Error::Invalid("the repository's URL holds credentials, which are not allowed".into())));
+        check(
+            "https://u:p@h/a",
+            Err(Error::Invalid("the repository's URL holds credentials, which are not allowed".into())),
+        );
     }
 
     #[test]

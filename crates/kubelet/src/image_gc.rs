@@ -55,7 +55,7 @@ impl ImageGc {
     async fn candidates(&self, ctx: &Context, now: SystemTime) -> Result<Vec<(Image, Record)>, String> {
         let used = in_use(ctx).await.map_err(|e| e.to_string())?;
         let images = ctx.config.images.list_images().await.map_err(|e| e.to_string())?;
-        ctx.images.prune(&images, now);
+        ctx.images.prune(&images, now).await;
         Ok(self.order(images, &used, now))
     }
 

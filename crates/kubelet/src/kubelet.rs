@@ -7,6 +7,7 @@ use crate::events::{EventType, Recorder, reason};
 use crate::mailbox::{Failure, Mailbox};
 use crate::objects::Wake;
 use crate::pod::PodExt;
+use crate::resource_managers::HintProvider as _;
 use crate::state::PodState;
 use crate::worker::Worker;
 use crate::{cgroups, eviction, gc, image_gc, node, preemption, server, shutdown, static_pods};
@@ -261,6 +262,7 @@ impl Kubelet {
         let others = self.pods.active();
         admission::admit(&self.ctx, pod, &others).map_err(|(reason, message)| {
             self.ctx.managers.release(pod.uid());
+            self.ctx.plugins.devices.give_up(pod);
             self.ctx.recorder.pod(pod, EventType::Warning, &reason, message.clone());
             (reason, format!("Pod was rejected: {message}"))
         })

@@ -16,6 +16,7 @@
 
 pub mod admission;
 pub mod backoff;
+mod beneath;
 pub mod cgroups;
 pub mod config;
 pub mod configuration;

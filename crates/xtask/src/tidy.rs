@@ -35,7 +35,7 @@ const COMPONENT_EDGES: [(&str, &[&str]); 7] = [
     ("scheduler", &["api", "informer", "expression"]),
     ("kubelet", &["api", "informer", "cri", "pki", "protos", "streaming"]),
     ("proxy", &["api", "informer", "net"]),
-    ("dns", &["api", "informer"]),
+    ("dns", &["api", "informer", "net"]),
     ("cluster", &["net", "pki"]),
 ];
 

@@ -76,21 +76,32 @@ fn show(layers: &[PathBuf], target: &Path, below: &str) -> io::Result<PathBuf> {
 mod tests {
     use super::*;
 
+    /// Needs root.
     #[test]
-    fn many_layers_are_shown() {
-        // Only root mounts.
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
+    fn images_and_parts_of_them_are_shown() {
         let dir = tempfile::tempdir().expect("tempdir");
-        // Together longer than what the kernel takes as one value.
-        let names = ["a", "b", "c", "d"].map(|name| dir.path().join(name.repeat(100)));
-        for (number, layer) in names.iter().enumerate() {
-            std::fs::create_dir(layer).expect("layer");
-            std::fs::write(layer.join("file"), number.to_string()).expect("file");
+        let layers = ["low", "high"].map(|name| dir.path().join(name));
+        for layer in &layers {
+            std::fs::create_dir_all(layer.join("sub")).expect("layer");
+            std::fs::write(layer.join("sub/file"), layer.file_name().expect("name").as_encoded_bytes()).expect("file");
         }
-        let shown = show(&names, &dir.path().join("shown"), "").expect("a mount");
-        assert_eq!(std::fs::read_to_string(shown.join("file")).expect("the highest layer's"), "3");
-        unmount(&shown, UnmountFlags::DETACH).expect("unmount");
+        std::os::unix::fs::symlink("/sub", layers[0].join("link")).expect("link");
+        let check = |below: &str, file: &str| {
+            let target = dir.path().join(format!("shown-{}", below.len()));
+            let shown = show(&layers, &target, below).expect("a mount");
+            let text = std::fs::read_to_string(shown.join(file));
+            for mounted in [shown, target.join("whole")] {
+                // The whole is both where no part is asked for.
+                let _ = unmount(&mounted, UnmountFlags::DETACH);
+            }
+            assert_eq!(text.expect("the highest layer's"), "high", "{below}");
+        };
+        check("", "sub/file");
+        check("sub", "file");
+        // A link leads within the image.
+        check("link", "file");
+        let target = dir.path().join("refused");
+        assert!(show(&layers, &target, "../../etc").is_err(), "nothing of the node");
+        unmount(target.join("whole"), UnmountFlags::DETACH).expect("unmount");
     }
 }

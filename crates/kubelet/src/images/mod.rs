@@ -1,6 +1,7 @@
 //! Images of containers: pull policies, pulls with back-off, credentials.
 
 pub mod credential_provider;
+mod intents;
 pub mod keyring;
 pub mod pulls;
 pub mod reference;
@@ -49,7 +50,7 @@ pub struct ImageManager {
     backoff: Backoff,
     last_error: Mutex<HashMap<String, String>>,
     providers: CredentialProviders,
-    records: PullRecords,
+    records: Arc<PullRecords>,
     /// Turns to pull, where not all may at once.
     turns: Option<Semaphore>,
 }
@@ -80,42 +81,56 @@ impl ImageManager {
 
     /// Pulls with each of the credentials until one works; without any, anonymously.
     async fn pull_with_any(&self, pod: &Pod, image: &str, secrets: &[Arc<Secret>]) -> cri::Result<String> {
-        if let Err(error) = self.records.intend(image) {
-            return Err(cri::Error::Internal(format!("failed to record image pull intent: {error}")));
-        }
+        let intent = self.intend(image).await?;
         let credentials = self.credentials(pod, image, secrets).await;
-        let (mut result, mut used) = (Err(cri::Error::Internal(String::new())), None);
+        let (mut result, mut used, mut tried) = (Err(cri::Error::Internal(String::new())), None, Vec::new());
         for entry in credentials.iter().map(Some).chain(credentials.is_empty().then_some(None)) {
+            // Several secrets may hold the same: the registry's answer would be the same too.
+            let auth = entry.map(|entry| &entry.auth);
+            if tried.contains(&auth) {
+                continue;
+            }
+            tried.push(auth);
             used = entry;
-            result = self.service.pull_image(image, entry.map(|entry| entry.auth.clone())).await;
+            result = self.service.pull_image(image, auth.cloned()).await;
             if result.is_ok() {
                 break;
             }
         }
         match &result {
-            Ok(id) => self.records.pulled(image, id, used),
-            Err(_) => self.records.failed(image),
+            Ok(id) => self.records.pulled(intent, image, id, used).await,
+            Err(_) => intent.end(),
         }
         result
     }
 
+    /// Notes that a pull begins, after those of the name that were cut off are settled.
+    async fn intend(&self, image: &str) -> cri::Result<intents::Intent> {
+        if self.records.is_left(image) {
+            self.records.settle(self.service.list_images().await?).await;
+        }
+        let before = self.service.image_status(image).await.ok().flatten().map(|found| found.id);
+        let failed = |error| cri::Error::Internal(format!("failed to record image pull intent: {error}"));
+        self.records.intend(image, before).await.map_err(failed)
+    }
+
     /// Whether a pod may use an image that is here without pulling it.
-    async fn may_use(&self, pod: &Pod, image: &str, id: &str, secrets: &[Arc<Secret>]) -> bool {
-        let granted = match self.records.access(image, id) {
+    async fn may_use(&self, pod: &Pod, image: &str, found: &Image, secrets: &[Arc<Secret>]) -> bool {
+        let granted = match self.records.access(image, found) {
             Access::All => return true,
             Access::Holders(granted) => granted,
         };
         let credentials = self.credentials(pod, image, secrets).await;
         let admitted = credentials.iter().find(|entry| granted.admits(entry));
         if let Some(entry) = admitted {
-            self.records.used(image, id, &granted, entry);
+            self.records.used(image, &found.id, &granted, entry).await;
         }
         admitted.is_some()
     }
 
-    /// Forgets with whose credentials images were pulled that were gone at a time.
-    pub fn prune(&self, present: &[Image], at: SystemTime) {
-        self.records.prune(present, at);
+    /// Forgets with whose credentials images were pulled that were gone at a time, and settles pulls that were cut off.
+    pub async fn prune(&self, present: &[Image], at: SystemTime) {
+        self.records.prune(present, at).await;
     }
 
     /// Makes an image present as its container's pull policy says.
@@ -162,7 +177,7 @@ impl ImageManager {
         }
         if policy != "Always" {
             match self.service.image_status(image).await {
-                Ok(Some(found)) if self.may_use(about.pod, image, &found.id, secrets).await => {
+                Ok(Some(found)) if self.may_use(about.pod, image, &found, secrets).await => {
                     let message = format!(
                         "Container image {} already present on machine and can be accessed by the pod",
                         quote(image)

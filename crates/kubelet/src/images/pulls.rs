@@ -1,22 +1,30 @@
 //! With whose credentials the images of this node were pulled (KEP-2535): what needed credentials is given only to pods
 //! that hold some of them, or others that the registry takes.
 //!
-//! The records lie below `image_manager` in the kubelet's directory, in the form upstream's kubelet gives them. An intent is
-//! on disk before a pull begins and goes after the record is, so that an image of a pull that was cut off asks for
-//! credentials. What has neither was not pulled by this kubelet (it was loaded, say), and is for all pods.
+//! The records lie below `image_manager` in the kubelet's directory, in the form upstream's kubelet gives them. An intent
+//! ([`super::intents`]) is on disk before a pull begins and goes after the record is, so that an image of a pull that was
+//! cut off asks for credentials. What has neither was not pulled by this kubelet (it was loaded, say), and is for all pods.
+//!
+//! Records are written by threads that may wait for the disk, one at a time; who asks never waits for them. He looks for
+//! intents first and then for the record, which is there before its intent goes.
 
+use super::intents::{Intent, Intents};
 use super::keyring::{Entry, full_name};
 use crate::configuration::{ImagePullCredentialsVerificationPolicy as Policy, KubeletConfiguration};
+use cri::Image;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
+use tokio::task::spawn_blocking;
 
-const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
+pub(super) const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 /// Most credentials of one image that are written down when a pod only uses it.
 const REMEMBERED_MAX: usize = 100;
 
@@ -76,14 +84,6 @@ struct Record {
     credential_mapping: BTreeMap<String, Granted>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Intent<'a> {
-    api_version: &'a str,
-    kind: &'a str,
-    image: &'a str,
-}
-
 /// Who may use an image that is here.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Access {
@@ -98,57 +98,67 @@ pub struct PullRecords {
     dir: PathBuf,
     policy: Policy,
     allowlist: Vec<String>,
-    /// Pulls in progress by image; held while files change.
-    pulling: Mutex<HashMap<String, usize>>,
+    intents: Arc<Intents>,
+    /// Held while records change.
+    changing: Mutex<()>,
 }
 
 impl PullRecords {
     /// Uses the records below the kubelet's directory.
-    pub fn open(root_dir: &Path, settings: &KubeletConfiguration) -> Self {
-        Self {
-            dir: root_dir.join("image_manager"),
+    pub fn open(root_dir: &Path, settings: &KubeletConfiguration) -> Arc<Self> {
+        let dir = root_dir.join("image_manager");
+        Arc::new(Self {
             policy: settings.image_pull_credentials_verification_policy,
             allowlist: settings.preloaded_images_verification_allowlist.clone(),
-            pulling: Mutex::default(),
-        }
+            intents: Arc::new(Intents::open(dir.join("pulling"))),
+            changing: Mutex::default(),
+            dir,
+        })
     }
 
-    /// Says that an image is about to be pulled.
-    pub fn intend(&self, image: &str) -> io::Result<()> {
-        let mut pulling = self.pulling.lock();
-        let intent = Intent { api_version: API_VERSION, kind: "ImagePullIntent", image };
-        write(&self.dir.join("pulling"), &file_name(image), &serde_json::to_vec(&intent)?)?;
-        *pulling.entry(image.to_owned()).or_default() += 1;
-        Ok(())
+    /// Whether a pull of an image was cut off, and [`Self::settle`] has not seen since what it brought.
+    pub fn is_left(&self, image: &str) -> bool {
+        self.intents.is_left(image)
     }
 
-    /// Says that the pull has failed.
-    pub fn failed(&self, image: &str) {
-        self.end(&mut self.pulling.lock(), image);
+    /// Says that an image is about to be pulled; `before` is the id that its name means now. The pull counts as cut off
+    /// where what this returns is dropped.
+    pub async fn intend(&self, image: &str, before: Option<String>) -> io::Result<Intent> {
+        let intent = self.intents.begin(image, before);
+        let write = move || match intent.write() {
+            Ok(()) => Ok(intent),
+            Err(error) => {
+                intent.end();
+                Err(error)
+            }
+        };
+        spawn_blocking(write).await.map_err(io::Error::other)?
     }
 
     /// Says that an image was pulled with these credentials, or without any. An intent whose record cannot be written
-    /// stays: the image is then nobody's without credentials.
-    pub fn pulled(&self, image: &str, id: &str, used: Option<&Entry>) {
-        let mut pulling = self.pulling.lock();
-        match self.grant(image, id, used) {
-            Ok(()) => self.end(&mut pulling, image),
+    /// is left over: the image is then nobody's without credentials.
+    pub async fn pulled(self: &Arc<Self>, intent: Intent, image: &str, id: &str, used: Option<&Entry>) {
+        let (own, image, id, used) = (self.clone(), image.to_owned(), id.to_owned(), used.cloned());
+        let write = move || match own.change(&id, |record| record.grant(&image, used.as_ref())) {
+            Ok(()) => intent.end(),
             Err(error) => tracing::error!(%error, image, "cannot record with whose credentials an image was pulled"),
-        }
+        };
+        // Goes on where nobody waits for it any more.
+        let _ = spawn_blocking(write).await;
     }
 
-    /// Who may use an image that is here under an id.
-    pub fn access(&self, image: &str, id: &str) -> Access {
-        let _changing = self.pulling.lock();
-        let record = match self.read(id) {
+    /// Who may use an image that is here.
+    pub fn access(&self, image: &str, found: &Image) -> Access {
+        let names = found.repo_tags.iter().chain(&found.repo_digests).map(String::as_str).chain([image]);
+        let brought = self.intents.may_have_brought(&found.id, names);
+        let record = match self.read(&found.id) {
             Ok(record) => record,
             Err(error) => {
                 tracing::error!(%error, image, "cannot read with whose credentials an image was pulled");
                 return Access::Holders(Granted::default());
             }
         };
-        let pulled = record.is_some() || self.dir.join("pulling").join(file_name(image)).exists();
-        if !self.verifies(&full_name(image), pulled) {
+        if !self.verifies(&full_name(image), record.is_some() || brought) {
             return Access::All;
         }
         match record.and_then(|mut record| record.credential_mapping.remove(&full_name(image))).unwrap_or_default() {
@@ -158,18 +168,45 @@ impl PullRecords {
     }
 
     /// Notes that a pod came with credentials that admit it, where they were not known.
-    pub fn used(&self, image: &str, id: &str, granted: &Granted, with: &Entry) {
-        let _changing = self.pulling.lock();
-        if granted.kubernetes_secrets.len() < REMEMBERED_MAX
-            && let Err(error) = self.grant(image, id, Some(with))
-        {
-            tracing::error!(%error, image, "cannot record who uses an image");
+    pub async fn used(self: &Arc<Self>, image: &str, id: &str, granted: &Granted, with: &Entry) {
+        if granted.kubernetes_secrets.len() >= REMEMBERED_MAX || !granted.clone().add(Some(with)) {
+            return;
+        }
+        let (own, image, id, with) = (self.clone(), image.to_owned(), id.to_owned(), with.clone());
+        let write = move || own.change(&id, |record| record.grant(&image, Some(&with)));
+        if let Err(error) = spawn_blocking(write).await.map_err(io::Error::other).and_then(|done| done) {
+            tracing::error!(%error, "cannot record who uses an image");
         }
     }
 
-    /// Forgets images that were gone at a time.
-    pub fn prune(&self, present: &[cri::Image], at: SystemTime) {
-        let _changing = self.pulling.lock();
+    /// Forgets images that were gone at a time, and settles the pulls that were cut off.
+    pub async fn prune(self: &Arc<Self>, present: &[Image], at: SystemTime) {
+        let (own, present) = (self.clone(), present.to_vec());
+        let prune = move || {
+            own.settle_left(&present, at);
+            own.forget_all_but(&present, at);
+        };
+        let _ = spawn_blocking(prune).await;
+    }
+
+    /// Writes down what pulls brought that were cut off: with whose credentials is not known, so that each pod has to
+    /// pull.
+    pub async fn settle(self: &Arc<Self>, present: Vec<Image>) {
+        let own = self.clone();
+        let _ = spawn_blocking(move || own.settle_left(&present, SystemTime::now())).await;
+    }
+
+    fn settle_left(&self, present: &[Image], now: SystemTime) {
+        for (id, name) in self.intents.left(present, now) {
+            match self.change(&id, |_| {}) {
+                Ok(()) => self.intents.settled(&name),
+                Err(error) => tracing::error!(%error, image = name, "cannot record that an image was pulled"),
+            }
+        }
+    }
+
+    fn forget_all_but(&self, present: &[Image], at: SystemTime) {
+        let _changing = self.changing.lock();
         let kept: HashSet<String> = present.iter().map(|image| file_name(&image.id)).collect();
         let written = |file: &fs::DirEntry| file.metadata().and_then(|m| m.modified());
         for file in fs::read_dir(self.dir.join("pulled")).into_iter().flatten().flatten() {
@@ -196,22 +233,9 @@ impl PullRecords {
         }
     }
 
-    fn end(&self, pulling: &mut HashMap<String, usize>, image: &str) {
-        let left = pulling.get(image).map_or(0, |count| count.saturating_sub(1));
-        if left > 0 {
-            pulling.insert(image.to_owned(), left);
-            return;
-        }
-        pulling.remove(image);
-        match fs::remove_file(self.dir.join("pulling").join(file_name(image))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::error!(%error, image, "cannot remove the intent of a pull");
-            }
-            _ => {}
-        }
-    }
-
-    fn grant(&self, image: &str, id: &str, used: Option<&Entry>) -> io::Result<()> {
+    /// Changes a record and writes it, also where nothing is new: then it is of now, and [`Self::prune`] keeps it.
+    fn change(&self, id: &str, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let _changing = self.changing.lock();
         // A record that cannot be read is written anew: fewer pods may use the image, not more.
         let known = self.read(id).unwrap_or_default();
         let mut record = known.unwrap_or_else(|| Record {
@@ -221,12 +245,9 @@ impl PullRecords {
             image_ref: id.into(),
             credential_mapping: BTreeMap::new(),
         });
-        let granted = record.credential_mapping.entry(full_name(image)).or_default();
-        if granted.add(used) {
-            record.last_updated_time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            write(&self.dir.join("pulled"), &file_name(id), &serde_json::to_vec(&record)?)?;
-        }
-        Ok(())
+        change(&mut record);
+        record.last_updated_time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        write(&self.dir.join("pulled"), &file_name(id), &serde_json::to_vec(&record)?)
     }
 
     fn read(&self, id: &str) -> io::Result<Option<Record>> {
@@ -235,6 +256,12 @@ impl PullRecords {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Record {
+    fn grant(&mut self, image: &str, used: Option<&Entry>) {
+        self.credential_mapping.entry(full_name(image)).or_default().add(used);
     }
 }
 
@@ -277,7 +304,7 @@ impl Granted {
 }
 
 /// The name of a file for a name that may hold slashes.
-fn file_name(of: &str) -> String {
+pub(super) fn file_name(of: &str) -> String {
     format!("sha256-{}", hash(of.as_bytes()))
 }
 
@@ -287,96 +314,23 @@ pub fn hash(bytes: &[u8]) -> String {
 }
 
 /// Writes a file, on disk and whole when this returns: a lost one would open its image to all.
-fn write(dir: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+pub(super) fn write(dir: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let temporary = dir.join(format!("{name}.tmp"));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(temporary, dir.join(name))?;
-    fs::File::open(dir)?.sync_all()
+    let temporary = dir.join(format!("{name}.{}.tmp", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    let written = (|| {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, dir.join(name))
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.and_then(|()| fs::File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn secret(uid: &str, content: &str) -> Entry {
-        let holder = Holder {
-            uid: uid.into(),
-            name: "s".into(),
-            namespace: "ns".into(),
-            credential_hash: hash(content.as_bytes()),
-        };
-        Entry { source: Source::Secret(holder), ..Entry::default() }
-    }
-
-    fn admitted(records: &PullRecords, image: &str, entry: &Entry) -> bool {
-        match records.access(image, "sha256:1") {
-            Access::All => true,
-            Access::Holders(granted) => granted.admits(entry),
-        }
-    }
-
-    #[test]
-    fn images_are_for_those_who_hold_credentials() {
-        let dir = tempfile::tempdir().unwrap();
-        let records = PullRecords::open(dir.path(), &KubeletConfiguration::default());
-        let (own, other) = (secret("1", "a"), secret("2", "b"));
-        assert_eq!(records.access("r.io/a:1", "sha256:1"), Access::All, "it was loaded");
-        records.intend("r.io/a:1").unwrap();
-        assert!(!admitted(&records, "r.io/a:1", &own), "a pull that is not over");
-        records.pulled("r.io/a:1", "sha256:1", Some(&own));
-        for (image, entry, expect) in [
-            ("r.io/a:1", &own, true),
-            ("r.io/a:2", &own, true),
-            ("r.io/b:1", &own, false),
-            ("r.io/a:1", &other, false),
-            ("r.io/a:1", &secret("3", "a"), true),
-            ("r.io/a:1", &secret("1", "changed"), true),
-            ("r.io/a:1", &Entry::default(), false),
-        ] {
-            assert_eq!(admitted(&records, image, entry), expect, "{image} {entry:?}");
-        }
-        let again = PullRecords::open(dir.path(), &KubeletConfiguration::default());
-        assert!(admitted(&again, "r.io/a:1", &own) && !admitted(&again, "r.io/a:1", &other), "after a restart");
-        again.pulled("r.io/a:1", "sha256:1", None);
-        assert_eq!(again.access("r.io/a:1", "sha256:1"), Access::All, "it needed no credentials");
-        assert!(fs::read_dir(dir.path().join("image_manager/pulling")).unwrap().next().is_none());
-        again.prune(&[], SystemTime::UNIX_EPOCH);
-        assert_eq!(fs::read_dir(dir.path().join("image_manager/pulled")).unwrap().count(), 1, "pulled since");
-        again.prune(&[], SystemTime::now() + std::time::Duration::from_secs(1));
-        assert!(fs::read_dir(dir.path().join("image_manager/pulled")).unwrap().next().is_none());
-    }
-
-    #[test]
-    fn policies() {
-        let allowlist = vec!["r.io/team/*".to_owned(), "r.io/one".to_owned()];
-        for (policy, name, expect) in [
-            (Policy::NeverVerify, "r.io/x", [false, false]),
-            (Policy::NeverVerifyPreloadedImages, "r.io/x", [true, false]),
-            (Policy::NeverVerifyAllowlistedImages, "r.io/team/a/b", [false, false]),
-            (Policy::NeverVerifyAllowlistedImages, "r.io/teams/a", [true, true]),
-            (Policy::NeverVerifyAllowlistedImages, "r.io/one", [false, false]),
-            (Policy::AlwaysVerify, "r.io/x", [true, true]),
-        ] {
-            let settings = KubeletConfiguration {
-                image_pull_credentials_verification_policy: policy,
-                preloaded_images_verification_allowlist: allowlist.clone(),
-                ..KubeletConfiguration::default()
-            };
-            let records = PullRecords::open(Path::new("/nowhere"), &settings);
-            assert_eq!([true, false].map(|pulled| records.verifies(name, pulled)), expect, "{policy:?} {name}");
-        }
-    }
-
-    #[test]
-    fn a_pull_that_was_cut_off_asks_for_credentials() {
-        let dir = tempfile::tempdir().unwrap();
-        PullRecords::open(dir.path(), &KubeletConfiguration::default()).intend("r.io/a:1").unwrap();
-        let records = PullRecords::open(dir.path(), &KubeletConfiguration::default());
-        assert!(!admitted(&records, "r.io/a:1", &secret("1", "a")));
-        assert!(records.access("r.io/other:1", "sha256:1") == Access::All);
-    }
-}
+#[path = "pulls_tests.rs"]
+mod tests;

@@ -32,6 +32,17 @@ pub fn registry(image: &str) -> &str {
     split_host(image).0.unwrap_or("docker.io")
 }
 
+/// A name in full: with registry, and with its digest, its tag, or `latest`.
+pub fn qualified(image: &str) -> String {
+    let repository = super::keyring::full_name(image);
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match (image.split_once('@'), last.split_once(':')) {
+        (Some((_, digest)), _) => format!("{repository}@{digest}"),
+        (None, Some((_, tag))) => format!("{repository}:{tag}"),
+        (None, None) => format!("{repository}:latest"),
+    }
+}
+
 /// The pull policy of an image without one: Always for `latest`, else IfNotPresent.
 pub fn default_policy(image: &str) -> &'static str {
     let last = image.rsplit('/').next().unwrap_or(image);
@@ -101,6 +112,15 @@ mod tests {
             ("a@sha256:0", "IfNotPresent"),
         ] {
             assert_eq!(default_policy(image), want, "{image}");
+        }
+        for (image, want) in [
+            ("a", "docker.io/library/a:latest"),
+            ("a/b:1", "docker.io/a/b:1"),
+            ("h:5000/a", "h:5000/a:latest"),
+            ("h:5000/a:1@sha256:0", "h:5000/a@sha256:0"),
+            ("docker.io/library/a:latest", "docker.io/library/a:latest"),
+        ] {
+            assert_eq!(qualified(image), want, "{image}");
         }
         assert_eq!(registry("quay.io/a/b:1"), "quay.io");
         assert_eq!(registry("a/b"), "docker.io");

@@ -2,22 +2,22 @@
 
 use crate::context::Context;
 use cri::{ContainerEventKind, ContainerState};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 
 /// Rotates the logs that the runtime calls full, and those that it does not watch (another runtime, a container of
 /// before an update): these are looked at every ten seconds, as upstream does.
 pub async fn run(ctx: Arc<Context>) {
-    let mut ticks = tokio::time::interval(ctx.config.settings.container_log_monitor_interval.max(Duration::from_secs(1)));
+    let mut ticks =
+        tokio::time::interval(ctx.config.settings.container_log_monitor_interval.max(Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = ctx.config.runtime.subscribe();
-    // Each container at most once; one that floods its log does not keep the others from theirs.
-    let (mut tasks, mut busy) = (JoinSet::new(), HashSet::new());
+    let mut rotations = Rotations::default();
     loop {
         let full = tokio::select! {
             _ = ticks.tick() => too_large(&ctx).await,
@@ -28,24 +28,51 @@ pub async fn run(ctx: Arc<Context>) {
                 Err(RecvError::Closed) => return std::future::pending().await,
                 Ok(_) => continue,
             },
-            Some(done) = tasks.join_next() => {
-                busy.remove(&done.unwrap_or_default());
-                continue;
+            Some(again) = rotations.ended() => match again {
+                // It may have filled its new file, or told of the old one.
+                Some(id) => log_of(&ctx, id).await.into_iter().filter(|(_, path)| is_full(&ctx, path)).collect(),
+                None => continue,
             }
         };
         for (id, path) in full {
-            if busy.insert(id.clone()) {
-                let ctx = ctx.clone();
-                tasks.spawn(async move {
-                    if let Err(error) = rotate(&ctx, &id, &path).await {
-                        tracing::warn!(path = %path.display(), error, "cannot rotate log");
-                        // Its container may wait for a new file.
-                        let _ = ctx.config.runtime.reopen_container_log(&id).await;
-                    }
-                    id
-                });
-            }
+            let (ctx, container) = (ctx.clone(), id.clone());
+            rotations.begin(id, async move {
+                if let Err(error) = rotate(&ctx, &container, &path).await {
+                    tracing::warn!(path = %path.display(), error, "cannot rotate log");
+                    // Its container may wait for a new file.
+                    let _ = ctx.config.runtime.reopen_container_log(&container).await;
+                }
+            });
         }
+    }
+}
+
+/// Rotations in progress. Each container has at most one; one that floods its log does not keep the others from theirs.
+#[derive(Default)]
+struct Rotations {
+    tasks: JoinSet<()>,
+    busy: HashMap<task::Id, String>,
+    /// Containers whose log was called full while it was rotated.
+    again: HashSet<String>,
+}
+
+impl Rotations {
+    fn begin(&mut self, id: String, rotation: impl Future<Output = ()> + Send + 'static) {
+        if self.busy.values().any(|busy| *busy == id) {
+            self.again.insert(id);
+        } else {
+            self.busy.insert(self.tasks.spawn(rotation).id(), id);
+        }
+    }
+
+    /// Waits for the end of a rotation; returns its container where its log was called full again. `None`: there is none.
+    async fn ended(&mut self) -> Option<Option<String>> {
+        let task = match self.tasks.join_next_with_id().await? {
+            Ok((task, ())) => task,
+            Err(error) => error.id(),
+        };
+        let id = self.busy.remove(&task)?;
+        Some(self.again.remove(&id).then_some(id))
     }
 }
 
@@ -56,11 +83,14 @@ async fn log_of(ctx: &Context, id: String) -> Vec<(String, PathBuf)> {
 }
 
 async fn too_large(ctx: &Context) -> Vec<(String, PathBuf)> {
-    let max_size = ctx.config.settings.log_max_size();
     let containers = ctx.config.runtime.list_containers().await.unwrap_or_default();
     let running = containers.into_iter().filter(|c| c.state == ContainerState::Running);
     let logs = running.map(|c| (c.id, PathBuf::from(c.log_path)));
-    logs.filter(|(_, path)| std::fs::metadata(path).map_or(0, |m| m.len()) >= max_size).collect()
+    logs.filter(|(_, path)| is_full(ctx, path)).collect()
+}
+
+fn is_full(ctx: &Context, path: &Path) -> bool {
+    std::fs::metadata(path).map_or(0, |m| m.len()) >= ctx.config.settings.log_max_size()
 }
 
 async fn rotate(ctx: &Context, id: &str, path: &Path) -> Result<(), String> {
@@ -147,6 +177,22 @@ mod tests {
         std::fs::write(format!("{}.gz", first.display()), "x").expect("write");
         let second = free_name(&path).await;
         assert!(second > first, "{second:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_full_again_is_not_forgotten() {
+        let mut rotations = Rotations::default();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        rotations.begin("a".into(), async move { drop(ended.await) });
+        rotations.begin("b".into(), async { panic!("a fault") });
+        assert_eq!(rotations.ended().await, Some(None), "the faulty one frees its container");
+        rotations.begin("a".into(), async { unreachable!("two at once") });
+        end.send(()).expect("sent");
+        assert_eq!(rotations.ended().await, Some(Some("a".into())));
+        rotations.begin("a".into(), async {});
+        rotations.begin("b".into(), async {});
+        assert_eq!((rotations.ended().await, rotations.ended().await), (Some(None), Some(None)));
+        assert_eq!(rotations.ended().await, None);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! Walking a directory has its price: a size is kept for a while, as upstream keeps those of volumes.
 
 use super::FsStats;
+use crate::beneath;
 use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, open, statat};
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -65,28 +67,45 @@ impl UsageCache {
 
 /// Bytes and inodes at and below a path, on its own file system; a file with several names counts once.
 pub fn walk(path: &Path) -> Usage {
-    let Ok(top) = std::fs::symlink_metadata(path) else { return Usage::default() };
-    let (mut usage, mut seen) = (Usage { bytes: top.blocks() * 512, inodes: 1 }, HashSet::new());
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok((top, stat)) = open(path, flags, Mode::empty()).and_then(|top| fstat(&top).map(|stat| (top, stat))) else {
+        return Usage::default();
+    };
+    let (mut usage, mut seen) = (used(&stat), HashSet::new());
     // A directory with the name of one in it: a million names may wait, but not a million long paths.
     let mut pending: Vec<(Rc<Path>, OsString)> = Vec::new();
-    if top.is_dir() {
-        pending.push((path.into(), OsString::new()));
+    if is_directory(&stat) {
+        pending.push((Path::new("").into(), ".".into()));
     }
     while let Some((parent, name)) = pending.pop() {
-        let dir: Rc<Path> = parent.join(name).into();
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            // What vanishes meanwhile does not count.
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.dev() != top.dev() || (meta.nlink() > 1 && !meta.is_dir() && !seen.insert(meta.ino())) {
+        let path: Rc<Path> = parent.join(name).into();
+        // What vanishes meanwhile does not count.
+        let Ok(Some(directory)) = beneath::open_directory(&top, &path) else { continue };
+        for entry in Dir::read_from(&directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
                 continue;
             }
-            usage += Usage { bytes: meta.blocks() * 512, inodes: 1 };
-            if meta.is_dir() {
-                pending.push((dir.clone(), entry.file_name()));
+            let Ok(meta) = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let linked = meta.st_nlink > 1 && !is_directory(&meta);
+            if meta.st_dev != stat.st_dev || linked && !seen.insert(meta.st_ino) {
+                continue;
+            }
+            usage += used(&meta);
+            if is_directory(&meta) {
+                pending.push((path.clone(), OsStr::from_bytes(name.to_bytes()).to_owned()));
             }
         }
     }
     usage
+}
+
+fn used(stat: &Stat) -> Usage {
+    Usage { bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512, inodes: 1 }
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 /// A file system as a whole; `None` where it cannot be asked.
@@ -131,5 +150,13 @@ mod tests {
         std::fs::write(dir.path().join("h"), "x").expect("write");
         assert_eq!(cache.get(dir.path(), KEPT).await, first);
         assert_eq!(cache.get(dir.path(), Duration::ZERO).await.inodes, 3);
+    }
+
+    #[test]
+    fn what_is_too_deep_for_a_path_counts() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let file = beneath::tests::deep_file(dir.path());
+        assert_eq!(walk(dir.path()).inodes, 1 + file.components().count() as u64);
+        cri::remove_tree(dir.path()).expect("removed");
     }
 }

@@ -3,9 +3,9 @@
 //! Containers of other pods may write to the volume meanwhile. Nothing is therefore changed by its path: what is changed
 //! is what was opened, and no link is followed on the way to it.
 
+use crate::beneath;
 use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat, open, openat2};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, open};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +17,7 @@ use std::rc::Rc;
 /// With `on_root_mismatch` a volume whose top already fits is left alone.
 pub fn set(root: &Path, group: u32, readonly: bool, on_root_mismatch: bool) -> io::Result<()> {
     if on_root_mismatch {
-        let meta = std::fs::metadata(root)?;
+        let meta = std::fs::symlink_metadata(root)?;
         if meta.gid() == group && meta.mode() & 0o2070 == 0o2070 {
             return Ok(());
         }
@@ -54,7 +54,7 @@ fn give(file: &OwnedFd, stat: &Stat, group: u32, bits: u32) -> io::Result<()> {
 
 /// Calls for a handle of each file of a tree, last of the tree itself: a walk that broke off begins anew.
 fn walk(root: &Path, act: &dyn Fn(&OwnedFd, &Stat) -> io::Result<()>) -> io::Result<()> {
-    let top = open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let top = open(root, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&top)?;
     // Directories that are still to be looked into, relative to the top: however deep, one is open at a time, and however
     // many, each is a name.
@@ -64,16 +64,14 @@ fn walk(root: &Path, act: &dyn Fn(&OwnedFd, &Stat) -> io::Result<()>) -> io::Res
     }
     while let Some((parent, name)) = left.pop() {
         let directory: Rc<Path> = parent.join(name).into();
-        let opened = open_beneath(&top, &directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK)?;
-        // Gone, or something else by now.
-        let Some(opened) = opened else { continue };
+        let Some(opened) = beneath::open_directory(&top, &directory)? else { continue };
         for entry in Dir::read_from(&opened)? {
             let entry = entry?;
             let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
             if name == Path::new(".") || name == Path::new("..") {
                 continue;
             }
-            let Some(file) = open_beneath(&opened, name, OFlags::PATH | OFlags::NOFOLLOW)? else { continue };
+            let Some(file) = beneath::open_handle(&opened, name)? else { continue };
             let stat = fstat(&file)?;
             act(&file, &stat)?;
             if is(&stat, FileType::Directory) {
@@ -82,19 +80,6 @@ fn walk(root: &Path, act: &dyn Fn(&OwnedFd, &Stat) -> io::Result<()>) -> io::Res
         }
     }
     act(&top, &stat)
-}
-
-fn open_beneath(top: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<Option<OwnedFd>> {
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    // With O_PATH and O_NOFOLLOW a link is opened itself, where it is the last of the path.
-    let resolve = if flags.contains(OFlags::PATH) { beneath } else { beneath | ResolveFlags::NO_SYMLINKS };
-    match openat2(top, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        // A rename raced with the walk of the kernel, which cannot say whether the path left the tree.
-        Err(Errno::AGAIN | Errno::XDEV) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]
@@ -123,6 +108,27 @@ mod tests {
         for directory in ["", "a", "a/b"] {
             assert_eq!(mode(&volume.join(directory)) & 0o2070, 0o2070, "{directory}");
         }
+    }
+
+    #[test]
+    fn what_is_too_deep_for_a_path_is_given_too() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let file = beneath::tests::deep_file(dir.path());
+        set(dir.path(), rustix::process::getgid().as_raw(), false, false).expect("set");
+        let top = open(dir.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("open");
+        let given = beneath::open_handle(&top, &file).expect("a way").expect("the file");
+        assert_eq!(fstat(&given).expect("stat").st_mode & 0o777, 0o660);
+        cri::remove_tree(dir.path()).expect("removed");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_volume_is_not_followed() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (volume, outside) = (dir.path().join("volume"), dir.path().join("outside"));
+        std::fs::create_dir(&outside).and_then(|()| symlink(&outside, &volume)).expect("link");
+        let before = mode(&outside);
+        let _ = set(&volume, rustix::process::getgid().as_raw(), false, false);
+        assert_eq!(mode(&outside), before);
     }
 
     /// A container of another pod exchanges a directory for a link to the node while the volume is given away.

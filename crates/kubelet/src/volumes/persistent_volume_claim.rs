@@ -40,8 +40,9 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
             && let Some(group) = request.fs_group()
         {
             let policy = request.pod.spec().security_context.as_ref().and_then(|s| s.fs_group_change_policy.as_deref());
-            let (root, on_mismatch) = (PathBuf::from(path), policy == Some("OnRootMismatch"));
-            let set = move || ownership::set(&root, group, source_readonly, on_mismatch);
+            let (path, on_mismatch) = (PathBuf::from(path), policy == Some("OnRootMismatch"));
+            // The administrator may have given a link.
+            let set = move || ownership::set(&path.canonicalize()?, group, source_readonly, on_mismatch);
             tokio::task::spawn_blocking(set).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         }
         Ok(MountedVolume { path: path.into(), readonly: source_readonly, renew_at: None })

@@ -205,8 +205,8 @@ impl Events {
             stream.step(&mut self.poller, &mut container.log);
         }
         let (full, overflows) = (container.log.became_full(), container.log.overflows());
-        // Without an agent nobody would make a new file: then the container goes on as it likes.
-        if overflows && !self.subscribers.is_empty() {
+        // Without an agent, or after the container's end, nobody would make a new file: then its processes go on as they like.
+        if overflows && container.lives() && !self.subscribers.is_empty() {
             container.streams.iter_mut().for_each(|stream| stream.hold(&mut self.poller));
         }
         if full {
@@ -240,6 +240,8 @@ impl Events {
             {}
             stream.lines.finish(&mut container.log);
             stream.outputs.retain(|output| !output.pending.is_empty());
+            // No new file comes any more.
+            stream.let_go(&mut self.poller);
         }
     }
 }

@@ -246,6 +246,36 @@ pub async fn a_flooded_log_asks_for_a_new_file(bed: &mut Bed) {
     bed.service().stop_container(&id, Duration::ZERO).await.unwrap();
 }
 
+/// The log of a container that has ended is not made anew: who has its output open does not wait for that.
+pub async fn nobody_waits_for_the_log_of_an_ended_container(bed: &mut Bed) {
+    const LIMIT: u64 = 256 << 10;
+    let mut config = bed.sandbox_config();
+    config.namespaces.pid = NamespaceMode::Pod;
+    let sandbox = bed.service().run_pod_sandbox(config).await.unwrap();
+    let log = bed.dir.join("logs/c/0.log");
+    let size = || std::fs::metadata(&log).map_or(0, |m| m.len());
+    let _agent = bed.service().subscribe();
+    let mut flood = shell("yes 0123456789012345678901234567890123456789012345678901234567890123456789");
+    flood.log_limit = LIMIT;
+    flood.security_context.namespaces.pid = NamespaceMode::Pod;
+    let flood = bed.run(&sandbox, flood).await;
+    let mut other = shell("until p=$(pidof yes); do sleep 0.05; done; exec 3>/proc/${p%% *}/fd/1; touch /tmp/open; exec yes other >&3");
+    other.metadata.name = "other".into();
+    other.log_path = "other/0.log".into();
+    other.security_context.namespaces.pid = NamespaceMode::Pod;
+    let other = bed.run(&sandbox, other).await;
+    bed.exec(&other, "until [ -e /tmp/open ]; do sleep 0.05; done").await;
+    for _ in (0..500).take_while(|_| size() < 2 * LIMIT) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bed.service().stop_container(&flood, Duration::ZERO).await.unwrap();
+    for _ in (0..500).take_while(|_| size() < 8 * LIMIT) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(size() >= 8 * LIMIT, "{} bytes", size());
+    bed.service().stop_container(&other, Duration::ZERO).await.unwrap();
+}
+
 /// What outlives a container's first process and writes without end does not keep the shim from its work.
 pub async fn an_endless_writer_does_not_hold_the_end_up(bed: &mut Bed) {
     let mut config = bed.sandbox_config();

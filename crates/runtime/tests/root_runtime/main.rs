@@ -34,6 +34,7 @@ const CASES: &[Case] = cases![
     life::a_killed_shim_is_noticed,
     life::logs_rotate_and_cut,
     life::a_flooded_log_asks_for_a_new_file,
+    life::nobody_waits_for_the_log_of_an_ended_container,
     life::an_endless_writer_does_not_hold_the_end_up,
     life::shims_are_named_after_their_pods,
     life::fifty_lives,

@@ -75,10 +75,10 @@ impl Node {
     pub async fn start(options: &NodeOptions, given: Surroundings, stop: &CancellationToken) -> Result<Self> {
         anyhow::ensure!(rustix::process::geteuid().is_root(), "a node makes namespaces, mounts and cgroups and needs root; run as root, or with --agent=false for a control plane alone");
         let mut components = JoinSet::new();
-        if let Some(dns) = given.cluster_dns {
-            start_dns(&mut components, options, &given, dns, stop).await?;
-        }
         let cluster_cidr = given.cluster_cidr.parse().map_err(|error| anyhow::anyhow!("--cluster-cidr {}: {error}", given.cluster_cidr))?;
+        if given.cluster_dns.is_some() {
+            start_dns(&mut components, options, &given, cluster_cidr, stop).await?;
+        }
         if given.proxy {
             let config = proxy::Config { node_name: options.name.clone(), cluster_cidr };
             components.spawn(proxy::run(given.factory.clone(), config, stop.clone()));
@@ -122,11 +122,12 @@ fn is_ready(node: &ApiNode) -> bool {
     conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-async fn start_dns(components: &mut JoinSet<()>, options: &NodeOptions, given: &Surroundings, _address: IpAddr, stop: &CancellationToken) -> Result<()> {
+async fn start_dns(components: &mut JoinSet<()>, options: &NodeOptions, given: &Surroundings, cluster_cidr: net::Cidr, stop: &CancellationToken) -> Result<()> {
     let config = dns::Config {
         listen: vec![SocketAddr::new(given.address, DNS_PORT)],
         domain: options.cluster_domain.clone(),
         upstreams: dns::host_resolvers(),
+        clients: vec![cluster_cidr],
     };
     let server = dns::bind(config).await.with_context(|| format!("serve DNS on {}:{DNS_PORT}; free the port or use --disable dns", given.address))?;
     components.spawn(server.run(given.factory.clone(), stop.clone()));
