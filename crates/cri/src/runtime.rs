@@ -115,6 +115,14 @@ pub trait RuntimeService: Send + Sync {
     async fn container_status(&self, id: &str) -> Result<ContainerStatus>;
     /// All containers.
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>>;
+    /// The sandboxes of the pod of a uid, and their containers.
+    async fn list_pod(&self, uid: &str) -> Result<(Vec<PodSandboxStatus>, Vec<ContainerStatus>)> {
+        let mut sandboxes = self.list_pod_sandboxes().await?;
+        sandboxes.retain(|sandbox| sandbox.metadata.uid == uid);
+        let mut containers = self.list_containers().await?;
+        containers.retain(|container| sandboxes.iter().any(|sandbox| sandbox.id == container.sandbox_id));
+        Ok((sandboxes, containers))
+    }
     /// Changes limits of a running container.
     async fn update_container_resources(&self, id: &str, resources: LinuxContainerResources) -> Result<()>;
     /// Makes the shim open the log path anew, after it was renamed.

@@ -38,17 +38,12 @@ pub struct PodState {
 }
 
 impl PodState {
-    /// Reads the whole state of a pod from the runtime's lists.
+    /// Reads the whole state of a pod from the runtime.
     pub async fn list(runtime: &dyn RuntimeService, uid: &str) -> cri::Result<Self> {
         let mut state = Self::default();
-        for sandbox in runtime.list_pod_sandboxes().await?.into_iter().filter(|s| s.metadata.uid == uid) {
-            state.sandboxes.insert(sandbox.id.clone(), sandbox);
-        }
-        for container in runtime.list_containers().await? {
-            if state.sandboxes.contains_key(&container.sandbox_id) {
-                state.put(container, runtime.features().linked_logs);
-            }
-        }
+        let (sandboxes, containers) = runtime.list_pod(uid).await?;
+        state.sandboxes.extend(sandboxes.into_iter().map(|sandbox| (sandbox.id.clone(), sandbox)));
+        containers.into_iter().for_each(|container| state.put(container, runtime.features().linked_logs));
         Ok(state)
     }
 

@@ -74,6 +74,18 @@ impl RuntimeService for Service {
         Ok(self.0.state.containers().iter().map(|container| container.status()).collect())
     }
 
+    async fn list_pod(&self, uid: &str) -> Result<(Vec<PodSandboxStatus>, Vec<ContainerStatus>)> {
+        let mut sandboxes = self.0.state.sandboxes();
+        sandboxes.retain(|sandbox| sandbox.record.config.metadata.uid == uid);
+        let mut containers = self.0.state.containers();
+        containers.retain(|container| {
+            let record = container.record.lock();
+            sandboxes.iter().any(|sandbox| sandbox.id == record.sandbox_id)
+        });
+        let sandboxes = sandboxes.iter().map(|sandbox| sandbox.status()).collect();
+        Ok((sandboxes, containers.iter().map(|container| container.status()).collect()))
+    }
+
     async fn update_container_resources(&self, id: &str, resources: LinuxContainerResources) -> Result<()> {
         self.0.update_container(id, resources).await
     }
