@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::Instant;
 
 /// Below this are all keys.
@@ -49,6 +49,7 @@ pub struct Dispatcher {
     progress: watch::Sender<Progress>,
     /// Lists that began before this revision are not continued.
     pages_from: AtomicU64,
+    forgot: Notify,
     started: OnceCell<()>,
 }
 
@@ -72,6 +73,7 @@ impl Dispatcher {
             routes: Mutex::default(),
             progress: watch::channel(Progress::default()).0,
             pages_from: AtomicU64::new(0),
+            forgot: Notify::new(),
             started: OnceCell::new(),
         })
     }
@@ -84,6 +86,12 @@ impl Dispatcher {
     /// The key-value store below.
     pub fn kv(&self) -> &Arc<dyn Kv> {
         &self.kv
+    }
+
+    /// Waits until old events and history have been forgotten, which happens some minutes after they were young:
+    /// what a busy time took is free now.
+    pub async fn has_forgotten(&self) {
+        self.forgot.notified().await;
     }
 
     /// Starts the watch, once, and waits until it is in progress.
@@ -277,6 +285,7 @@ impl Compaction {
         }
         let more = self.marks.iter().any(|mark| *mark > self.done);
         self.at = more.then(|| Instant::now() + COMPACT_EVERY);
+        dispatcher.forgot.notify_one();
     }
 
     /// Notes the present revision; returns the one before which history is to be forgotten, when there is some.
