@@ -1,10 +1,11 @@
 //! LIST: the objects as slices of stored JSON, or as messages, put side by side.
 
+use super::parts::{self, Items, Part};
 use super::{Request, answer, options, table};
 use crate::body::Body;
 use crate::media::{Format, Media, Shape};
 use crate::registry::Resource;
-use crate::store::ListResult;
+use crate::store::{ListResult, Stored};
 use api::{Object, Status};
 use http::Response;
 use serde_json::{Map, Value, json};
@@ -28,7 +29,16 @@ pub async fn handle(request: &Request, resource: &Resource) -> Result<Response<B
     }
     let shown = |objects: &[Object]| shown(request, resource, media.shape, &result, objects);
     if let (Format::Json, false) = (media.format, media.pretty) {
-        let bytes = in_turns(resource, &result, shown).await?;
+        let version = crate::media::meta_version(&request.headers);
+        let part = Part::of(request, resource, media.shape, version);
+        let append = |page: &[Stored], items: &mut Items| match &part {
+            Some(part) => page.iter().try_for_each(|stored| part.append(request, resource, stored, items.next())),
+            None => {
+                let objects = page.iter().map(|s| resource.whole_object(s)).collect::<Result<Vec<_>, _>>()?;
+                parts::append_shown(&shown(&objects)?, items)
+            }
+        };
+        let bytes = in_turns(&result.items, &shown(&[])?, append).await?;
         return Ok(answer::bytes(request, 200, Format::Json, bytes.into()));
     }
     let objects = result.items.iter().map(|s| resource.whole_object(s)).collect::<Result<Vec<_>, _>>()?;
@@ -54,33 +64,23 @@ fn shown(
     Ok(table::in_version(list, request))
 }
 
-/// Encodes what `shown` makes of the objects, a page at a time: parsed, all of them would take ten times what they take as
-/// text.
+/// Fills an empty list a page at a time: parsed, all objects would take ten times what they take as text.
 async fn in_turns(
-    resource: &Resource,
-    result: &ListResult,
-    shown: impl Fn(&[Object]) -> Result<Value, Status>,
+    objects: &[Stored],
+    empty: &Value,
+    append: impl Fn(&[Stored], &mut Items) -> Result<(), Status>,
 ) -> Result<Vec<u8>, Status> {
-    let empty = shown(&[])?;
-    let part = if empty.get("rows").is_some() { "rows" } else { "items" };
-    let text = empty.to_string();
+    let (text, part) = (empty.to_string(), parts::name(empty));
     // In a string the quotes would have backslashes.
     let (before, after) = text.split_once(&format!("\"{part}\":[]")).ok_or_else(|| Status::internal("no list"))?;
-    let mut out = format!("{before}\"{part}\":[").into_bytes();
-    for (at, page) in result.items.chunks(TURN).enumerate() {
-        let objects = page.iter().map(|s| resource.whole_object(s)).collect::<Result<Vec<_>, _>>()?;
-        let page = shown(&objects)?;
-        for (i, item) in page.get(part).and_then(Value::as_array).into_iter().flatten().enumerate() {
-            if at + i > 0 {
-                out.push(b',');
-            }
-            serde_json::to_writer(&mut out, item).map_err(Status::internal)?;
-        }
+    let mut items = Items::after(format!("{before}\"{part}\":["));
+    for page in objects.chunks(TURN) {
+        append(page, &mut items)?;
         tokio::task::yield_now().await;
     }
-    out.extend_from_slice(b"]");
-    out.extend_from_slice(after.as_bytes());
-    Ok(out)
+    items.text.push(b']');
+    items.text.extend_from_slice(after.as_bytes());
+    Ok(items.text)
 }
 
 /// The metadata of a list.

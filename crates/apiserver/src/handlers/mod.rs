@@ -7,6 +7,7 @@ pub mod delete_collection;
 pub mod get;
 pub mod list;
 pub mod options;
+mod parts;
 pub mod patch;
 pub mod review;
 mod review_checks;

@@ -1,5 +1,6 @@
 //! WATCH: one line of JSON, or frame of protobuf, for each change, made once and shared by all watchers.
 
+use super::parts::Part;
 use super::{Request, answer, options, table};
 use crate::body::Body;
 use crate::media::{Format, Media, Shape};
@@ -8,7 +9,7 @@ use crate::metrics::storage::{WATCH_EVENT_SIZES, WATCH_EVENTS};
 use crate::registry::Resource;
 use crate::registry::decode::invalid_options;
 use crate::server::ApiServer;
-use crate::store::{Watch, WatchEvent, WatchOptions, WatchStart};
+use crate::store::{Stored, Watch, WatchEvent, WatchOptions, WatchStart};
 use api::{Object, Status};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -119,14 +120,27 @@ impl Encoder {
             }
         }
         let (name, object) = match event {
-            WatchEvent::Added(s) => ("ADDED", self.shaped(self.resource.whole_object(s)?)?),
-            WatchEvent::Modified(s) => ("MODIFIED", self.shaped(self.resource.whole_object(s)?)?),
-            WatchEvent::Deleted(s) => ("DELETED", self.shaped(self.resource.whole_object(s)?)?),
+            WatchEvent::Added(stored) => return self.change("ADDED", stored),
+            WatchEvent::Modified(stored) => return self.change("MODIFIED", stored),
+            WatchEvent::Deleted(stored) => return self.change("DELETED", stored),
             WatchEvent::Bookmark { resource_version, initial_events_end } => {
                 ("BOOKMARK", self.shaped(self.bookmark(*resource_version, *initial_events_end))?)
             }
             WatchEvent::Error(status) => ("ERROR", status.to_object()),
         };
+        self.line(name, &object)
+    }
+
+    fn change(&mut self, name: &str, stored: &Stored) -> Result<Bytes, Status> {
+        if (self.media.format, self.media.shape) == (Format::Json, Shape::Partial)
+            && let Some(part) = Part::of(&self.request, &self.resource, Shape::Partial, "meta.k8s.io/v1")
+        {
+            let mut line = b"{\"object\":".to_vec();
+            part.append(&self.request, &self.resource, stored, &mut line)?;
+            line.extend_from_slice(format!(",\"type\":\"{name}\"}}\n").as_bytes());
+            return Ok(line.into());
+        }
+        let object = self.shaped(self.resource.whole_object(stored)?)?;
         self.line(name, &object)
     }
 
