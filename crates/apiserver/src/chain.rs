@@ -35,8 +35,7 @@ const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prio
 /// Answers a request that comes over a connection.
 ///
 /// A read ends when nobody waits for its answer any more, and so does what goes on for long. A write goes on in a task of
-/// its own: given up half way, it would free addresses that a stored service has, keep quota that nothing uses, and be
-/// missing from the audit log.
+/// its own: given up half way, it would free addresses that a stored service has, and keep quota that nothing uses.
 pub fn handle(
     server: Arc<ApiServer>,
     request: http::Request<Body>,
@@ -74,9 +73,12 @@ async fn answer(
 ) -> Response<Body> {
     let began = Instant::now();
     let mut way = Way::default();
-    let admitted = admitted_in_time(&server, &mut request, &connection, &mut way, long);
+    let completion = Completion::new(server.auditor().clone(), &mut request);
+    let admitted = admitted_in_time(&server, completion.request, &connection, &mut way, long);
     let admitted = AssertUnwindSafe(admitted).catch_unwind().await;
+    completion.hand_on();
     let request = Arc::new(request);
+    let completion = Completion::new(server.auditor().clone(), request.clone());
     let guarded = match admitted {
         Ok(Ok(seat)) => AssertUnwindSafe(handled_in_time(&server, &request, seat)).catch_unwind().await,
         Ok(Err(refused)) => Ok(refused),
@@ -99,7 +101,7 @@ async fn answer(
     let labels = Labels::of(&server, &request);
     let size = response.body().size_hint().exact().filter(|_| !long);
     labels.answered(response.status().as_u16(), size, began.elapsed(), way.waited);
-    finish(&server, request, response, way, (long, labels)).await
+    finish(&server, completion, response, way, (long, labels)).await
 }
 
 fn read(request: http::Request<Body>) -> Request {
@@ -132,11 +134,12 @@ fn add_headers(response: &mut Response<Body>, request: &Request, class: Option<&
 /// Writes the last audit events; what an answer that goes on keeps stays with its body.
 async fn finish(
     server: &Arc<ApiServer>,
-    request: Arc<Request>,
+    completion: Completion<Arc<Request>>,
     response: Response<Body>,
     mut way: Way,
     (long, labels): (bool, Labels),
 ) -> Response<Body> {
+    let request = completion.request.clone();
     body::discard(request.take_body());
     let code = response.status().as_u16();
     request.audit.note(|state| state.code = code);
@@ -145,7 +148,7 @@ async fn finish(
         way.guards.push(Box::new(Running::long(labels)));
         if request.audit.is_audited() {
             server.auditor().process(&request, Stage::ResponseStarted);
-            way.guards.push(Box::new(Completion::new(server.auditor().clone(), request)));
+            way.guards.push(Box::new(completion));
         }
         let guards = way.guards;
         return response.map(|body| {
@@ -165,9 +168,7 @@ async fn finish(
     // Only what this server has answered itself: what others send may be of any size, and may never end.
     let own = response.extensions().get::<SentOn>().is_none() && response.body().size_hint().exact().is_some();
     let kept = request.audit.wants_answer() && own;
-    let response = if kept { kept_answer(&request, response).await } else { response };
-    server.auditor().process(&request, Stage::ResponseComplete);
-    response
+    if kept { kept_answer(&request, response).await } else { response }
 }
 
 /// Keeps the body of an answer for the audit log.

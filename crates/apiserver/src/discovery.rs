@@ -1,7 +1,7 @@
 //! Discovery: `/api`, `/apis`, groups, versions and their resources; OpenAPI documents; token issuer documents.
 
-use crate::body::Body;
 use crate::aggregator;
+use crate::body::{self, Body};
 use crate::custom::discovery as custom;
 use crate::handlers::{Request, answer};
 use crate::media::{self, Format};
@@ -9,7 +9,7 @@ use crate::server::ApiServer;
 use api::Status;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
-use http::{HeaderValue, Method, Response};
+use http::{HeaderValue, Method, Response, StatusCode};
 use schema::ResourceFact;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -245,7 +245,10 @@ fn response_kind(fact: &ResourceFact) -> Value {
 async fn openapi(server: &ApiServer, request: &Request, parts: &[&str]) -> Result<Response<Body>, Status> {
     get_only(request)?;
     let accept = request.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let below = request.info.path.ends_with('/');
     match parts {
+        ["openapi", "v3", ..] if below => Ok(no_document()),
+        _ if below => Ok(answer::text(404, NOT_FOUND)),
         ["openapi", "v2"] if accept.contains(OPENAPI_PROTOBUF) => {
             let document = aggregator::openapi::Version2::new(server);
             let tag = format!("{}P", document.hash());
@@ -270,12 +273,19 @@ async fn openapi(server: &ApiServer, request: &Request, parts: &[&str]) -> Resul
             if let Some((tag, document)) = crate::custom::openapi::document(server.registry(), &path) {
                 return Ok(openapi_v3(request, accept, &path, &tag, || document.into()));
             }
-            let tag = schema::openapi_v3_hash(&path).ok_or_else(Status::no_such_path)?;
+            let Some(tag) = schema::openapi_v3_hash(&path) else { return Ok(no_document()) };
             let make = || schema::openapi_v3(&path).unwrap_or_default().into();
             Ok(openapi_v3(request, accept, &path, &tag, make))
         }
-        _ => Err(Status::no_such_path()),
+        _ => Ok(answer::text(404, NOT_FOUND)),
     }
+}
+
+/// The answer where no group has a document: nothing at all.
+fn no_document() -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 /// A document that the index names by its hash: one of an old hash has moved to that of the new.

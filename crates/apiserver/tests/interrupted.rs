@@ -78,12 +78,17 @@ impl Server {
         (status, serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
-    /// The codes that the audit log has of creations of a resource named so.
-    fn audited(&self, path: &str) -> Vec<u64> {
+    /// What the audit log has of a verb on paths like this one.
+    fn events(&self, verb: &str, path: &str) -> Vec<Value> {
         let log = std::fs::read_to_string(self.0.dir.path().join("audit.log")).unwrap_or_default();
         let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
-        let of = events.filter(|e| e["verb"] == "create" && e["requestURI"].as_str().is_some_and(|u| u.contains(path)));
-        of.filter_map(|e| e["responseStatus"]["code"].as_u64()).collect()
+        events.filter(|e| e["verb"] == verb && e["requestURI"].as_str().is_some_and(|u| u.contains(path))).collect()
+    }
+
+    /// The codes that the audit log has of creations of a resource named so.
+    fn audited(&self, path: &str) -> Vec<u64> {
+        let events = self.events("create", path);
+        events.iter().filter_map(|e| e["responseStatus"]["code"].as_u64()).collect()
     }
 }
 
@@ -123,4 +128,34 @@ async fn who_leaves_is_audited() {
     tokio::time::sleep(SLOW * 2).await;
     assert_eq!(server.send("GET", &format!("{path}/slow"), &Value::Null).await.0, 200);
     assert_eq!(server.audited(path), [201]);
+}
+
+#[tokio::test]
+async fn who_leaves_before_a_log_is_audited() {
+    let server = Server::start().await;
+    let kubelet = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a kubelet that says nothing");
+    let port = kubelet.local_addr().expect("an address").port();
+    let status = json!({"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}});
+    let node = json!({"metadata": {"name": "n"}, "status": status});
+    let account = json!({"metadata": {"name": "default"}});
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    let namespace = "/api/v1/namespaces/default";
+    for (path, body) in [
+        ("/api/v1/nodes".to_owned(), node),
+        (format!("{namespace}/serviceaccounts"), account),
+        (format!("{namespace}/pods"), pod),
+    ] {
+        let (status, answer) = server.send("POST", &path, &body).await;
+        assert_eq!(status, 201, "{answer}");
+    }
+    let log = format!("{namespace}/pods/p/log");
+    let left = tokio::time::timeout(SLOW, server.send("GET", &log, &Value::Null)).await;
+    assert!(left.is_err(), "the client left before the answer: {left:?}");
+    let events = server.events("get", &log);
+    let of = |event: &Value| (event["stage"].clone(), event["responseStatus"]["message"].clone());
+    let early = "Connection closed early";
+    let want = ["ResponseStarted", "ResponseComplete"].map(|stage| (json!(stage), json!(early)));
+    assert_eq!(events.iter().map(of).collect::<Vec<_>>(), want, "{events:?}");
 }

@@ -61,7 +61,7 @@ impl Strategy for EndpointSlice {
 
     fn generation_changes(&self, new: &Object, old: &Object) -> bool {
         // labels count, the rest of the metadata does not
-        ["endpoints", "ports", "addressType"].iter().any(|f| !same(new.at(f), old.at(f)))
+        ["endpoints", "ports", "addressType"].iter().any(|f| new.at(f) != old.at(f))
             || !same(new.at("metadata").at("labels"), old.at("metadata").at("labels"))
     }
 

@@ -246,6 +246,14 @@ impl Errors {
     pub fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
         self.add(|| Cause::too_many(path.to_string(), actual, max));
     }
+    /// Whether a list has no more items than it may have; one that has is not looked into.
+    pub fn at_most(&mut self, path: &Path<'_>, list: &[Value], max: usize) -> bool {
+        let fits = list.len() <= max;
+        if !fits {
+            self.too_many(path, list.len(), max);
+        }
+        fits
+    }
     /// An error when a text is no IP address.
     pub fn ip(&mut self, path: &Path<'_>, text: &str) {
         names::ip(text).into_iter().for_each(|detail| self.invalid(path, text, detail));

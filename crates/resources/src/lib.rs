@@ -23,7 +23,7 @@ mod difference;
 mod discovery;
 mod events;
 pub mod field;
-mod flowcontrol;
+pub mod flowcontrol;
 mod gates;
 pub mod metadata;
 pub mod names;

@@ -5,6 +5,7 @@ mod requests;
 mod selector;
 mod status;
 
+use device::Limits;
 use requests::Requests;
 
 use crate::age;
@@ -67,17 +68,13 @@ impl Strategy for DeviceClass {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
-        selector::check(&mut errors, obj.at("spec"), &SPEC.field("selectors"));
-        let configs = SPEC.field("config");
-        for (i, config) in obj.at("spec").list("config").iter().enumerate() {
-            device::configuration(&mut errors, config, &configs.index(i));
-        }
-        let name = obj.at("spec").at("extendedResourceName");
-        if name.as_str().is_some_and(|name| !crate::core::quantities::is_extended(name)) {
-            errors.invalid(&SPEC.field("extendedResourceName"), name.clone(), "must be a valid extended resource name");
-        }
-        errors.0
+        class_spec(obj.at("spec"), Limits::New).0
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let (spec, was) = (new.at("spec"), old.at("spec"));
+        let stored = same(spec.at("config"), was.at("config"));
+        class_spec(spec, if stored { Limits::Stored } else { Limits::New }).0
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -97,6 +94,11 @@ impl Strategy for ResourceClaim {
 
     fn status_rules(&self) -> StatusRules {
         StatusRules::begins(|| json!({})).keeps(crate::METADATA)
+    }
+
+    fn prepare_for_status_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        self.status_rules().keep(new, old);
+        status::drop_deallocated(new, old);
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
@@ -331,11 +333,25 @@ const ITEMS_MAX: usize = 32;
 /// Alternatives of a request.
 const SUBREQUESTS_MAX: usize = 8;
 
+/// Errors of a class; `limits` are those of its configurations.
+fn class_spec(spec: &Value, limits: Limits) -> Errors {
+    let mut errors = Errors::default();
+    selector::check(&mut errors, spec, &SPEC.field("selectors"));
+    if errors.at_most(&SPEC.field("config"), spec.list("config"), ITEMS_MAX) {
+        each(spec, "config", &SPEC, |config, path| device::configuration(&mut errors, config, limits, path));
+    }
+    let name = spec.at("extendedResourceName");
+    if name.as_str().is_some_and(|name| !crate::core::quantities::is_extended(name)) {
+        errors.invalid(&SPEC.field("extendedResourceName"), name.clone(), "must be a valid extended resource name");
+    }
+    errors
+}
+
 fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     let (devices, path) = (spec.at("devices"), path.field("devices"));
     let (requests, list) = (devices.list("requests"), path.field("requests"));
     // A list that is too long is not looked into.
-    if at_most(errors, requests, ITEMS_MAX, &list) {
+    if errors.at_most(&list, requests, ITEMS_MAX) {
         requests.iter().enumerate().for_each(|(i, request)| claim_request(errors, request, &list.index(i)));
         let twice = repeated(requests.iter().map(|request| request.text("name")));
         for (i, request) in requests.iter().enumerate().filter(|(i, _)| twice[*i]) {
@@ -343,27 +359,18 @@ fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         }
     }
     let names = Requests::of(devices);
-    if at_most(errors, devices.list("config"), ITEMS_MAX, &path.field("config")) {
+    if errors.at_most(&path.field("config"), devices.list("config"), ITEMS_MAX) {
         each(devices, "config", &path, |config, path| {
             names.references(errors, config, &path.field("requests"));
-            device::configuration(errors, config, path);
+            device::configuration(errors, config, Limits::New, path);
         });
     }
-    if at_most(errors, devices.list("constraints"), ITEMS_MAX, &path.field("constraints")) {
+    if errors.at_most(&path.field("constraints"), devices.list("constraints"), ITEMS_MAX) {
         each(devices, "constraints", &path, |constraint, path| {
             names.references(errors, constraint, &path.field("requests"));
             claim_constraint(errors, constraint, path);
         });
     }
-}
-
-/// Whether a list has no more items than it may have.
-fn at_most(errors: &mut Errors, list: &[Value], most: usize, path: &Path<'_>) -> bool {
-    let fits = list.len() <= most;
-    if !fits {
-        errors.too_many(path, list.len(), most);
-    }
-    fits
 }
 
 /// A request is for some devices, or for the first that can be had of several.
@@ -374,7 +381,7 @@ fn claim_request(errors: &mut Errors, request: &Value, path: &Path<'_>) {
         (false, true) => errors.required(path, ONE_OF),
         (true, false) => errors.invalid(path, Value::Null, &format!("{ONE_OF}, but multiple fields are set")),
         (true, true) => device_request(errors, request.at("exactly"), &path.field("exactly")),
-        (false, false) if !at_most(errors, first, SUBREQUESTS_MAX, &path.field("firstAvailable")) => {}
+        (false, false) if !errors.at_most(&path.field("firstAvailable"), first, SUBREQUESTS_MAX) => {}
         (false, false) => {
             let twice = repeated(first.iter().map(|sub| sub.text("name")));
             let list = path.field("firstAvailable");

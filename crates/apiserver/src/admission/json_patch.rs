@@ -27,8 +27,11 @@ pub fn apply(object: &Object, patch: &Value) -> Result<Object, Failure> {
 }
 
 /// Finds the first operation that fails: the last of the shortest part of the patch that does not apply. The parts
-/// are halved, as each costs a copy of the object.
+/// are halved, as each costs a copy of the object. What is too large says so itself.
 fn why(object: &Object, patch: &Value, error: &merge::Error) -> Failure {
+    if let merge::Error::TooLarge(text) = error {
+        return Failure::Operation(text.strip_prefix("Request entity too large: ").unwrap_or(text).to_owned());
+    }
     let operations = patch.as_array().map_or(&[][..], Vec::as_slice);
     let applies = |count: usize| merge::json_patch(object, &Value::Array(operations[..count].to_vec())).is_ok();
     let (mut good, mut bad) = (0, operations.len());
@@ -81,5 +84,14 @@ mod tests {
             check(json!(patch), Failure::Test("testing value /data/k failed: test failed".into()));
         }
         assert!(apply(&object, &json!([{"op": "add", "path": "/data/x", "value": "1"}])).is_ok());
+    }
+
+    #[test]
+    fn what_is_too_large_is_named() {
+        let object = json!({"data": "x".repeat(1 << 20)});
+        let copies: Vec<_> = (0..64).map(|i| json!({"op": "copy", "from": "/data", "path": format!("/c{i}")})).collect();
+        let failure = apply(&object, &json!(copies)).expect_err("too large");
+        let text = "Unable to complete the copy, the accumulated size increase of copy is ";
+        assert!(failure.text().starts_with(text), "{failure:?}");
     }
 }

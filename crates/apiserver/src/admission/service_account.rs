@@ -29,8 +29,8 @@ impl Plugin for ServiceAccount {
         if a.operation != Operation::Create || !a.is("", "pods") {
             return Ok(());
         }
-        if meta::annotation(pod, MIRROR).is_some() {
-            return judge_new(server, a, pod).await;
+        if is_mirror(pod) {
+            return check_mirror(a, pod);
         }
         let name = match pod.pointer("/spec/serviceAccountName").and_then(Value::as_str) {
             None | Some("") => "default".to_owned(),
@@ -47,7 +47,7 @@ impl Plugin for ServiceAccount {
         if let (true, Some(secrets)) = (unset, account.get("imagePullSecrets")) {
             spec.insert("imagePullSecrets".into(), secrets.clone());
         }
-        judge_new(server, a, pod).await
+        check_secrets(a, pod, &account)
     }
 
     async fn validate(&self, server: &ApiServer, a: &Attributes<'_>, pod: Option<&Object>) -> Result<(), Status> {
@@ -64,11 +64,20 @@ impl Plugin for ServiceAccount {
 
 /// Refuses a new pod, as it is after whatever has changed it, that may not have its account or a secret.
 async fn judge_new(server: &ApiServer, a: &Attributes<'_>, pod: &Object) -> Result<(), Status> {
-    if meta::annotation(pod, MIRROR).is_some() {
+    if is_mirror(pod) {
         return check_mirror(a, pod);
     }
-    let account = account_of(server, a, pod).await?;
-    if enforces(&account) { only_mountable(pod, &account).map_err(|why| a.forbidden(&why)) } else { Ok(()) }
+    check_secrets(a, pod, &*account_of(server, a, pod).await?)
+}
+
+/// Whether a kubelet shows by it what it runs from a file.
+fn is_mirror(pod: &Object) -> bool {
+    meta::annotation(pod, MIRROR).is_some()
+}
+
+/// Refuses a new pod a secret that its account does not list, where the account says so.
+fn check_secrets(a: &Attributes<'_>, pod: &Object, account: &Object) -> Result<(), Status> {
+    if enforces(account) { only_mountable(pod, account).map_err(|why| a.forbidden(&why)) } else { Ok(()) }
 }
 
 /// Refuses ephemeral containers with secrets that the pod's account does not list.

@@ -29,7 +29,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// How often an address is drawn that another server of the cluster takes at the same moment.
+/// How many addresses are drawn when others of the cluster take them at the same moment.
 const DRAWS: usize = 8;
 
 /// What is handed out.
@@ -75,7 +75,7 @@ impl Allocation {
     /// Records the address that a service is about to be written with. A service that asked for none gets another
     /// where one has just been recorded by someone else.
     pub async fn record(&mut self, server: &ApiServer, service: &mut Object) -> Result<(), Status> {
-        for _ in 0..DRAWS {
+        for draw in 1..=DRAWS {
             let Some(address) = addresses_of(&self.taken).next() else { return Ok(()) };
             if records::put(server, service, address).await? {
                 return Ok(());
@@ -83,14 +83,17 @@ impl Allocation {
             if !self.drawn {
                 return Err(services::taken(service, address));
             }
+            if draw == DRAWS {
+                break;
+            }
             // The one that is taken is given back after the next is drawn.
-            let next = server.allocators().draw().map_err(|_| services::taken(service, address))?;
+            let next = server.allocators().draw().map_err(|_| services::full(service))?;
             self.taken.retain(|item| *item != Item::Address(address));
             self.taken.push(Item::Address(next));
             server.allocators().pools.lock().addresses.release(address);
             services::set_address(service, next);
         }
-        Err(Status::internal("failed to allocate a serviceIP: every address drawn was taken by others meanwhile"))
+        Err(services::full(service))
     }
 
     /// Whether a service got addresses by it.
@@ -160,10 +163,11 @@ impl Allocators {
         Ok(Self { pools, cidr, node_ports: config.node_ports.clone(), recorded })
     }
 
-    /// Takes any address.
+    /// Takes any address, one with a record only where there is no other: that record may just have gone.
     fn draw(&self) -> Result<IpAddr, Refused> {
         let free = |address: IpAddr| self.recorded.get("", &address.to_string()).is_none();
-        self.pools.lock().addresses.take_any(free)
+        let addresses = &mut self.pools.lock().addresses;
+        addresses.take_any(free).or_else(|_| addresses.take_any(|_| true))
     }
 
     /// The first address of the range, which the service `kubernetes` has.

@@ -84,7 +84,7 @@ async fn repaired(server: &ApiServer) -> Result<bool, Status> {
         match address.and_then(|address| held.remove(&address)) {
             Some(service) if parent(&service) == holder => {}
             Some(_) => tracing::warn!(address = stored.meta.name, "the address of a service is recorded as another's"),
-            None => done &= removed(&services, &records, &stored, &holder).await?,
+            None => done &= removed(server, (&services, &records), &stored, &holder).await?,
         }
     }
     // What is left has no record.
@@ -94,10 +94,10 @@ async fn repaired(server: &ApiServer) -> Result<bool, Status> {
     Ok(done)
 }
 
-/// Removes a record whose service there is not; false while the service may still come, or when that fails.
+/// Removes a record whose service there is not; false while the service may still come, and when that fails.
 async fn removed(
-    services: &ObjectStore,
-    records: &ObjectStore,
+    server: &ApiServer,
+    (services, records): (&ObjectStore, &ObjectStore),
     stored: &Stored,
     holder: &Value,
 ) -> Result<bool, Status> {
@@ -111,14 +111,25 @@ async fn removed(
     if age < GRACE {
         return Ok(false);
     }
-    let text = |field: &str| holder.get(field).and_then(Value::as_str).unwrap_or("");
-    let service = services.get(text("namespace"), text("name")).await?.map(|service| service.object()).transpose()?;
-    let holds = |service: &Object| services::addresses(service).any(|address| address.to_string() == stored.meta.name);
-    if service.as_ref().is_some_and(holds) {
+    if holding(services, stored, holder).await?.is_some() {
         return Ok(true);
     }
-    let gone = delete(records, stored).await;
-    Ok(gone.inspect_err(|error| tracing::warn!(%error, address = stored.meta.name, "a record stays behind")).is_ok())
+    if let Err(error) = delete(records, stored).await {
+        tracing::warn!(%error, address = stored.meta.name, "a record stays behind");
+        return Ok(false);
+    }
+    // The service may have come meanwhile, with the record that was there.
+    match (holding(services, stored, holder).await?, stored.meta.name.parse()) {
+        (Some(service), Ok(address)) => Ok(recorded(server, services, &service, address).await),
+        _ => Ok(true),
+    }
+}
+
+/// The service that a record names, if it has the address.
+async fn holding(services: &ObjectStore, record: &Stored, holder: &Value) -> Result<Option<Object>, Status> {
+    let text = |field: &str| holder.get(field).and_then(Value::as_str).unwrap_or("");
+    let service = services.get(text("namespace"), text("name")).await?.map(|service| service.object()).transpose()?;
+    Ok(service.filter(|service| services::addresses(service).any(|address| address.to_string() == record.meta.name)))
 }
 
 /// Makes the record of a service that has none; false when that fails.

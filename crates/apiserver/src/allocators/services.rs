@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+const FULL: &str = "range is full";
 const PORT_TAKEN: &str = "provided port is already allocated";
 
 /// Everything a service uses.
@@ -23,6 +24,11 @@ pub fn addresses(service: &Object) -> impl Iterator<Item = IpAddr> {
 pub fn taken(service: &Object, address: IpAddr) -> Status {
     let cause = taken_cause(&address.to_string());
     Status::invalid("", "Service", meta::name(service), &[cause])
+}
+
+/// The error of a service that gets no address.
+pub fn full(service: &Object) -> Status {
+    Status::internal(format!("failed to allocate a serviceIP for Service {:?}: {FULL}", meta::name(service)))
 }
 
 fn taken_cause(address: &str) -> Cause {
@@ -48,8 +54,8 @@ fn allocate(allocators: &Allocators, service: &mut Object, old: &Object, dry_run
     let mut allocation = Allocation::of(&allocators.pools);
     let mut causes = families(allocators, service, old);
     if causes.is_empty() {
-        address(allocators, service, old, dry_run, &mut allocation, &mut causes);
-        ports(allocators, service, old, &mut allocation, &mut causes);
+        address(allocators, service, old, dry_run, &mut allocation, &mut causes)?;
+        ports(allocators, service, old, &mut allocation, &mut causes)?;
     }
     if dry_run {
         // A dry run takes nothing from anyone: an address in use is no error, nor is a port out of range.
@@ -169,9 +175,9 @@ fn address(
     dry_run: bool,
     allocation: &mut Allocation,
     causes: &mut Vec<Cause>,
-) {
+) -> Result<(), Status> {
     if text(service, "type") == "ExternalName" {
-        return;
+        return Ok(());
     }
     sync_first(service, old);
     let (wanted, had) = (cluster_ips(service), cluster_ips(old));
@@ -179,12 +185,12 @@ fn address(
     // What does not fit together is for validation to refuse.
     let malformed = |ip: &String| ip.parse::<IpAddr>().is_err();
     if wanted.iter().any(malformed) || (!single.is_empty() && wanted.first().is_none_or(|ip| ip != single)) {
-        return;
+        return Ok(());
     }
     let wanted = wanted.first().map_or("", String::as_str);
     // An address that a service has may not change: validation says so.
     if !wanted.is_empty() && had.first().is_some_and(|ip| ip == wanted || !ip.is_empty()) {
-        return;
+        return Ok(());
     }
     let taken = match wanted {
         "" => allocators.draw(),
@@ -199,6 +205,7 @@ fn address(
             allocation.drawn = wanted.is_empty();
             set_address(service, address);
         }
+        Err(Refused::Full) => return Err(full(service)),
         Err(refused) => {
             causes.push(address_cause(allocators, wanted, refused, dry_run));
             if dry_run && refused == Refused::Taken {
@@ -207,6 +214,7 @@ fn address(
             }
         }
     }
+    Ok(())
 }
 
 /// Gives a service its address.
@@ -243,7 +251,7 @@ fn address_cause(allocators: &Allocators, wanted: &str, refused: Refused, dry_ru
         Refused::OutOfRange => {
             format!("failed to allocate IP {wanted}: the provided network does not match the current range")
         }
-        Refused::Full => "failed to allocate a serviceIP: range is full".into(),
+        Refused::Full => FULL.into(),
     };
     Cause::invalid("spec.clusterIPs", &json!([wanted]), &why)
 }
@@ -262,7 +270,7 @@ fn ports(
     old: &Object,
     allocation: &mut Allocation,
     causes: &mut Vec<Cause>,
-) {
+) -> Result<(), Status> {
     let (any, had) = (needs_node_ports(service), node_ports(old).into_iter().collect::<HashSet<_>>());
     let typed = matches!(text(service, "type"), "NodePort" | "LoadBalancer");
     let is_new = !old.is_object();
@@ -291,12 +299,14 @@ fn ports(
                 own.add(number, node_port, protocol);
                 port["nodePort"] = node_port.into();
             }
+            Err(Refused::Full) => return Err(Status::internal(format!("failed to allocate a nodePort: {FULL}"))),
             Err(refused) => causes.push(port_cause(allocators, &format!("spec.ports[{at}].nodePort"), wanted, refused)),
         }
     }
     if health {
-        health_port(allocators, spec, &had, allocation, causes);
+        health_port(allocators, spec, &had, allocation, causes)?;
     }
+    Ok(())
 }
 
 /// The node ports that a service has been given so far.
@@ -335,17 +345,21 @@ fn health_port(
     had: &HashSet<u64>,
     allocation: &mut Allocation,
     causes: &mut Vec<Cause>,
-) {
+) -> Result<(), Status> {
     let wanted = spec.get("healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0);
     let taken = match wanted {
         0 => take_any_port(allocators, allocation),
-        wanted if had.contains(&wanted) => return,
+        wanted if had.contains(&wanted) => return Ok(()),
         wanted => take_port(allocators, allocation, wanted),
     };
     match taken {
         Ok(port) => drop(spec.insert("healthCheckNodePort".into(), port.into())),
+        Err(Refused::Full) => {
+            return Err(Status::internal(format!("failed to allocate a HealthCheck NodePort {wanted}: {FULL}")));
+        }
         Err(refused) => causes.push(port_cause(allocators, "spec.healthCheckNodePort", wanted, refused)),
     }
+    Ok(())
 }
 
 fn take_any_port(allocators: &Allocators, allocation: &mut Allocation) -> Result<u64, Refused> {
@@ -367,7 +381,7 @@ fn port_cause(allocators: &Allocators, path: &str, wanted: u64, refused: Refused
         Refused::OutOfRange => {
             format!("provided port is not in the valid range. The range of valid ports is {first}-{last}")
         }
-        Refused::Full => "failed to allocate a nodePort: range is full".into(),
+        Refused::Full => FULL.into(),
     };
     Cause::invalid(path, &json!(wanted), &why)
 }

@@ -165,6 +165,7 @@ impl ResponseStatus {
                 details: failure.details.clone(),
                 ..none
             },
+            None if state.left => Self { status: "Success", message: "Connection closed early".into(), ..none },
             None => none,
         }
     }

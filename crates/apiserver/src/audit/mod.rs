@@ -15,12 +15,14 @@ pub use log::Mode;
 pub use record::Record;
 
 use crate::authz::Attributes;
+use crate::deadline;
 use crate::handlers::Request;
 use crate::metrics::Family;
 use crate::server::ApiServer;
 use event::Event;
 use log::Log;
 use policy::{Level, Policy, Stage, Verdict};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use webhook::Webhook;
@@ -127,21 +129,35 @@ impl Auditor {
     }
 }
 
-/// Writes the last stage of an answer that goes on when it is dropped.
-pub struct Completion {
+/// Writes the last event of a request when it is dropped: its answer has ended, or nobody waits for one any more.
+pub struct Completion<R: Deref<Target = Request>> {
     auditor: Arc<Auditor>,
-    request: Arc<Request>,
+    /// The request.
+    pub request: R,
+    awaited: bool,
 }
 
-impl Completion {
-    /// Completes a request when dropped.
-    pub fn new(auditor: Arc<Auditor>, request: Arc<Request>) -> Self {
-        Self { auditor, request }
+impl<R: Deref<Target = Request>> Completion<R> {
+    /// Completes a request that is dropped from here on.
+    pub fn new(auditor: Arc<Auditor>, request: R) -> Self {
+        Self { auditor, request, awaited: true }
+    }
+
+    /// What comes next completes the request.
+    pub fn hand_on(mut self) {
+        self.awaited = false;
     }
 }
 
-impl Drop for Completion {
+impl<R: Deref<Target = Request>> Drop for Completion<R> {
     fn drop(&mut self) {
+        if !self.awaited {
+            return;
+        }
+        let answered = self.request.audit.closed();
+        if !answered && deadline::is_long_running(&self.request.info) {
+            self.auditor.process(&self.request, Stage::ResponseStarted);
+        }
         self.auditor.process(&self.request, Stage::ResponseComplete);
     }
 }

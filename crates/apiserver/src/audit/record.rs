@@ -40,6 +40,8 @@ pub struct State {
     pub code: u16,
     /// See `code`.
     pub failure: Option<Status>,
+    /// Whether the client left before there was an answer.
+    pub left: bool,
     /// The body of the answer and its media type, when it is to be written.
     pub answer: Option<(Bytes, String)>,
     /// Annotations.
@@ -80,6 +82,16 @@ impl Record {
     /// Adds to it.
     pub fn note(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock());
+    }
+
+    /// Notes that there will be no answer any more; whether there was one.
+    pub fn closed(&self) -> bool {
+        let mut state = self.state.lock();
+        let answered = state.code > 0;
+        if !answered {
+            (state.code, state.left) = (200, true);
+        }
+        answered
     }
 
     /// As it is now.

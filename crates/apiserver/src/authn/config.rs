@@ -2,7 +2,7 @@
 
 use super::front_proxy::FrontProxy;
 use super::{oidc, webhook};
-use crate::registry::decode::parse_yaml;
+use crate::registry::yaml;
 use api::Cause;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -149,7 +149,7 @@ fn file(path: &Path, anonymous: bool, own_issuer: &str) -> Result<Configured, St
     if bytes.is_empty() {
         return Err("empty config data".into());
     }
-    parse(&parse_yaml(&bytes)?, anonymous, own_issuer)
+    parse(&yaml::parse(&bytes)?, anonymous, own_issuer)
 }
 
 /// The kind of a configuration, which must be of the group; upstream reads all of these versions.

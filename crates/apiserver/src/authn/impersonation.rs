@@ -21,8 +21,6 @@ const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
 const AUTHENTICATION: &str = "authentication.k8s.io";
-/// Key of the extra that names the node a service account's pod runs on.
-const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 /// From so many values on, one permission for all of them is asked for first.
 const MANY: usize = 4;
 
@@ -36,8 +34,7 @@ const MODES: [Mode; 4] = [
     Mode {
         name: "associated-node",
         applies: |wanted, user| {
-            let own = user.extra.get(NODE_NAME).map(Vec::as_slice);
-            let is_own = matches!((own, node_of(&wanted.name)), (Some([own]), Some(node)) if own == node);
+            let is_own = user.pod_node().is_some_and(|own| node_of(&wanted.name) == Some(own));
             is_alone(wanted) && is_own && service_account_of(&user.name).is_some()
         },
     },
@@ -282,7 +279,8 @@ fn odd_extra(extra: &BTreeMap<String, Vec<String>>) -> Option<String> {
     })
 }
 
-fn service_account_of(user: &str) -> Option<(&str, &str)> {
+/// Namespace and name of the service account that a user is.
+pub fn service_account_of(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
     (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
 }
@@ -314,6 +312,7 @@ fn complete(mut wanted: UserInfo) -> UserInfo {
 
 #[cfg(test)]
 mod tests {
+    use super::super::NODE_NAME;
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! Kubeconfig files that say where a webhook is and who the server is to it.
 
-use crate::registry::decode::parse_yaml;
+use crate::registry::yaml;
 use crate::webhook::{Address, ClientConfig};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,7 @@ pub fn read(path: &Path) -> Result<ClientConfig, String> {
     let failed = |why: String| format!("kubeconfig {}: {why}", path.display());
     let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    parse_yaml(&bytes).and_then(|config| client(&config, directory)).map_err(failed)
+    yaml::parse(&bytes).and_then(|config| client(&config, directory)).map_err(failed)
 }
 
 fn client(config: &Value, directory: &Path) -> Result<ClientConfig, String> {

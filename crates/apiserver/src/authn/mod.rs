@@ -37,6 +37,8 @@ use std::sync::Arc;
 use token_file::TokenFile;
 use webhook::TokenReviews;
 
+/// Key of the extra that names the node a service account's pod runs on.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 /// Every authenticated user is in this group.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// The anonymous user is in this group.
@@ -82,6 +84,14 @@ impl UserInfo {
     /// Whether the user is in a group.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
+    }
+
+    /// The node that the pod of this service account's token runs on.
+    pub fn pod_node(&self) -> Option<&str> {
+        match self.extra.get(NODE_NAME).map(Vec::as_slice) {
+            Some([node]) => Some(node),
+            _ => None,
+        }
     }
 
     /// The name of the node this user is the kubelet of.

@@ -2,7 +2,7 @@
 
 use super::webhook::{self, FailurePolicy, SubjectAccessReviews};
 use crate::authn::config::{check_kind, known_fields, listed};
-use crate::registry::decode::parse_yaml;
+use crate::registry::yaml;
 use api::Cause;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ fn plain(name: &str) -> Option<Mode> {
 
 fn file(path: &Path) -> Result<Vec<Mode>, String> {
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-    parse(&parse_yaml(&bytes)?)
+    parse(&yaml::parse(&bytes)?)
 }
 
 fn parse(config: &Value) -> Result<Vec<Mode>, String> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Reads and decodes the body of a create or update of a resource.
 pub async fn body(request: &Request, resource: &Resource) -> Result<Object, Status> {
     match &resource.custom {
-        None => decode::body(request, &Expected { schema: resource.schema, gvk: &resource.gvk() }).await,
+        None => decode::body(request, &Expected::new(resource.schema, &resource.gvk())).await,
         Some(custom) => custom_body(request, resource, custom).await,
     }
 }
@@ -27,7 +27,7 @@ async fn custom_body(request: &Request, resource: &Resource, custom: &Definition
             decode::peek(&bytes).map_err(|why| decode::unrecognized(kind, &why, &bytes))?;
             (parse(&bytes).map_err(|why| failed(&why))?, None)
         }
-        Format::Yaml => decode::yaml(&bytes, kind)?,
+        Format::Yaml => decode::of_yaml(&bytes, kind)?,
         Format::Protobuf => return Err(media::unsupported()),
     };
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("");

@@ -1,6 +1,7 @@
 //! The flow schemas and priority levels that every cluster has.
 
 use super::spec::{FlowSchema, PriorityLevel};
+use resources::flowcontrol::mandatory as fixed;
 use serde_json::{Value, json};
 
 /// Whether the objects' specs are kept as they are here.
@@ -41,11 +42,9 @@ pub fn all() -> Vec<Standard> {
     let levels = QUEUED.map(|row| suggested(LEVELS, row.0, queued(row)));
     let mut all: Vec<Standard> = levels.into();
     all.extend(suggested_schemas().into_iter().map(|(name, spec)| suggested(SCHEMAS, name, spec)));
-    all.push(mandatory(LEVELS, "catch-all", catch_all_level()));
-    let exempt = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}});
-    all.push(mandatory(LEVELS, "exempt", exempt));
-    all.push(mandatory(SCHEMAS, "exempt", schema("exempt", 1, "", &[group("system:masters")], EVERYTHING)));
-    all.push(mandatory(SCHEMAS, "catch-all", schema("catch-all", 10_000, "ByUser", &everyone(), EVERYTHING)));
+    for (resource, spec) in [(LEVELS, fixed::level as fn(&str) -> _), (SCHEMAS, fixed::schema)] {
+        all.extend(fixed::NAMES.into_iter().filter_map(|name| Some(mandatory(resource, name, spec(name)?))));
+    }
     all
 }
 
@@ -68,11 +67,6 @@ fn queued((_, shares, lendable, queues, hand_size): (&str, u32, u32, u32, u32)) 
     json!({"type": "Limited", "limited": {"nominalConcurrencyShares": shares, "lendablePercent": lendable,
         "limitResponse": {"type": "Queue",
             "queuing": {"queues": queues, "handSize": hand_size, "queueLengthLimit": 50}}}})
-}
-
-fn catch_all_level() -> Value {
-    json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "lendablePercent": 0,
-        "limitResponse": {"type": "Reject"}}})
 }
 
 /// What of its subjects' requests a schema matches: resource rules (verbs, groups, resources, cluster scope), and

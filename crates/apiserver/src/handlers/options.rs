@@ -2,7 +2,7 @@
 
 use super::Request;
 use crate::registry::create::WriteOptions;
-use crate::registry::decode::{canonical_quantity, invalid_options, yaml};
+use crate::registry::decode::{canonical_quantity, invalid_options, of_yaml};
 use crate::registry::delete::DeleteOptions;
 use crate::registry::{Resource, meta};
 use crate::store::{Freshness, ListOptions, Selection};
@@ -264,7 +264,7 @@ fn from_body(request: &Request, body: &[u8]) -> Result<Value, Status> {
     let format = Format::of_content_type(&request.headers).ok_or_else(unsupported)?;
     let json = match format {
         Format::Json => body.to_vec(),
-        Format::Yaml => yaml(body, "DeleteOptions")?.0.to_string().into_bytes(),
+        Format::Yaml => of_yaml(body, "DeleteOptions")?.0.to_string().into_bytes(),
         Format::Protobuf => schema::from_protobuf(schema, body).map_err(Status::bad_request)?.to_string().into_bytes(),
     };
     if let Ok(value) = serde_json::from_slice::<Value>(&json) {

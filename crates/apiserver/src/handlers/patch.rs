@@ -4,10 +4,10 @@ use super::{Request, answer, namespace, options, update::check_name};
 use crate::body::Body;
 use crate::registry::create::WriteOptions;
 use crate::registry::decode::{
-    canonical_quantity, invalid_options, no_kind, parse_yaml_body, unknown_conversion, validate_fields,
+    canonical_quantity, invalid_options, no_kind, unknown_conversion, validate_fields,
 };
 use crate::registry::update::{Change, Changed, update};
-use crate::registry::{Resource, meta as system};
+use crate::registry::{Resource, meta as system, yaml};
 use crate::server::ApiServer;
 use crate::store::Preconditions;
 use api::{Cause, Object, Status, meta};
@@ -128,7 +128,7 @@ pub async fn read(request: &Request, subresource: &str) -> Result<(Patch, WriteO
         let found = kind.strict(&bytes, &body);
         return Ok((Patch { kind, body, force: force.unwrap_or(false), found }, options));
     }
-    let (body, twice) = parse_yaml_body(&bytes)
+    let (body, twice) = yaml::parse_body(&bytes)
         .map_err(|why| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")))?;
     const TWICE: &str = "yaml: unmarshal errors:\n  ";
     let found = twice.map_or_else(|| schema::duplicate_fields(&bytes), |twice| vec![twice.replace(TWICE, "")]);

@@ -48,7 +48,7 @@ pub async fn handle(server: &ApiServer, request: &Request) -> Result<Option<Resp
     let options = options::write_options(request, "CreateOptions", "")?;
     let gvk = Gvk::new(&info.group, "v1", kind);
     let schema = schema::schema_name(&info.group, "v1", kind).ok_or_else(Status::no_such_path)?;
-    let mut review = body(request, &Expected { schema, gvk: &gvk }).await?;
+    let mut review = body(request, &Expected::new(schema, &gvk)).await?;
     review["apiVersion"] = gvk.api_version().into();
     review["kind"] = kind.into();
     meta::metadata_mut(&mut review);

@@ -1,6 +1,6 @@
 //! The way of a new object.
 
-use super::{Resource, admin_access, meta as system};
+use super::{Resource, access, meta as system};
 use crate::admission::{self, Attributes, Operation};
 use crate::allocators;
 use crate::authz;
@@ -110,7 +110,7 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     resources::drop_disabled(resource.stored_schema(), &mut object, None);
     request.warn_all(resource.strategy.preparation_warnings(&object));
     resource.strategy.prepare_for_create(&ctx, &mut object);
-    let mut causes = admin_access::check(server, resource, attributes.namespace, &object, None).await;
+    let mut causes = access::causes(server, attributes, &object).await;
     causes.extend(resources::validate_create(&*resource.strategy, &ctx, &object, resource.namespaced));
     if !causes.is_empty() {
         return Err(invalid(resource, &object, &causes));

@@ -1,11 +1,10 @@
 //! Decoding of request bodies: media type, syntax, type, group version kind, field validation.
 
-use super::Resource;
+use super::{Resource, yaml};
 use crate::handlers::Request;
 use crate::media::{self, Format};
 use api::{Cause, Gvk, Object, Status};
-use serde_saphyr::options::DuplicateKeyPolicy;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What is done about unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +33,15 @@ pub struct Expected<'a> {
     pub schema: &'a str,
     /// Its name.
     pub gvk: &'a Gvk,
+    /// Other versions of it, which do not differ.
+    pub also: &'a [&'a str],
+}
+
+impl<'a> Expected<'a> {
+    /// A kind of one version.
+    pub fn new(schema: &'a str, gvk: &'a Gvk) -> Self {
+        Self { schema, gvk, also: &[] }
+    }
 }
 
 /// Reads and decodes the body of a create or update.
@@ -57,7 +65,7 @@ pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, 
             schema::decode_slice(expected.schema, &bytes, canonical_quantity)
         }
         Format::Yaml => {
-            let (value, twice) = yaml(&bytes, kind)?;
+            let (value, twice) = of_yaml(&bytes, kind)?;
             let json = serde_json::to_vec(&value).map_err(Status::internal)?;
             let header = peek(&json).map_err(|why| unrecognized(kind, &why, &bytes))?;
             check_kind(&header, expected).map_err(|why| other(&header, &why))?;
@@ -179,9 +187,8 @@ fn no_header(json: &[u8]) -> Result<(String, String), String> {
 /// An absent `apiVersion` or `kind` is taken to be what the path says.
 fn check_kind((api_version, kind): &(String, String), expected: &Expected<'_>) -> Result<(), String> {
     let want = expected.gvk;
-    // Evictions are read in both versions, which do not differ.
-    let old_eviction = want.kind == "Eviction" && api_version == "policy/v1beta1";
-    let version_ok = api_version.is_empty() || *api_version == want.api_version() || old_eviction;
+    let known = *api_version == want.api_version() || expected.also.contains(&api_version.as_str());
+    let version_ok = api_version.is_empty() || known;
     let kind_ok = kind.is_empty() || *kind == want.kind;
     if version_ok && kind_ok {
         return Ok(());
@@ -226,105 +233,8 @@ pub fn no_kind(group: &str, version: &str, kind: &str, want: &Gvk) -> String {
 }
 
 /// Parses YAML into a JSON value.
-pub fn yaml(bytes: &[u8], kind: &str) -> Result<(Value, Option<String>), Status> {
-    parse_yaml_body(bytes).map_err(|why| unrecognized(kind, &why, bytes))
-}
-
-/// Parses YAML; errors are worded as Go's parser does, `yaml: line 1: did not find expected node content`.
-pub fn parse_yaml(bytes: &[u8]) -> Result<Value, String> {
-    yaml_with(bytes, DuplicateKeyPolicy::Error)
-}
-
-/// As [`parse_yaml`], but of a key that is given twice the last value counts; the first such key is told, in the
-/// words for strict decoding.
-pub fn parse_yaml_body(bytes: &[u8]) -> Result<(Value, Option<String>), String> {
-    match parse_yaml(bytes) {
-        Ok(value) => Ok((value, None)),
-        Err(why) => match key_given_twice(&why) {
-            Some(twice) => Ok((yaml_with(bytes, DuplicateKeyPolicy::LastWins)?, Some(twice))),
-            None => Err(why),
-        },
-    }
-}
-
-/// Most digits in a row: the parser takes 26 bytes of memory for each when it looks whether they are a number. No store
-/// holds an object with more.
-const DIGITS_MAX: usize = 2 << 20;
-
-fn yaml_with(bytes: &[u8], duplicates: DuplicateKeyPolicy) -> Result<Value, String> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(json!({}));
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| "yaml: control characters are not allowed".to_owned())?;
-    if bytes.split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() > DIGITS_MAX) {
-        return Err(format!("yaml: more than {DIGITS_MAX} digits in a row"));
-    }
-    // Keys are nodes, too; aliases repeat what they stand for.
-    let nodes = 2 * schema::Weight::MOST.values;
-    let budget = serde_saphyr::budget! {
-        max_nodes: nodes,
-        max_events: 2 * nodes,
-        max_total_scalar_bytes: 2 * crate::body::LIMIT,
-        max_recorded_anchor_bytes: 2 * crate::body::LIMIT,
-    };
-    let options = serde_saphyr::options! { duplicate_keys: duplicates, budget: budget };
-    let text = first_document(text);
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| go_yaml_error(text, &e.to_string()))
-}
-
-/// The text before the second document; the rest is not looked at.
-fn first_document(text: &str) -> &str {
-    let marks = text.match_indices("\n---").map(|(at, _)| at);
-    let mut seen = text.lines().next().is_none_or(|line| line.is_empty() || line.starts_with(['#', '%']));
-    for at in marks {
-        let after = text[at + 4..].chars().next();
-        if !after.is_none_or(char::is_whitespace) {
-            continue;
-        }
-        // Comments and directives may stand before the first mark.
-        let nothing = text[..at].lines().all(|line| line.trim().is_empty() || line.starts_with(['#', '%']));
-        if !(seen && nothing) {
-            return &text[..=at];
-        }
-        seen = false;
-    }
-    text
-}
-
-/// `line 9: key "foo" already set in map`, if that is what the parser complains of.
-fn key_given_twice(why: &str) -> Option<String> {
-    let (line, rest) = why.strip_prefix("yaml: ")?.split_once(": duplicate mapping key: ")?;
-    let key = rest.split_once(", set ").map_or(rest, |(key, _)| key);
-    Some(format!("yaml: unmarshal errors:\n  {line}: key {key:?} already set in map"))
-}
-
-/// From `error: line 2 column 3: why` and a picture of the place.
-fn go_yaml_error(document: &str, text: &str) -> String {
-    let first = text.lines().next().unwrap_or("");
-    let first = first.strip_prefix("error: ").unwrap_or(first);
-    let parsed = first.strip_prefix("line ").and_then(|rest| {
-        let (line, rest) = rest.split_once(' ')?;
-        Some((line.to_owned(), rest.split_once(": ")?.1.to_owned()))
-    });
-    match parsed {
-        Some((line, why)) if why.starts_with("unclosed") => {
-            let expected = match document.trim_end().chars().last() {
-                Some('[' | '{' | ',' | ':') => "node content",
-                _ if why.contains('{') => "',' or '}'",
-                _ => "',' or ']'",
-            };
-            format!("yaml: line {line}: did not find expected {expected}")
-        }
-        Some((line, why)) if why.starts_with("tabs disallowed") => {
-            format!("yaml: line {line}: found character that cannot start any token")
-        }
-        // Go's scanner names no line where the first is at fault.
-        Some((line, why)) if line == "1" && why.starts_with("mapping values are not allowed") => {
-            format!("yaml: {why}")
-        }
-        Some((line, why)) => format!("yaml: line {line}: {why}"),
-        None => format!("yaml: {first}"),
-    }
+pub fn of_yaml(bytes: &[u8], kind: &str) -> Result<(Value, Option<String>), Status> {
+    yaml::parse_body(bytes).map_err(|why| unrecognized(kind, &why, bytes))
 }
 
 /// The parts of an object that the request decides: its namespace must be that of the path.
@@ -352,14 +262,16 @@ pub fn invalid_options(kind: &str, causes: &[Cause]) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn kinds_are_checked() {
         let gvk = Gvk::new("", "v1", "ConfigMap");
-        let expected = Expected { schema: "io.k8s.api.core.v1.ConfigMap", gvk: &gvk };
+        let expected = Expected { schema: "io.k8s.api.core.v1.ConfigMap", gvk: &gvk, also: &["v1old"] };
         let check = |api_version: &str, kind: &str| check_kind(&(api_version.into(), kind.into()), &expected);
         assert_eq!(check("v1", "ConfigMap"), Ok(()));
         assert_eq!(check("", ""), Ok(()));
+        assert_eq!(check("v1old", "ConfigMap"), Ok(()));
         let want = r#"no kind "Wrong" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#;
         assert_eq!(check("v1", "Wrong"), Err(want.into()));
         assert!(check("apps/v1", "Deployment").is_err());
@@ -382,16 +294,9 @@ mod tests {
     }
 
     #[test]
-    fn endless_numbers_are_refused() {
-        let digits = |count: usize| parse_yaml(format!("a: '{}'\n", "2".repeat(count)).as_bytes());
-        assert!(digits(1 << 20).is_ok());
-        assert_eq!(digits(DIGITS_MAX + 1), Err(format!("yaml: more than {DIGITS_MAX} digits in a row")));
-    }
-
-    #[test]
     fn yaml_is_read() {
-        assert_eq!(yaml(b"a: 1\nb: [x]", "K").map(|(value, _)| value), Ok(json!({"a": 1, "b": ["x"]})));
-        assert_eq!(yaml(b" ", "K").map(|(value, _)| value), Ok(json!({})));
-        assert_eq!(yaml(b"a: [", "K").map_err(|e| e.code), Err(400));
+        assert_eq!(of_yaml(b"a: 1\nb: [x]", "K").map(|(value, _)| value), Ok(json!({"a": 1, "b": ["x"]})));
+        assert_eq!(of_yaml(b" ", "K").map(|(value, _)| value), Ok(json!({})));
+        assert_eq!(of_yaml(b"a: [", "K").map_err(|e| e.code), Err(400));
     }
 }

@@ -4,13 +4,14 @@
 //! runs decode → default → mutating admission → prepare → validate → validating admission → store.
 //! A resource whose version is not the stored one converts on the way in and out.
 
-mod admin_access;
+mod access;
 pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod facts;
 pub mod meta;
 pub mod update;
+pub mod yaml;
 
 use crate::store::members::Members;
 use crate::store::{Dispatcher, ObjectStore, StoreSpec, Stored};

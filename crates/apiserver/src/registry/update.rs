@@ -1,7 +1,7 @@
 //! The way of a changed object.
 
 use super::create::{WriteOptions, create, create_tracked, invalid};
-use super::{Resource, meta as system};
+use super::{Resource, access, meta as system};
 use crate::admission::{self, Attributes, Operation};
 use crate::allocators;
 use crate::authz;
@@ -231,9 +231,9 @@ async fn write(
     new = resource.to_stored(new);
     let stored_old = resource.convert.map(|_| resource.to_stored(old.clone()));
     let old = stored_old.as_ref().unwrap_or(old);
-    let causes: Vec<Cause> = match &way {
+    resources::drop_disabled(resource.stored_schema(), &mut new, Some(old));
+    let found = match &way {
         Way::Main(strategy) => {
-            resources::drop_disabled(resource.stored_schema(), &mut new, Some(old));
             strategy.prepare_for_update(&ctx, &mut new, old);
             if strategy.counts_generation() && changes(resource, *strategy, &new, old) {
                 meta::set(&mut new, "generation", meta::generation(old) + 1);
@@ -241,13 +241,12 @@ async fn write(
             resources::validate_update(*strategy, &ctx, &new, old)
         }
         Way::Status(strategy) => {
-            resources::drop_disabled(resource.stored_schema(), &mut new, Some(old));
             strategy.prepare_for_status_update(&ctx, &mut new, old);
-            let mut causes = super::admin_access::check(server, resource, change.namespace, &new, Some(old)).await;
-            causes.extend(resources::validate_status_update(*strategy, &ctx, &new, old));
-            causes
+            resources::validate_status_update(*strategy, &ctx, &new, old)
         }
     };
+    let mut causes = access::causes(server, attributes, &new).await;
+    causes.extend(found);
     if !causes.is_empty() {
         return Err(invalid(resource, old, &causes));
     }

@@ -18,7 +18,7 @@ const SCHEMA: &str = "io.k8s.api.core.v1.Binding";
 pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> Result<Response<Body>, Status> {
     let options = options::write_options(request, "CreateOptions", "binding")?;
     let gvk = Gvk::new("", "v1", "Binding");
-    let mut binding = body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?;
+    let mut binding = body(request, &Expected::new(SCHEMA, &gvk)).await?;
     let namespace = &request.info.namespace;
     crate::registry::decode::check_namespace(pods, &mut binding, namespace)?;
     let name = if request.info.name.is_empty() { meta::name(&binding).to_owned() } else { request.info.name.clone() };

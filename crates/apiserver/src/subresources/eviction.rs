@@ -21,7 +21,7 @@ const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruptio
 pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> Result<Response<Body>, Status> {
     let write = options::write_options(request, "CreateOptions", "eviction")?;
     let gvk = Gvk::new("policy", "v1", "Eviction");
-    let mut eviction = body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?;
+    let mut eviction = body(request, &Expected { schema: SCHEMA, gvk: &gvk, also: &["policy/v1beta1"] }).await?;
     let (namespace, name) = (&request.info.namespace, &request.info.name);
     if meta::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

@@ -8,8 +8,6 @@ use crate::handlers::Request;
 use crate::registry::Resource;
 use crate::request_info::RequestInfo;
 use crate::server::ApiServer;
-use crate::store::{ListOptions, Selection};
-use api::selector::{LabelSelector, Requirement};
 use api::{Object, Status};
 use http::header::{HOST, LOCATION, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -88,14 +86,37 @@ fn path(request: &Request) -> String {
 }
 
 /// `[scheme:]name[:port]`
-fn split(name: &str) -> Result<(&str, &str, &str), Status> {
-    let parts: Vec<&str> = name.split(':').collect();
-    match parts.as_slice() {
-        [name] => Ok(("", name, "")),
-        [name, port] => Ok(("", name, port)),
-        [scheme @ ("http" | "https" | ""), name, port] => Ok((scheme, name, port)),
-        _ => Err(Status::bad_request(format!("invalid service request {name:?}"))),
+fn split<'a>(kind: &str, id: &'a str) -> Result<(&'a str, &'a str, &'a str), Status> {
+    let parts: Vec<&str> = id.split(':').collect();
+    let (scheme, name, port) = match parts.as_slice() {
+        [name] => ("", *name, ""),
+        [name, port] => ("", *name, *port),
+        [scheme @ ("http" | "https" | ""), name, port] => (*scheme, *name, *port),
+        _ => ("", "", ""),
+    };
+    match name {
+        "" => Err(Status::bad_request(format!("invalid {kind} request {id:?}"))),
+        name => Ok((scheme, name, port)),
     }
+}
+
+/// The number of a port, or what Go says when it dials it: names are those that every system knows, not the pod's.
+fn port_number(port: &str) -> Result<u16, Status> {
+    match port {
+        "http" => return Ok(80),
+        "https" => return Ok(443),
+        _ => {}
+    }
+    port.parse().map_err(|_| {
+        let number = !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
+        let why =
+            if number { format!("address {port}: invalid port") } else { format!("lookup tcp/{port}: unknown port") };
+        unavailable(&format!("error trying to reach service: dial tcp: {why}"))
+    })
+}
+
+fn unavailable(why: &str) -> Status {
+    Status::new(503, "ServiceUnavailable", why)
 }
 
 fn scheme(text: &str) -> Scheme {
@@ -103,68 +124,68 @@ fn scheme(text: &str) -> Scheme {
 }
 
 async fn node(server: &ApiServer, request: &Request) -> Result<Target, Status> {
-    let (_, name, _) = split(&request.info.name)?;
-    let target = Target::kubelet(server, name, path(request)).await?;
+    let (text, name, port) = split("node", &request.info.name)?;
+    let kubelet = Target::kubelet(server, name, path(request)).await?;
     // Who writes the status of a node must not send the server to itself.
-    let resolved = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-    let resolved = resolved.map_err(|e| Status::bad_request(format!("lookup {}: {e}", target.host)));
-    let global = resolved.map(|mut addresses| addresses.all(|address| is_global(address.ip())))?;
-    match global {
-        true => Ok(target),
-        false => Err(Status::bad_request("address not allowed")),
+    let resolved = tokio::net::lookup_host((kubelet.host.as_str(), kubelet.port)).await;
+    let resolved = resolved.map_err(|e| Status::bad_request(format!("lookup {}: {e}", kubelet.host)));
+    if !resolved.map(|mut addresses| addresses.all(|address| is_global(address.ip())))? {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    // Another port is no kubelet's: it does not get the server's certificate.
+    match port {
+        port if port.is_empty() || port == kubelet.port.to_string() => Ok(kubelet),
+        port => Ok(Target { port: port_number(port)?, scheme: scheme(text), ..kubelet }),
     }
 }
 
 async fn pod(request: &Request, pods: &Resource) -> Result<Target, Status> {
-    let (text, name, port) = split(&request.info.name)?;
+    let (text, name, port) = split("pod", &request.info.name)?;
     let stored = pods.store.get(&request.info.namespace, name).await?.ok_or_else(|| pods.not_found(name))?;
     let pod = stored.object()?;
     let ip = pod.pointer("/status/podIP").and_then(Value::as_str).unwrap_or("");
     if !ip.parse().is_ok_and(is_global) {
         return Err(Status::bad_request("address not allowed"));
     }
-    let port = pod_port(&pod, port).ok_or_else(|| Status::bad_request(format!("pod {name} has no port {port:?}")))?;
-    Ok(Target { host: ip.into(), port, scheme: scheme(text), path: path(request), prefix: None })
+    let scheme = scheme(text);
+    let port = match port {
+        "" => first_port(&pod).unwrap_or(if scheme == Scheme::Https { 443 } else { 80 }),
+        port => port_number(port)?,
+    };
+    Ok(Target { host: ip.into(), port, scheme, path: path(request), prefix: None })
 }
 
-fn pod_port(pod: &Object, wanted: &str) -> Option<u16> {
+fn first_port(pod: &Object) -> Option<u16> {
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array)?;
-    let mut ports = containers.iter().filter_map(|c| c["ports"].as_array()).flatten();
-    let number = |p: &Value| p["containerPort"].as_u64().and_then(|n| u16::try_from(n).ok());
-    match wanted {
-        "" => Some(ports.next().and_then(number).unwrap_or(80)),
-        name => name.parse().ok().or_else(|| ports.find(|p| p["name"] == name).and_then(number)),
-    }
+    let port = containers.iter().filter_map(|c| c["ports"].as_array()).flatten().next()?;
+    port["containerPort"].as_u64().and_then(|n| u16::try_from(n).ok())
 }
 
 async fn service(server: &ApiServer, request: &Request, services: &Resource) -> Result<Target, Status> {
-    let (text, name, port) = split(&request.info.name)?;
+    let (text, name, port) = split("service", &request.info.name)?;
     let namespace = &request.info.namespace;
-    let service = services.store.get(namespace, name).await?.ok_or_else(|| services.not_found(name))?.object()?;
-    let unavailable = || {
-        let why = format!("no endpoints available for service {:?}", request.info.name);
-        Status::new(503, "ServiceUnavailable", why)
-    };
-    let port_name = service_port(&service, port).ok_or_else(unavailable)?;
-    let slices = server.store("discovery.k8s.io", "endpointslices").ok_or_else(Status::no_such_path)?;
-    let label = Requirement::In("kubernetes.io/service-name".into(), vec![name.into()]);
-    let selection =
-        Selection { namespace: namespace.clone(), labels: LabelSelector(vec![label]), ..Selection::default() };
-    let list = slices.list(ListOptions { selection, ..ListOptions::default() }).await?;
-    let pods = server.store("", "pods").ok_or_else(Status::no_such_path)?;
-    let mut candidates = Vec::new();
-    for stored in list.items {
-        candidates.extend(ready(&stored.object()?, namespace, &port_name));
+    let mut port_name = port.to_owned();
+    if let Ok(number) = port.parse::<i64>() {
+        let service = services.store.get(namespace, name).await?.ok_or_else(|| services.not_found(name))?.object()?;
+        let why = || unavailable(&format!("no service port {number} found for service {name:?}"));
+        port_name = name_of_port(&service, number).ok_or_else(why)?;
     }
+    let endpoints = server.store("", "endpoints").ok_or_else(Status::no_such_path)?;
+    let endpoints = endpoints.get(namespace, name).await?.ok_or_else(|| services.not_found(name))?.object()?;
+    if endpoints.get("subsets").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        return Err(unavailable(&format!("no endpoints available for service {name:?}")));
+    }
+    let pods = server.store("", "pods").ok_or_else(Status::no_such_path)?;
+    let mut candidates = ready(&endpoints, namespace, &port_name);
     candidates.shuffle(&mut rand::rng());
     for Endpoint { address, port, pod } in candidates {
         let Some(stored) = pods.get(namespace, &pod).await? else { continue };
-        // Slices and statuses of pods are written by others than those whom the server's own network is open to.
+        // Endpoints and statuses of pods are written by others than those whom the server's own network is open to.
         if address.parse().is_ok_and(is_global) && addresses(&stored.object()?).any(|ip| ip == address) {
             return Ok(Target { host: address, port, scheme: scheme(text), path: path(request), prefix: None });
         }
     }
-    Err(unavailable())
+    Err(unavailable(&format!("no endpoints available for service {:?}", request.info.name)))
 }
 
 /// Whether an address may be that of a pod: whoever writes statuses is not to reach this host's own services.
@@ -185,14 +206,11 @@ fn addresses(pod: &Object) -> impl Iterator<Item = &str> {
     ips.into_iter().flatten().filter_map(|entry| entry["ip"].as_str())
 }
 
-/// The name of the service's port that is asked for by name or number; without a name, the only one's.
-fn service_port(service: &Object, wanted: &str) -> Option<String> {
+/// The name of the service's port with a number; empty where it has none.
+fn name_of_port(service: &Object, number: i64) -> Option<String> {
     let ports = service.pointer("/spec/ports").and_then(Value::as_array)?;
-    let name = |p: &Value| p["name"].as_str().unwrap_or("").to_owned();
-    match wanted {
-        "" => ports.first().map(name),
-        wanted => ports.iter().find(|p| p["name"] == wanted || p["port"].to_string() == wanted).map(name),
-    }
+    let port = ports.iter().find(|p| p["port"] == number)?;
+    Some(port["name"].as_str().unwrap_or("").to_owned())
 }
 
 /// An endpoint that a pod is said to be.
@@ -202,21 +220,21 @@ struct Endpoint {
     pod: String,
 }
 
-/// The ready endpoints of a slice. Only pods of its namespace are proxied to: a slice may name any address.
-fn ready(slice: &Object, namespace: &str, port_name: &str) -> Vec<Endpoint> {
-    let ports = slice.get("ports").and_then(Value::as_array);
-    let port = ports.into_iter().flatten().find(|p| p["name"].as_str().unwrap_or("") == port_name);
-    let Some(port) = port.and_then(|p| p["port"].as_u64()).and_then(|p| u16::try_from(p).ok()) else {
-        return Vec::new();
-    };
-    let endpoints = slice.get("endpoints").and_then(Value::as_array);
-    let ready = endpoints.into_iter().flatten().filter(|e| e.pointer("/conditions/ready") != Some(&Value::Bool(false)));
-    let endpoint = |e: &Value| {
-        let own = |target: &&Value| target["kind"] == "Pod" && target["namespace"] == namespace;
-        let pod = Some(&e["targetRef"]).filter(own)?["name"].as_str()?;
-        Some(Endpoint { address: e["addresses"][0].as_str()?.to_owned(), port, pod: pod.to_owned() })
-    };
-    ready.filter_map(endpoint).collect()
+/// The ready endpoints of a service. Only pods of its namespace are proxied to: they may name any address.
+fn ready(endpoints: &Object, namespace: &str, port_name: &str) -> Vec<Endpoint> {
+    let list = |of: &Value, field: &str| of[field].as_array().cloned().unwrap_or_default();
+    let mut all = Vec::new();
+    for subset in list(endpoints, "subsets") {
+        let ports = list(&subset, "ports");
+        let port = ports.iter().find(|p| p["name"].as_str().unwrap_or("") == port_name);
+        let Some(port) = port.and_then(|p| p["port"].as_u64()).and_then(|p| u16::try_from(p).ok()) else { continue };
+        let endpoint = |e: Value| {
+            let pod = Some(&e["targetRef"]).filter(|target| target["namespace"] == namespace)?["name"].as_str()?;
+            Some(Endpoint { address: e["ip"].as_str()?.to_owned(), port, pod: pod.to_owned() })
+        };
+        all.extend(list(&subset, "addresses").into_iter().filter_map(endpoint));
+    }
+    all
 }
 
 #[cfg(test)]
@@ -226,17 +244,32 @@ mod tests {
 
     #[test]
     fn only_pods_are_proxied_to() {
-        let slice = json!({"ports": [{"name": "a", "port": 80}], "endpoints": [
-            {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "namespace": "a", "name": "p"}},
-            {"addresses": ["10.0.0.2"], "targetRef": {"kind": "Node", "name": "n"}},
-            {"addresses": ["10.0.0.3"]},
-            {"addresses": ["10.0.0.5"], "targetRef": {"kind": "Pod", "namespace": "b", "name": "p"}},
-            {"addresses": ["10.0.0.4"], "conditions": {"ready": false},
-                "targetRef": {"kind": "Pod", "namespace": "a", "name": "q"}}]});
-        let slice: Object = serde_json::from_value(slice).expect("an object");
-        let names: Vec<_> = ready(&slice, "a", "a").into_iter().map(|e| (e.pod, e.address, e.port)).collect();
-        assert_eq!(names, [("p".to_owned(), "10.0.0.1".to_owned(), 80)]);
-        assert!(ready(&slice, "a", "b").is_empty());
+        let of = |namespace: &str| json!({"kind": "Pod", "namespace": namespace, "name": "p"});
+        let endpoints = json!({"subsets": [
+            {"ports": [{"name": "b", "port": 81}], "addresses": [{"ip": "10.0.0.4", "targetRef": of("a")}]},
+            {"ports": [{"name": "a", "port": 80}], "notReadyAddresses": [{"ip": "10.0.0.5", "targetRef": of("a")}],
+                "addresses": [{"ip": "10.0.0.1", "targetRef": of("a")}, {"ip": "10.0.0.2"},
+                    {"ip": "10.0.0.3", "targetRef": of("b")}]}]});
+        let check = |port: &str, want: &[(&str, u16)]| {
+            let found = ready(&endpoints, "a", port);
+            assert_eq!(found.iter().map(|e| (e.address.as_str(), e.port)).collect::<Vec<_>>(), want);
+        };
+        check("a", &[("10.0.0.1", 80)]);
+        check("b", &[("10.0.0.4", 81)]);
+        check("", &[]);
+    }
+
+    #[test]
+    fn ports_are_those_that_go_dials() {
+        let check = |port: &str, want: Result<u16, &str>| {
+            let got = port_number(port).map_err(|status| status.message);
+            let why = |text: &str| format!("error trying to reach service: dial tcp: {text}");
+            assert_eq!(got, want.map_err(why), "{port}");
+        };
+        check("8080", Ok(8080));
+        check("http", Ok(80));
+        check("99999", Err("address 99999: invalid port"));
+        check("nope", Err("lookup tcp/nope: unknown port"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         options
     } else {
         let options = options::write_options(request, "UpdateOptions", "scale")?;
-        put = Some(body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?);
+        put = Some(body(request, &Expected::new(SCHEMA, &gvk)).await?);
         options
     };
     let change = Change {

@@ -25,7 +25,7 @@ const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 pub async fn handle(server: &ApiServer, request: &Request, accounts: &Resource) -> Result<Response<Body>, Status> {
     let options = options::write_options(request, "CreateOptions", "token")?;
     let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
-    let mut token_request = body(request, &Expected { schema: SCHEMA, gvk: &gvk }).await?;
+    let mut token_request = body(request, &Expected::new(SCHEMA, &gvk)).await?;
     let (namespace, name) = (&request.info.namespace, &request.info.name);
     default(server, &mut token_request);
     let track = Write {

@@ -71,7 +71,10 @@ impl Target {
         let of = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
         let host = ["InternalIP", "InternalDNS", "Hostname", "ExternalIP"].into_iter().find_map(of);
         let host = host.ok_or_else(|| {
-            Status::internal(format!("no preferred addresses found; known addresses: {}", addresses.len()))
+            let text = |a: &Value, field: &str| a[field].as_str().unwrap_or("").to_owned();
+            let known = addresses.iter().map(|a| format!("{{{} {}}}", text(a, "type"), text(a, "address")));
+            let known = known.collect::<Vec<_>>().join(" ");
+            Status::new(500, "", format!("no preferred addresses found; known addresses: [{known}]"))
         })?;
         let port = object.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
         let port = port.and_then(|p| u16::try_from(p).ok()).unwrap_or(10250);

@@ -72,7 +72,7 @@ impl Strategy for Deployment {
 
     fn generation_changes(&self, new: &Object, old: &Object) -> bool {
         let annotations = |object| Fields::at(object, "metadata").at("annotations");
-        !same(new.at("spec"), old.at("spec")) || !same(annotations(new), annotations(old))
+        new.get("spec") != old.get("spec") || !same(annotations(new), annotations(old))
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

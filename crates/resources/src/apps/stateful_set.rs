@@ -171,6 +171,8 @@ fn spec(spec: &Value, create: bool) -> Errors {
     }
     apps::selector_and_template(&mut errors, spec, &SELECTOR, |errors, of, at| {
         template::validate(errors, &complete(of, spec.list("volumeClaimTemplates")), at);
+        // Upstream looks at them twice.
+        template::described(errors, of, at);
     });
     template::restart_always(&mut errors, spec.at("template"), "StatefulSet", &SPEC.field("template"));
     errors

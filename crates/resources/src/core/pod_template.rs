@@ -2,7 +2,7 @@
 
 use crate::columns::{CONTAINERS, IMAGES, NAME};
 use crate::core::pod::{defaults, template, warnings};
-use crate::field::{Errors, Fields, Path, map_mut, same};
+use crate::field::{Errors, Fields, Path, map_mut};
 use crate::{Ctx, Strategy, metadata};
 use api::table::Column;
 use api::{Cause, Object};
@@ -29,7 +29,7 @@ impl Strategy for PodTemplate {
     }
 
     fn generation_changes(&self, new: &Object, old: &Object) -> bool {
-        !same(new.at("template"), old.at("template"))
+        new.get("template") != old.get("template")
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

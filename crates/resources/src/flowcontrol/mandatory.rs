@@ -4,23 +4,28 @@ use crate::field::{Errors, Fields, same};
 use api::Object;
 use serde_json::{Value, json};
 
+/// Their names, of schemas as of levels.
+pub const NAMES: [&str; 2] = [CATCH_ALL, EXEMPT];
 const CATCH_ALL: &str = "catch-all";
 const EXEMPT: &str = "exempt";
 
 /// The spec of a flow schema with this name, if it is a fixed one.
 pub fn schema(name: &str) -> Option<Value> {
     let (precedence, groups, method) = match name {
-        EXEMPT => (1, &["system:masters"][..], Value::Null),
-        CATCH_ALL => (10_000, &["system:unauthenticated", "system:authenticated"][..], json!({"type": "ByUser"})),
+        EXEMPT => (1, &["system:masters"][..], None),
+        CATCH_ALL => (10_000, &["system:unauthenticated", "system:authenticated"][..], Some("ByUser")),
         _ => return None,
     };
     let subjects: Vec<_> = groups.iter().map(|name| json!({"kind": "Group", "group": {"name": name}})).collect();
     let resources =
         json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true});
     let paths = json!({"verbs": ["*"], "nonResourceURLs": ["*"]});
-    Some(json!({"priorityLevelConfiguration": {"name": name}, "matchingPrecedence": precedence,
-        "distinguisherMethod": method,
-        "rules": [{"subjects": subjects, "resourceRules": [resources], "nonResourceRules": [paths]}]}))
+    let mut spec = json!({"priorityLevelConfiguration": {"name": name}, "matchingPrecedence": precedence,
+        "rules": [{"subjects": subjects, "resourceRules": [resources], "nonResourceRules": [paths]}]});
+    if let Some(method) = method {
+        spec["distinguisherMethod"] = json!({"type": method});
+    }
+    Some(spec)
 }
 
 /// The spec of a priority level with this name, if it is a fixed one.

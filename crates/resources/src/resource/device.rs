@@ -254,14 +254,24 @@ pub(super) fn binding(errors: &mut Errors, device: &Value, path: &Path<'_>) {
     }
 }
 
+/// Which limits hold: there were none when some of what is stored was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limits {
+    /// All of them.
+    New,
+    /// Those that there always were: nothing was changed.
+    Stored,
+}
+
 /// Errors of a driver's own configuration.
-pub(super) fn configuration(errors: &mut Errors, config: &Value, path: &Path<'_>) {
+pub(super) fn configuration(errors: &mut Errors, config: &Value, limits: Limits, path: &Path<'_>) {
     let (opaque, path) = (config.at("opaque"), path.field("opaque"));
     if opaque.is_null() {
         return errors.required(&path, "");
     }
     driver_name(errors, opaque.text("driver"), &path.field("driver"));
-    parameters(errors, opaque.at("parameters"), PARAMETERS_MAX, &path.field("parameters"));
+    let max = if limits == Limits::New { PARAMETERS_MAX } else { usize::MAX };
+    parameters(errors, opaque.at("parameters"), max, &path.field("parameters"));
 }
 
 /// How long the parameters of a configuration may be.
@@ -271,7 +281,7 @@ const PARAMETERS_MAX: usize = 10 * 1024;
 pub(super) fn parameters(errors: &mut Errors, value: &Value, max: usize, path: &Path<'_>) {
     match value {
         Value::Null => errors.required(path, ""),
-        value if value.to_string().len() > max => errors.too_long(path, max),
+        value if max < usize::MAX && value.to_string().len() > max => errors.too_long(path, max),
         Value::Object(_) => {}
         _ => errors.invalid(path, "<value omitted>", "must be a valid JSON object"),
     }

@@ -27,10 +27,10 @@ impl<'a> Requests<'a> {
 
     /// Errors of the requests that something is for.
     pub(super) fn references(&self, errors: &mut Errors, of: &Value, path: &Path<'_>) {
-        let references = of.texts("requests");
-        if references.len() > REFERENCES_MAX {
-            return errors.too_many(path, references.len(), REFERENCES_MAX);
+        if !errors.at_most(path, of.list("requests"), REFERENCES_MAX) {
+            return;
         }
+        let references = of.texts("requests");
         references.iter().enumerate().for_each(|(i, name)| self.reference(errors, name, &path.index(i)));
         let mut names = Unique::default();
         references.iter().enumerate().for_each(|(i, name)| names.add(errors, name, &path.index(i)));

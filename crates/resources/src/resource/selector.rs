@@ -34,8 +34,8 @@ static ENV: LazyLock<Env> = LazyLock::new(|| {
 /// Checks a list of selectors.
 pub(super) fn check(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     let list = of.list("selectors");
-    if list.len() > SELECTORS_MAX {
-        errors.too_many(path, list.len(), SELECTORS_MAX);
+    if !errors.at_most(path, list, SELECTORS_MAX) {
+        return;
     }
     for (i, selector) in list.iter().enumerate() {
         let item = path.index(i);

@@ -1,6 +1,7 @@
 //! The status of a claim: what was allocated, who it is reserved for, and what drivers tell of the devices.
 
-use super::{Requests, device};
+use super::device::{self, Limits};
+use super::Requests;
 use crate::core::pod::affinity;
 use crate::field::{Errors, Fields, IMMUTABLE, Path, repeated, same};
 use crate::names;
@@ -52,18 +53,22 @@ pub(super) fn check(claim: &Object, old: &Object) -> Vec<Cause> {
     errors.0
 }
 
-/// Whether there are too many; what is in a list that is too long is not looked at.
-fn exceeds(errors: &mut Errors, list: &[Value], max: usize, path: &Path<'_>) -> bool {
-    let exceeds = list.len() > max;
-    if exceeds {
-        errors.too_many(path, list.len(), max);
+/// Takes what a driver told of devices along with them when they are allocated no more.
+pub(super) fn drop_deallocated(claim: &mut Object, old: &Object) {
+    let results = |of: &Object| -> Vec<Value> { of.at("status").at("allocation").at("devices").list("results").to_vec() };
+    let (now, was) = (results(claim), results(old));
+    let kept: HashSet<Id<'_>> = now.iter().map(id).collect();
+    let gone: HashSet<Id<'_>> = was.iter().map(id).filter(|id| !kept.contains(id)).collect();
+    let Some(devices) = claim.pointer_mut("/status/devices").and_then(Value::as_array_mut) else { return };
+    devices.retain(|device| !gone.contains(&id(device)));
+    if devices.is_empty() {
+        crate::field::drop_empty(&mut claim["status"], "devices");
     }
-    exceeds
 }
 
 fn reserved(errors: &mut Errors, status: &Value, path: &Path<'_>) {
     let list = status.list("reservedFor");
-    if exceeds(errors, list, RESERVED_MAX, path) {
+    if !errors.at_most(path, list, RESERVED_MAX) {
         return;
     }
     for (i, consumer) in list.iter().enumerate() {
@@ -113,7 +118,7 @@ fn device(errors: &mut Errors, device: &Value, allocated: &HashSet<Id<'_>>, path
         errors.invalid_printed(path, &printed(id(device)), "must be an allocated device in the claim");
     }
     let (list, conditions) = (device.list("conditions"), path.field("conditions"));
-    exceeds(errors, list, CONDITIONS_MAX, &conditions);
+    errors.at_most(&conditions, list, CONDITIONS_MAX);
     let twice = repeated(list.iter().map(|condition| condition.text("type")));
     for (i, condition) in list.iter().enumerate() {
         if twice[i] {
@@ -192,7 +197,7 @@ fn network(errors: &mut Errors, data: &Value, path: &Path<'_>) {
         }
     }
     let (ips, path) = (data.texts("ips"), path.field("ips"));
-    if exceeds(errors, data.list("ips"), IPS_MAX, &path) {
+    if !errors.at_most(&path, data.list("ips"), IPS_MAX) {
         return;
     }
     for (i, ip) in ips.iter().enumerate() {
@@ -212,7 +217,7 @@ const INTERFACE_FORM: &str = "must be a valid address in CIDR form, (e.g. 10.9.8
 
 fn allocation(errors: &mut Errors, allocation: &Value, requests: &Requests<'_>, path: &Path<'_>) {
     let (devices, at) = (allocation.at("devices"), path.field("devices"));
-    if !exceeds(errors, devices.list("results"), RESULTS_MAX, &at.field("results")) {
+    if errors.at_most(&at.field("results"), devices.list("results"), RESULTS_MAX) {
         each(devices, "results", &at, |result, path| {
             requests.reference(errors, result.text("request"), &path.field("request"));
             names_of(errors, result, path);
@@ -220,14 +225,14 @@ fn allocation(errors: &mut Errors, allocation: &Value, requests: &Requests<'_>, 
             share(errors, result, path);
         });
     }
-    if !exceeds(errors, devices.list("config"), CONFIGS_MAX, &at.field("config")) {
+    if errors.at_most(&at.field("config"), devices.list("config"), CONFIGS_MAX) {
         each(devices, "config", &at, |config, path| {
             match config.text("source") {
                 "" => errors.required(&path.field("source"), ""),
                 source => errors.one_of(&path.field("source"), source, &["FromClaim", "FromClass"]),
             }
             requests.references(errors, config, &path.field("requests"));
-            device::configuration(errors, config, path);
+            device::configuration(errors, config, Limits::New, path);
         });
     }
     if allocation.has("nodeSelector") {
@@ -239,6 +244,22 @@ fn allocation(errors: &mut Errors, allocation: &Value, requests: &Requests<'_>, 
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_told_of_devices_goes_with_them() {
+        let result = |device: &str| json!({"request": "r", "driver": "d.test", "pool": "p", "device": device});
+        let told = |device: &str| json!({"driver": "d.test", "pool": "p", "device": device});
+        let claim = |results: Value, told: Value| json!({"status": {"allocation": {"devices": {"results": results}}, "devices": told}});
+        let old = claim(json!([result("a"), result("b")]), json!([told("a"), told("b")]));
+        let check = |results: Value, want: Value| {
+            let mut new = claim(results, json!([told("a"), told("b")]));
+            drop_deallocated(&mut new, &old);
+            assert_eq!(new.at("status").at("devices"), &want);
+        };
+        check(json!([result("a"), result("b")]), json!([told("a"), told("b")]));
+        check(json!([result("a")]), json!([told("a")]));
+        check(json!([]), Value::Null);
+    }
 
     #[test]
     fn devices_are_allocated_ones() {

@@ -8,6 +8,7 @@ mod custom;
 mod descriptions;
 mod gnostic;
 mod paths;
+mod roots;
 
 pub use custom::{CustomKind, openapi_v3_custom};
 pub use descriptions::description;
@@ -25,8 +26,8 @@ const FACTS_HASH: &str = env!("SCHEMA_FACTS_HASH");
 /// The answer of `/openapi/v3`: paths with the URL of their document, whose hash is its ETag.
 pub fn openapi_v3_index() -> Value {
     let mut paths = Map::new();
-    for (group, version) in group_versions() {
-        let path = path_of(group, version);
+    let versions = group_versions().into_iter().map(|(group, version)| path_of(group, version));
+    for path in versions.chain(roots::roots().into_iter().map(|root| root.path)) {
         let url = format!("/openapi/v3/{path}?hash={}", hash(&path));
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
@@ -35,7 +36,7 @@ pub fn openapi_v3_index() -> Value {
 
 /// Hash of a v3 document; `None`: there is none of that path.
 pub fn openapi_v3_hash(path: &str) -> Option<String> {
-    group_version_of(path).map(|_| hash(path))
+    (group_version_of(path).is_some() || root(path).is_some()).then(|| hash(path))
 }
 
 /// Hash of the v2 document.
@@ -43,9 +44,11 @@ pub fn openapi_v2_hash() -> String {
     hash("v2")
 }
 
-/// The document of a path such as `api/v1` or `apis/apps/v1`, as JSON; `None`: there is none.
+/// The document of a path such as `api/v1`, `apis/apps/v1` or `apis/apps`, as JSON; `None`: there is none.
 pub fn openapi_v3(path: &str) -> Option<Vec<u8>> {
-    let (group, version) = group_version_of(path)?;
+    let Some((group, version)) = group_version_of(path) else {
+        return Some(root(path)?.document().to_string().into_bytes());
+    };
     let texts = Descriptions::unpack();
     let mut closure = Closure::default();
     add_kinds(&mut closure, group, version);
@@ -130,6 +133,10 @@ fn group_version_of(path: &str) -> Option<(&'static str, &'static str)> {
     group_versions().into_iter().find(|(g, v)| path_of(g, v) == path)
 }
 
+fn root(path: &str) -> Option<roots::Root> {
+    roots::roots().into_iter().find(|root| root.path == path)
+}
+
 fn hash(what: &str) -> String {
     let digest = Sha512::digest(format!("{FACTS_HASH} {what}"));
     digest.iter().map(|b| format!("{b:02X}")).collect()
@@ -189,7 +196,7 @@ mod tests {
     fn the_index_names_every_document() {
         let index = openapi_v3_index();
         let paths = index["paths"].as_object().expect("a map");
-        assert_eq!(paths.len(), 22);
+        assert_eq!(paths.len(), 22 + 20 + 5);
         for (path, entry) in paths {
             let url = entry["serverRelativeURL"].as_str().expect("a string");
             assert_eq!(Some(url.to_owned()), openapi_v3_hash(path).map(|h| format!("/openapi/v3/{path}?hash={h}")));
@@ -199,15 +206,25 @@ mod tests {
 
     #[test]
     fn every_reference_is_there() {
-        for (group, version) in group_versions() {
-            let doc = parsed(&path_of(group, version));
+        let versions = group_versions().into_iter().map(|(group, version)| path_of(group, version));
+        for path in versions.chain(["api", "apis", "apis/apps", "version"].map(str::to_owned)) {
+            let doc = parsed(&path);
             let schemas = doc["components"]["schemas"].as_object().expect("a map");
             let text = doc.to_string();
             for part in text.split("\"#/components/schemas/").skip(1) {
                 let name = part.split('"').next().expect("a first part");
-                assert!(schemas.contains_key(name), "{group}/{version}: {name}");
+                assert!(schemas.contains_key(name), "{path}: {name}");
             }
         }
+    }
+
+    #[test]
+    fn groups_have_documents_of_their_own() {
+        let get = &parsed("apis/rbac.authorization.k8s.io")["paths"]["/apis/rbac.authorization.k8s.io/"]["get"];
+        assert_eq!(get["operationId"], "getRbacAuthorizationAPIGroup");
+        assert_eq!(get["tags"], json!(["rbacAuthorization"]));
+        let issuer = parsed(".well-known/openid-configuration");
+        assert_eq!(issuer["components"].get("schemas"), None);
     }
 
     #[test]
@@ -242,8 +259,8 @@ mod tests {
     #[test]
     fn dump() {
         let Ok(dir) = std::env::var("SCHEMA_DUMP") else { return };
-        for (group, version) in group_versions() {
-            let path = path_of(group, version);
+        let versions = group_versions().into_iter().map(|(group, version)| path_of(group, version));
+        for path in versions.chain(roots::roots().into_iter().map(|root| root.path)) {
             let name = path.replace('/', "__");
             std::fs::write(format!("{dir}/{name}.json"), openapi_v3(&path).expect("served")).expect("writable");
         }

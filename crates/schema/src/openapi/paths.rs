@@ -325,8 +325,8 @@ fn connect(fact: &ResourceFact, verb: &str, with_path: bool) -> Option<Operation
     })
 }
 
-/// `CoreV1`, `RbacAuthorizationV1`.
-fn group_words(group: &str) -> String {
+/// `Core`, `RbacAuthorization`.
+pub(super) fn group_words(group: &str) -> String {
     match group.strip_suffix(".k8s.io").unwrap_or(group) {
         "" => "Core".into(),
         short => short.split('.').map(capitalized).collect(),
@@ -413,10 +413,12 @@ impl PathItem {
 }
 
 fn tag(group: &str, version: &str) -> String {
-    let words = group_words(group);
+    format!("{}_{version}", uncapitalized(&group_words(group)))
+}
+
+pub(super) fn uncapitalized(words: &str) -> String {
     let mut chars = words.chars();
-    let lower: String = chars.next().map_or(String::new(), |c| c.to_lowercase().chain(chars).collect());
-    format!("{lower}_{version}")
+    chars.next().map_or(String::new(), |first| first.to_lowercase().chain(chars).collect())
 }
 
 fn media_types(op: &Operation, protobuf: bool) -> Vec<&'static str> {

@@ -5,7 +5,7 @@ mod legacy;
 use super::{AUTHENTICATED, CREDENTIAL_ID, Refusal, UserInfo};
 use crate::handlers::Request;
 use crate::server::ApiServer;
-use api::meta;
+use api::{Object, meta};
 use jiff::Timestamp;
 use pki::TokenClaims;
 use pki::token::Reference;
@@ -74,30 +74,27 @@ fn check_times(claims: &TokenClaims, now: i64) -> Result<(), &'static str> {
 
 async fn check_bindings(server: &ApiServer, claims: &TokenClaims) -> Result<(), String> {
     let bound = &claims.kubernetes;
-    check_account(server, &bound.namespace, &bound.serviceaccount).await?;
-    let objects = [("secrets", &bound.secret), ("pods", &bound.pod)];
-    for (resource, reference) in objects {
+    let namespace = &bound.namespace;
+    bound_object(server, "serviceaccounts", namespace, &bound.serviceaccount).await?;
+    // A pod's token names the node it runs on for information; only a token bound to the node alone dies with it.
+    let node = bound.node.as_ref().filter(|_| bound.pod.is_none());
+    let others =
+        [("secrets", namespace.as_str(), bound.secret.as_ref()), ("pods", namespace, bound.pod.as_ref()), ("nodes", "", node)];
+    for (resource, namespace, reference) in others {
         if let Some(reference) = reference {
-            check_object(server, resource, &bound.namespace, reference).await?;
+            bound_object(server, resource, namespace, reference).await?;
         }
     }
-    // A pod's token names the node it runs on for information; only a token bound to the node alone dies with it.
-    match (&bound.node, &bound.pod) {
-        (Some(node), None) => check_object(server, "nodes", "", node).await,
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-async fn check_account(server: &ApiServer, namespace: &str, account: &Reference) -> Result<(), String> {
-    check_object(server, "serviceaccounts", namespace, account).await
-}
-
-async fn check_object(
+/// What a token is bound to, if it still lives.
+async fn bound_object(
     server: &ApiServer,
     resource: &str,
     namespace: &str,
     reference: &Reference,
-) -> Result<(), String> {
+) -> Result<Object, String> {
     let store = server.store("", resource).ok_or(INVALIDATED)?;
     let stored = store.get(namespace, &reference.name).await.map_err(|e| e.message)?.ok_or(INVALIDATED)?;
     if stored.meta.uid != reference.uid {
@@ -106,7 +103,7 @@ async fn check_object(
     let object = stored.object().map_err(|e| e.message)?;
     match is_long_deleted(meta::string(&object, "deletionTimestamp"), Timestamp::now()) {
         true => Err(INVALIDATED.into()),
-        false => Ok(()),
+        false => Ok(object),
     }
 }
 

@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 /// What an annotation is told.
 pub const DEPRECATED: &str = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
 
+/// What the key of a container's annotation begins with; its name follows.
+pub const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+
 /// The key of a container's annotation.
 pub fn annotation(container: &str) -> String {
-    format!("container.apparmor.security.beta.kubernetes.io/{container}")
+    format!("{PREFIX}{container}")
 }
 
 /// The field that an annotation stands for, if it can be one.
@@ -54,7 +57,8 @@ pub fn warnings(pod: &Value) -> Vec<String> {
     out
 }
 
-fn is_windows(spec: &Value) -> bool {
+/// Whether a pod is for Windows, which has no AppArmor.
+pub fn is_windows(spec: &Value) -> bool {
     spec.at("os").text("name") == "windows"
 }
 

@@ -1,6 +1,7 @@
 //! Pods.
 
 pub mod affinity;
+mod annotations;
 mod app_armor;
 mod container;
 pub mod defaults;
@@ -36,6 +37,8 @@ use serde_json::{Value, json};
 /// On a pod that a kubelet runs from a file, to show it.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+const ANNOTATIONS: Path<'_> = Path::root("metadata.annotations");
+
 /// Pods.
 pub struct Pod;
 
@@ -63,7 +66,7 @@ impl Strategy for Pod {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        whole(&mut errors, obj);
+        whole(&mut errors, obj, None);
         let (spec, path) = (obj.at("spec"), Path::root("spec"));
         if !spec.list("ephemeralContainers").is_empty() {
             errors.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
@@ -72,12 +75,14 @@ impl Strategy for Pod {
             let text = "cannot be set until all schedulingGates have been cleared";
             errors.forbidden(&path.field("nodeName"), text);
         }
+        annotations::agree(&mut errors, obj, &path);
         errors.0
     }
 
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        whole(&mut errors, new);
+        whole(&mut errors, new, Some(old));
+        annotations::update(&mut errors, new, old, &ANNOTATIONS);
         update::spec(&mut errors, new.at("spec"), old.at("spec"));
         errors.0
     }
@@ -158,12 +163,9 @@ impl Strategy for Pod {
 }
 
 /// Errors of metadata and spec that create and update share.
-fn whole(errors: &mut Errors, obj: &Object) {
+fn whole(errors: &mut Errors, obj: &Object, old: Option<&Object>) {
     let (spec, path) = (obj.at("spec"), Path::root("spec"));
-    if let Some(mirrored) = api::meta::annotation(obj, MIRROR).filter(|_| spec.text("nodeName").is_empty()) {
-        let annotations = Path::root("metadata.annotations");
-        errors.invalid(&annotations.key(MIRROR), mirrored, "must set spec.nodeName if mirror pod annotation is set");
-    }
+    annotations::check(errors, obj, old, &ANNOTATIONS);
     pod_spec(errors, spec, obj.at("metadata"), true, &path);
     if spec.text("serviceAccountName").is_empty() {
         const TOKEN: Check = Check::Absent("must not be specified when serviceAccountName is not set");
@@ -211,7 +213,7 @@ impl Strategy for Part {
 
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        whole(&mut errors, new);
+        whole(&mut errors, new, Some(old));
         (self.check)(&mut errors, new, old);
         errors.0
     }

@@ -1,6 +1,6 @@
 //! What may change of a pod.
 
-use super::affinity;
+use super::{ANNOTATIONS, MIRROR, affinity, annotations};
 use crate::difference::difference;
 use crate::field::{Errors, Fields, Path, same};
 use crate::names;
@@ -144,7 +144,8 @@ fn node_affinity(errors: &mut Errors, rest: &Value, old: &Value) {
 
 /// Errors of changed ephemeral containers: they can only be added.
 pub fn ephemeral_containers(errors: &mut Errors, new: &Object, old: &Object) {
-    if api::meta::annotation(old, "kubernetes.io/config.mirror").is_some() {
+    annotations::update(errors, new, old, &ANNOTATIONS);
+    if api::meta::annotation(old, MIRROR).is_some() {
         *errors = Errors::default();
         return errors.forbidden(&Path::root(""), "static pods do not support ephemeral containers");
     }
@@ -168,7 +169,7 @@ pub fn ephemeral_containers(errors: &mut Errors, new: &Object, old: &Object) {
 /// Errors of a resize: only CPU and memory change, and the quality-of-service class does not.
 pub fn resize(errors: &mut Errors, new: &Object, old: &Object) {
     for (refused, text) in [
-        (api::meta::annotation(old, "kubernetes.io/config.mirror").is_some(), "static pods cannot be resized"),
+        (api::meta::annotation(old, MIRROR).is_some(), "static pods cannot be resized"),
         (old.at("spec").at("os").text("name") == "windows", "windows pods cannot be resized"),
     ] {
         if refused {
@@ -241,6 +242,7 @@ fn drop_compute(c: &mut Value) {
 /// Errors of a changed status.
 pub fn status(new: &Object, old: &Object) -> Vec<Cause> {
     let (mut errors, path) = (Errors::default(), Path::root("status"));
+    annotations::update(&mut errors, new, old, &ANNOTATIONS);
     let (now, was) = (new.at("status"), old.at("status"));
     let conditions = path.field("conditions");
     for (i, condition) in now.list("conditions").iter().enumerate() {

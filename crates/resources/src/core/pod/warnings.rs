@@ -55,7 +55,7 @@ pub fn host_name(obj: &Object, old: Option<&Object>, of: &str) -> Option<String>
 /// The warnings about deprecated labels that a node selector's term asks for.
 pub fn deprecated_labels(term: &Value, path: &Path<'_>) -> Vec<String> {
     let mut out = Found::default();
-    each(term, "matchExpressions", path, |expression, path| out.label(expression.text("key"), &path.field("key")));
+    out.labels(term, path);
     out.texts
 }
 
@@ -139,6 +139,11 @@ impl Found {
         }
     }
 
+    /// Those that the expressions of a term name.
+    fn labels(&mut self, term: &Value, path: &Path<'_>) {
+        each(term, "matchExpressions", path, |expression, path| self.label(expression.text("key"), &path.field("key")));
+    }
+
     fn fractional(&mut self, list: &Value, names: &[&str], path: &Path<'_>) {
         for (name, text) in quantities::fractional(list, names) {
             self.add(path.key(name), text);
@@ -160,9 +165,7 @@ fn node_selector(out: &mut Found, spec: &Value, path: &Path<'_>) {
 fn node_affinity(out: &mut Found, spec: &Value, path: &Path<'_>) {
     let (of, path) = (spec.at("affinity").at("nodeAffinity"), path.field("affinity.nodeAffinity"));
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
-    each(of.at(required), "nodeSelectorTerms", &path.field(required), |term, path| {
-        each(term, "matchExpressions", path, |expression, path| out.label(expression.text("key"), &path.field("key")));
-    });
+    each(of.at(required), "nodeSelectorTerms", &path.field(required), |term, path| out.labels(term, path));
     each(of, "preferredDuringSchedulingIgnoredDuringExecution", &path, |item, path| {
         each(item.at("preference"), "matchExpressions", &path.field("preference"), |expression, path| {
             out.label(expression.text("key"), &path.field("key"));

@@ -1,6 +1,7 @@
 //! Annotations that stood for a field before there was one.
 
 use super::Found;
+use crate::core::pod::annotations::{SECCOMP, SECCOMP_OF};
 use crate::core::pod::app_armor;
 use crate::field::{Fields, Path, same};
 use serde_json::Value;
@@ -14,8 +15,6 @@ const OUTDATED: [(&str, &str); 3] = [
     ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
     ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
 ];
-const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_OF: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const NO_SECCOMP: &str = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
 
 /// A pod or template with its annotations.

@@ -22,14 +22,18 @@ const FILES: [(&str, &str, &str); 5] = [
     ("podCertificate", "credentialBundlePath", "PodCertificate credential bundle"),
 ];
 
+/// How many bytes of paths are compared at most with what may be above them: more overlaps are not looked for.
+const WORK_MAX: usize = 16 << 20;
+
 /// The overlaps within each volume.
 pub fn overlaps(out: &mut Found, spec: &Value, _path: &Path<'_>) {
+    let mut work = WORK_MAX;
     for volume in spec.list("volumes") {
         for (field, kind, names) in MAPPED.iter().filter(|(field, ..)| volume.has(field)) {
-            let mut files = Files::new(volume, named(kind, volume.at(field), names[0]));
+            let mut files = Files::new(volume, named(kind, volume.at(field), names[0]), &mut work);
             items(volume.at(field)).for_each(|path| files.add(out, path, ""));
         }
-        let mut files = Files::new(volume, "Projected".into());
+        let mut files = Files::new(volume, "Projected".into(), &mut work);
         for source in volume.at("projected").list("sources") {
             files.projected(out, source);
         }
@@ -51,11 +55,12 @@ struct Files<'a> {
     /// Where they are, with a slash behind; by that, numbers of `shown`.
     places: BTreeMap<String, Vec<usize>>,
     shown: Vec<String>,
+    work: &'a mut usize,
 }
 
 impl<'a> Files<'a> {
-    fn new(volume: &'a Value, of: String) -> Self {
-        Self { volume: volume.text("name"), of, places: BTreeMap::new(), shown: Vec::new() }
+    fn new(volume: &'a Value, of: String, work: &'a mut usize) -> Self {
+        Self { volume: volume.text("name"), of, places: BTreeMap::new(), shown: Vec::new(), work }
     }
 
     /// The files of a projected volume's source.
@@ -100,12 +105,16 @@ impl<'a> Files<'a> {
 
     /// The files at a place, below it, and above it, in the order in which they came. What is above is looked for from
     /// neighbour to neighbour: a path may have a million directories.
-    fn meet(&self, place: &str) -> Vec<usize> {
+    fn meet(&mut self, place: &str) -> Vec<usize> {
         let below = self.places.range::<str, _>((Bound::Included(place), Bound::Unbounded));
         let below = below.take_while(|(other, _)| other.starts_with(place));
         let mut found: Vec<usize> = below.flat_map(|(_, files)| files).copied().collect();
         let mut until = Bound::Excluded(place);
         while let Some((near, files)) = self.places.range::<str, _>((Bound::Unbounded, until)).next_back() {
+            *self.work = self.work.saturating_sub(place.len());
+            if *self.work == 0 {
+                break;
+            }
             until = match place.starts_with(near.as_str()) {
                 true => {
                     found.extend(files);

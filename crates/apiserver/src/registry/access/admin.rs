@@ -1,30 +1,42 @@
 //! Admin access to devices: only namespaces that are labelled for it may claim it, or be given it.
 
-use super::Resource;
+use super::{Check, Write};
 use crate::admission::find_namespace;
-use crate::server::ApiServer;
 use api::{Cause, CauseType, Object};
+use async_trait::async_trait;
 use serde_json::Value;
 
 const LABEL: &str = "resource.kubernetes.io/admin-access";
 
-/// The error of an object that asks for, or is given, admin access where that is not allowed. A spec is judged when
-/// the object is made, as it does not change; a status when it gets its first such device.
-pub async fn check(
-    server: &ApiServer,
-    resource: &Resource,
-    namespace: &str,
-    new: &Object,
-    old: Option<&Object>,
-) -> Vec<Cause> {
-    let path = match (resource.group.as_str(), resource.resource.as_str(), old) {
-        ("resource.k8s.io", "resourceclaims", None) => requested(new, "/spec/devices/requests"),
-        ("resource.k8s.io", "resourceclaimtemplates", None) => requested(new, "/spec/spec/devices/requests"),
-        ("resource.k8s.io", "resourceclaims", Some(old)) if given(old).is_none() => given(new),
-        _ => None,
-    };
-    let Some(path) = path else { return Vec::new() };
-    match find_namespace(server, namespace).await {
+/// Of a new object, whose spec does not change: where it has its requests.
+pub struct Requested(pub &'static str);
+
+/// Of a claim that gets its first such device.
+pub struct Given;
+
+#[async_trait]
+impl Check for Requested {
+    async fn causes(&self, write: &Write<'_>) -> Vec<Cause> {
+        match requested(write.new, self.0) {
+            Some(path) => allowed(write, path).await,
+            None => Vec::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl Check for Given {
+    async fn causes(&self, write: &Write<'_>) -> Vec<Cause> {
+        match given(write.new) {
+            Some(path) if given(write.old).is_none() => allowed(write, path).await,
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The error where the namespace is not labelled for it.
+async fn allowed(write: &Write<'_>, path: String) -> Vec<Cause> {
+    match find_namespace(write.server, write.attributes.namespace).await {
         Ok(namespace) if namespace.pointer("/metadata/labels").is_some_and(|labels| labels[LABEL] == "true") => {
             Vec::new()
         }
