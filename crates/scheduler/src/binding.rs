@@ -19,8 +19,16 @@ pub(crate) struct Bound {
 }
 
 /// Permits, prepares and binds a pod to a node.
-pub(crate) async fn bind(handle: &Arc<Handle>, profile: &Profile, queued: QueuedPod, node: String) -> Bound {
-    let result = try_bind(handle, profile, &queued.pod, &node).await;
+///
+/// Its preparation, which may wait for others, ends with `shutdown`.
+pub(crate) async fn bind(
+    handle: &Arc<Handle>,
+    profile: &Profile,
+    queued: QueuedPod,
+    node: String,
+    shutdown: impl Future<Output = ()>,
+) -> Bound {
+    let result = try_bind(handle, profile, &queued.pod, &node, shutdown).await;
     match &result {
         Ok(()) => {
             let message = format!(
@@ -37,17 +45,31 @@ pub(crate) async fn bind(handle: &Arc<Handle>, profile: &Profile, queued: Queued
     Bound { queued, result }
 }
 
-async fn try_bind(handle: &Handle, profile: &Profile, pod: &Pod, node: &str) -> Result<(), Rejection> {
+async fn try_bind(
+    handle: &Handle,
+    profile: &Profile,
+    pod: &Pod,
+    node: &str,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Rejection> {
     for plugin in &profile.permit {
         let place = || format!("running Permit plugin {:?}", plugin.name());
         plugin.permit(handle, pod, node).await.map_err(|r| r.error_in(place))?;
     }
+    tokio::select! {
+        done = pre_bind(handle, profile, pod, node) => done?,
+        () = shutdown => return Err(Rejection::error("the scheduler is shutting down")),
+    }
+    let place = || format!("running Bind plugin {:?}", profile.bind.name());
+    profile.bind.bind(handle, pod, node).await.map_err(|r| r.error_in(place))
+}
+
+async fn pre_bind(handle: &Handle, profile: &Profile, pod: &Pod, node: &str) -> Result<(), Rejection> {
     for plugin in &profile.pre_bind {
         let place = || format!("running PreBind plugin {:?}", plugin.name());
         plugin.pre_bind(handle, pod, node).await.map_err(|r| r.error_in(place))?;
     }
-    let place = || format!("running Bind plugin {:?}", profile.bind.name());
-    profile.bind.bind(handle, pod, node).await.map_err(|r| r.error_in(place))
+    Ok(())
 }
 
 /// Tells people and the pod's status why it is not scheduled; nothing is written that is there already.

@@ -6,13 +6,15 @@
 use crate::Handle;
 use crate::changes::Changes;
 use crate::node_info::NodeInfo;
-use crate::pod_info::PodInfo;
+use crate::pod_info::{PodInfo, claim_names};
 use crate::profile::Profile;
 use api::k8s::core::v1::{Node, Pod};
 use futures::future::BoxFuture;
+use informer::Key;
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,18 +74,27 @@ pub(crate) enum ClusterEvent {
     NodeDeleted,
     /// A pod was bound, or a bound pod's labels changed.
     AssignedPodAdded,
-    /// A bound pod is gone or has finished.
+    /// A bound pod is gone, has finished or takes less, or one that was being bound is not.
     AssignedPodDeleted,
     /// The pod itself changed.
     PodUpdated,
     /// Objects of a kind that some plugin watches changed.
     Changed(TypeId),
+    /// These claims for volumes changed.
+    ClaimsChanged(HashSet<Key>),
 }
 
 impl ClusterEvent {
     /// Whether objects of a kind changed.
     pub fn is_change_of<K: 'static>(&self) -> bool {
         matches!(self, Self::Changed(kind) if *kind == TypeId::of::<K>())
+    }
+
+    /// Whether a claim of a pod changed.
+    pub fn changes_claim_of(&self, pod: &Pod) -> bool {
+        let Self::ClaimsChanged(changed) = self else { return false };
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        claim_names(pod).into_iter().any(|name| changed.contains(&Key::new(namespace, name)))
     }
 
     /// Whether a node is new, or new in some respect.

@@ -29,6 +29,8 @@ mod queue;
 mod resources;
 mod schedule;
 mod selectors;
+mod storage_class;
+mod waiters;
 
 use api::k8s::apps::v1::{ReplicaSet, StatefulSet};
 use api::k8s::core::v1::{

@@ -2,7 +2,8 @@
 
 use crate::resources::{Resources, requests};
 use crate::selectors::AffinityTerm;
-use api::k8s::core::v1::{Pod, PodAffinityTerm, PodSpec, WeightedPodAffinityTerm};
+use api::k8s::core::v1::{Pod, PodAffinityTerm, PodSpec, Volume, WeightedPodAffinityTerm};
+use kube::ResourceExt;
 use std::sync::{Arc, LazyLock};
 
 static EMPTY: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
@@ -92,6 +93,17 @@ pub(crate) fn nominated_node(pod: &Pod) -> &str {
 
 pub(crate) fn is_terminal(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Names of the claims of a pod, those of ephemeral volumes included.
+pub(crate) fn claim_names(pod: &Pod) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let name = |v: &Volume| match (&v.persistent_volume_claim, &v.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), v.name)),
+        _ => None,
+    };
+    volumes.filter_map(name).collect()
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {

@@ -53,6 +53,14 @@ impl Resources {
         }
     }
 
+    /// Whether there is more of anything than in `other`.
+    pub fn exceeds(&self, other: &Self) -> bool {
+        self.milli_cpu > other.milli_cpu
+            || self.memory > other.memory
+            || self.ephemeral_storage > other.ephemeral_storage
+            || self.scalar.iter().any(|(name, amount)| *amount > other.scalar.get(name).copied().unwrap_or(0))
+    }
+
     fn max(&mut self, other: &Self) {
         self.milli_cpu = self.milli_cpu.max(other.milli_cpu);
         self.memory = self.memory.max(other.memory);

@@ -4,13 +4,15 @@ use crate::Handle;
 use crate::binding::{self, Bound};
 use crate::cache::Cache;
 use crate::changes::Changes;
-use crate::framework::{Code, Failure, Nomination, Rejection, Snapshot};
+use crate::framework::{ClusterEvent, Code, Failure, Nomination, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
-use crate::pod_info::{PodInfo, nominated_node, uid};
+use crate::pod_info::{PodInfo, node_name, nominated_node, uid};
 use crate::profile::Profile;
 use crate::queue::{QueuedPod, SchedulingQueue};
+use api::k8s::core::v1::{Node, PersistentVolume, Pod};
 use informer::{CancellationToken, Subscription};
 use rand::RngExt;
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -53,7 +55,7 @@ impl Scheduler {
     /// Handles events and schedules pods until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let (mut nodes, mut pods) = (self.handle.nodes.subscribe(), self.handle.pods.subscribe());
-        loop {
+        while !shutdown.is_cancelled() {
             self.drain(&mut nodes, &mut pods);
             if self.schedule_batch() {
                 // The state may have moved on meanwhile: bindings and new pods first.
@@ -73,11 +75,7 @@ impl Scheduler {
         }
     }
 
-    fn drain(
-        &mut self,
-        nodes: &mut Subscription<api::k8s::core::v1::Node>,
-        pods: &mut Subscription<api::k8s::core::v1::Pod>,
-    ) {
+    fn drain(&mut self, nodes: &mut Subscription<Node>, pods: &mut Subscription<Pod>) {
         while let Some(event) = nodes.try_next() {
             self.on_node(event);
         }
@@ -93,10 +91,14 @@ impl Scheduler {
     fn on_bound(&mut self, outcome: Bound) {
         let Err(error) = outcome.result else { return };
         self.cache.forget(uid(&outcome.queued.pod));
-        // The pod may be gone or bound by someone else: what the informer has decides.
+        // Room and volumes that were kept for it are free again, which nobody else says.
+        self.queue.on_event(&ClusterEvent::AssignedPodDeleted, &self.profile);
+        self.queue.on_event(&ClusterEvent::Changed(TypeId::of::<PersistentVolume>()), &self.profile);
+        // The pod may be gone, going or bound by someone else: what the informer has decides.
         let key = informer::Key::of(outcome.queued.pod.as_ref());
         let current = self.handle.pods.get_key(&key).filter(|p| p.metadata.uid == outcome.queued.pod.metadata.uid);
-        let Some(current) = current.filter(|p| crate::pod_info::node_name(p).is_empty()) else { return };
+        let waits = |p: &Arc<Pod>| node_name(p).is_empty() && p.metadata.deletion_timestamp.is_none();
+        let Some(current) = current.filter(waits) else { return };
         binding::report_failure(&self.handle, &current, &error, "SchedulerError", None);
         self.queue.put_back(QueuedPod { pod: current, ..outcome.queued }, Vec::new());
     }
@@ -131,7 +133,7 @@ impl Scheduler {
         self.cache.assume(Arc::new(pod), &node);
         let (handle, profile, done) = (self.handle.clone(), self.profile.clone(), self.bound.clone());
         tokio::spawn(async move {
-            let outcome = binding::bind(&handle, &profile, queued, node).await;
+            let outcome = binding::bind(&handle, &profile, queued, node, done.closed()).await;
             // The receiver is gone only at shutdown.
             let _ = done.send(outcome);
         });
@@ -144,7 +146,7 @@ impl Scheduler {
         let mut queued = queued;
         if let Some(nomination) = unplaced.nomination {
             binding::evict(&self.handle, &queued.pod, &nomination);
-            let mut pod = api::k8s::core::v1::Pod::clone(&queued.pod);
+            let mut pod = Pod::clone(&queued.pod);
             pod.status.get_or_insert_default().nominated_node_name = Some(nomination.node);
             queued.pod = Arc::new(pod);
         }
@@ -297,7 +299,6 @@ mod in_clusters;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::k8s::core::v1::{Node, Pod};
     use informer::{Event, InformerFactory};
     use serde_json::{Value, json};
 
@@ -370,6 +371,20 @@ mod tests {
         let spread = json!([{"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule",
             "labelSelector": {"matchLabels": {"app": "a"}}}]);
         assert_eq!(place(&s, json!({"topologySpreadConstraints": spread})), "b");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_waits_for_room_goes_where_another_shrinks() {
+        let mut s = scheduler();
+        add_node(&mut s, "a", "z1", json!({}));
+        let bound = |cpu: &str| pod("bound", json!({"nodeName": "a", "containers": requests(cpu)}));
+        s.on_pod(Event::Added(bound("3")));
+        s.on_pod(Event::Added(pod("new", json!({"containers": requests("2")}))));
+        s.schedule_batch();
+        s.on_pod(Event::Updated { old: bound("3"), new: bound("4") });
+        assert!(s.queue.pop().is_none());
+        s.on_pod(Event::Updated { old: bound("4"), new: bound("2") });
+        assert!(s.queue.pop().is_some());
     }
 
     #[tokio::test]

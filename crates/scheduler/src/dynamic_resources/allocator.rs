@@ -46,8 +46,8 @@ pub(crate) struct Limits {
 impl Limits {
     /// Other pods have waited for this one long enough.
     const LONG: Duration = Duration::from_secs(1);
-    /// As long as upstream allows for one node (it searches many at once, and other pods wait for all of them).
-    const TOO_LONG: Duration = Duration::from_secs(10);
+    /// Nothing else is scheduled meanwhile (upstream allows 10 s for one node and searches many at once).
+    const TOO_LONG: Duration = Duration::from_secs(2);
 
     /// Of a cycle that began then.
     pub fn new(began: Instant) -> Self {

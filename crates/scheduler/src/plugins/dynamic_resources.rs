@@ -15,6 +15,7 @@ use crate::dynamic_resources::ledger::Ledger;
 use crate::framework::{ClusterEvent, Plugin, PreEnqueue, Rejection};
 use crate::pod_info::uid;
 use crate::profile::Profile;
+use crate::waiters::Waiters;
 use api::k8s::core::v1::{Pod, PodResourceClaim};
 use api::k8s::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use kube::ResourceExt;
@@ -31,6 +32,8 @@ pub(crate) struct DynamicResources {
     found: Mutex<Found>,
     /// Pods that are being bound, by UID.
     bindings: Mutex<HashMap<String, Binding>>,
+    /// Bindings that wait for claims.
+    waiters: Arc<Waiters>,
 }
 
 #[derive(Default)]
@@ -81,6 +84,7 @@ impl Plugin for DynamicResources {
         changes.watch(&handle.resource_slices);
         changes.watch(&handle.device_classes);
         extended::index(&handle.device_classes);
+        self.waiters.follow(&handle.resource_claims);
     }
 
     fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {

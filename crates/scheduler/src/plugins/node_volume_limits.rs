@@ -1,13 +1,13 @@
 //! How many volumes of a CSI driver a node can have, as its driver said when it registered.
 
-use super::volume_binding::claim_names;
 use crate::Handle;
 use crate::changes::Changes;
 use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
-use crate::pod_info::PodInfo;
+use crate::pod_info::{PodInfo, claim_names};
 use crate::profile::Profile;
-use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use crate::storage_class;
+use api::k8s::core::v1::Pod;
 use api::k8s::storage::v1::{CSINode, VolumeAttachment};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,16 +39,14 @@ impl Plugin for NodeVolumeLimits {
         handle.attachments.add_index(ATTACHMENTS, |attachment| vec![attachment.spec.node_name.clone()]);
         changes.watch(&handle.csi_nodes);
         changes.watch(&handle.attachments);
-        changes.watch(&handle.claims);
-        changes.watch(&handle.volumes);
+        changes.watch_claims(&handle.claims);
     }
 
-    fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
+    fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool {
         matches!(event, ClusterEvent::AssignedPodDeleted | ClusterEvent::NodeAdded(_))
             || event.is_change_of::<CSINode>()
             || event.is_change_of::<VolumeAttachment>()
-            || event.is_change_of::<PersistentVolumeClaim>()
-            || event.is_change_of::<PersistentVolume>()
+            || event.changes_claim_of(pod)
     }
 }
 
@@ -73,13 +71,12 @@ fn volumes_of(handle: &Handle, pod: &Pod) -> Volumes {
         let bound = spec.and_then(|s| s.volume_name.as_deref()).filter(|n| !n.is_empty());
         let volume = bound.and_then(|name| handle.volumes.get("", name));
         let csi = volume.as_ref().and_then(|v| v.spec.as_ref()).and_then(|s| s.csi.as_ref());
-        let class = spec.and_then(|s| s.storage_class_name.as_deref()).unwrap_or_default();
         let (driver, volume_handle) = match (csi, &volume) {
             (Some(csi), _) => (csi.driver.clone(), csi.volume_handle.clone()),
             // Of another type of volume.
             (None, Some(_)) => continue,
             // Not provisioned yet, or bound to a volume that does not exist (yet).
-            (None, None) => match handle.classes.get("", class) {
+            (None, None) => match handle.classes.get("", storage_class::of_claim(&claim)) {
                 Some(class) => (class.provisioner.clone(), format!("{namespace}/{}", claim.name_any())),
                 None => continue,
             },

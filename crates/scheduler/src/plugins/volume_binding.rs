@@ -14,10 +14,13 @@ use crate::Handle;
 use crate::changes::Changes;
 use crate::framework::{ClusterEvent, Code, Filter, Plugin, PreFilter, Rejection, Snapshot};
 use crate::node_info::NodeInfo;
-use crate::pod_info::PodInfo;
+use crate::pod_info::{PodInfo, claim_names};
 use crate::profile::Profile;
+use crate::storage_class;
+use crate::waiters::{Object, Waiters};
 use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
+use informer::Key;
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -33,6 +36,8 @@ pub(crate) struct VolumeBinding {
     found: Mutex<Found>,
     /// Decisions for pods that are to be bound, by UID.
     bindings: Mutex<HashMap<String, Decision>>,
+    /// Pods whose claims are being bound.
+    waiters: Arc<Waiters>,
 }
 
 #[derive(Default)]
@@ -70,16 +75,22 @@ impl Plugin for VolumeBinding {
     }
 
     fn register(&self, handle: &Handle, changes: &mut Changes) {
-        changes.watch(&handle.claims);
+        changes.watch_claims(&handle.claims);
         changes.watch(&handle.volumes);
         changes.watch(&handle.classes);
         changes.watch(&handle.csi_nodes);
         changes.watch(&handle.csi_drivers);
         changes.watch(&handle.capacities);
+        self.waiters.follow(&handle.claims);
+        self.waiters.follow(&handle.volumes);
+        // A volume that is made has a name that nobody knows before.
+        self.waiters.follow_for(&handle.volumes, claim_of_volume);
+        self.waiters.follow(&handle.pods);
+        self.waiters.follow(&handle.nodes);
     }
 
-    fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        event.is_change_of::<PersistentVolumeClaim>()
+    fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool {
+        event.changes_claim_of(pod)
             || event.is_change_of::<PersistentVolume>()
             || event.is_change_of::<StorageClass>()
             || event.is_change_of::<CSINode>()
@@ -89,20 +100,14 @@ impl Plugin for VolumeBinding {
     }
 }
 
-/// Names of the claims of a pod, those of ephemeral volumes included.
-pub(super) fn claim_names(pod: &Pod) -> Vec<String> {
-    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    let name = |v: &api::k8s::core::v1::Volume| match (&v.persistent_volume_claim, &v.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), v.name)),
-        _ => None,
-    };
-    volumes.filter_map(name).collect()
+/// The claim that a volume says it is for.
+fn claim_of_volume(volume: &PersistentVolume) -> Option<Object> {
+    let claim = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    Some(Object::new::<PersistentVolumeClaim>(Key::new(claim.namespace.clone()?, claim.name.clone()?)))
 }
 
 fn waits_for_consumer(handle: &Handle, claim: &PersistentVolumeClaim) -> bool {
-    let class = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref()).unwrap_or("");
-    let mode = handle.classes.get("", class).and_then(|c| c.volume_binding_mode.clone());
+    let mode = handle.classes.get("", storage_class::of_claim(claim)).and_then(|c| c.volume_binding_mode.clone());
     mode.as_deref() == Some("WaitForFirstConsumer")
 }
 
@@ -200,7 +205,7 @@ impl Filter for Volumes<'_> {
         let lacks = placed.as_ref().err().copied();
         let reasons = [
             (
-                !self.bound.iter().all(|volume| reaches(volume, node)),
+                !self.bound.iter().all(|volume| reaches(volume, &node.node)),
                 "node(s) didn't match PersistentVolume's node affinity",
             ),
             (lacks == Some(Lacks::Volume), "node(s) didn't find available persistent volumes to bind"),

@@ -6,7 +6,7 @@ use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snaps
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::profile::Profile;
-use api::k8s::core::v1::{PersistentVolumeClaim, Pod, Volume};
+use api::k8s::core::v1::{Pod, Volume};
 use kube::ResourceExt;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,12 +32,11 @@ impl Plugin for VolumeRestrictions {
     }
 
     fn register(&self, handle: &Handle, changes: &mut Changes) {
-        changes.watch(&handle.claims);
+        changes.watch_claims(&handle.claims);
     }
 
-    fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::AssignedPodDeleted | ClusterEvent::NodeAdded(_))
-            || event.is_change_of::<PersistentVolumeClaim>()
+    fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool {
+        matches!(event, ClusterEvent::AssignedPodDeleted | ClusterEvent::NodeAdded(_)) || event.changes_claim_of(pod)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::framework::{ClusterEvent, Filter, Plugin, PreFilter, Rejection, Snaps
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::profile::Profile;
+use crate::storage_class;
 use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::storage::v1::StorageClass;
 use kube::ResourceExt;
@@ -42,13 +43,13 @@ impl Plugin for VolumeZone {
     }
 
     fn register(&self, handle: &Handle, changes: &mut Changes) {
-        changes.watch(&handle.claims);
+        changes.watch_claims(&handle.claims);
         changes.watch(&handle.volumes);
         changes.watch(&handle.classes);
     }
 
-    fn hint(&self, _pod: &Pod, event: &ClusterEvent) -> bool {
-        event.is_change_of::<PersistentVolumeClaim>()
+    fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool {
+        event.changes_claim_of(pod)
             || event.is_change_of::<PersistentVolume>()
             || event.is_change_of::<StorageClass>()
             || event.brings_labels()
@@ -79,15 +80,14 @@ impl PreFilter for VolumeZone {
 
 /// The volume of a claim; `None`: the chosen node decides which it will be.
 fn volume_of(handle: &Handle, claim: &PersistentVolumeClaim) -> Result<Option<Arc<PersistentVolume>>, Rejection> {
-    let spec = claim.spec.as_ref();
-    let bound = spec.and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+    let bound = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
     if !bound.is_empty() {
         let volume = handle.volumes.get("", bound);
         return volume
             .map(Some)
             .ok_or_else(|| Rejection::unresolvable(format!("persistentvolume {bound:?} not found")));
     }
-    let class_name = spec.and_then(|s| s.storage_class_name.as_deref()).unwrap_or_default();
+    let class_name = storage_class::of_claim(claim);
     if class_name.is_empty() {
         return Err(Rejection::unresolvable("PersistentVolumeClaim had no pv name and storageClass name"));
     }

@@ -8,11 +8,12 @@ use crate::dynamic_resources::needs::claim_name;
 use crate::framework::{PostBind, PreBind, Rejection, Reserve};
 use crate::pod_info::uid;
 use crate::version;
+use crate::waiters::{Object, Waiting};
 use api::k8s::core::v1::Pod;
 use api::k8s::resource::v1::ResourceClaim;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use informer::{Event, EventType, Subscription, reference};
+use informer::{EventType, Key, reference};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::HashMap;
@@ -96,7 +97,7 @@ impl PreBind for DynamicResources {
                     "Scheduling",
                     message,
                 );
-                wait_ready(handle, &claims).await.map_err(Rejection::error)?;
+                self.wait_ready(handle, &claims).await.map_err(Rejection::error)?;
             }
             Ok(())
         }
@@ -132,9 +133,9 @@ impl DynamicResources {
     async fn bind_extended(&self, handle: &Handle, pod: &Pod, extended: &Arc<Extended>) -> Result<(), String> {
         let unborn = claim_uid(&extended.needs.claim);
         let decided = self.with(pod, |b| b.decided.get(unborn).cloned()).flatten();
-        // From before it is made, so that its end is not missed.
-        let mut changes = handle.resource_claims.subscribe();
         let made = Arc::new(binding::create(handle, &extended.needs.claim).await?);
+        // Before it is written, which fails if it has an end by then: so none is missed.
+        let waiting = self.waiters.wait_for([Object::of(made.as_ref())]);
         self.ledger.lock().named(unborn, claim_uid(&made));
         self.with(pod, |b| b.extended = Some((extended.clone(), Some(made.clone()))));
         let written = Arc::new(binding::bind(handle, &made, pod, decided).await?);
@@ -142,59 +143,54 @@ impl DynamicResources {
         self.with(pod, |b| b.extended = Some((extended.clone(), Some(written.clone()))));
         binding::name_extended(handle, pod, &written, &extended.mappings).await?;
         // A timeout is no failure: the claim is there.
-        let seen = tokio::time::timeout(SEEN_TIMEOUT, seen(&mut changes, &written)).await;
+        let seen = tokio::time::timeout(SEEN_TIMEOUT, seen(handle, &waiting, &written)).await;
         self.ledger.lock().born(claim_uid(&made));
         seen.unwrap_or(Ok(()))
+    }
+
+    /// Waits until the drivers report that all devices are ready.
+    async fn wait_ready(&self, handle: &Handle, claims: &[Arc<ResourceClaim>]) -> Result<(), String> {
+        let waiting = self.waiters.wait_for(claims.iter().map(|c| Object::of(c.as_ref())));
+        let latest = Timestamp::now().checked_add(conditions::TIMEOUT).map_err(|e| e.to_string())?;
+        loop {
+            let mut deadline = latest;
+            let mut waits = None;
+            for claim in claims {
+                let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
+                let current = handle.resource_claims.get(&namespace, &name);
+                let current = current.ok_or_else(|| format!("resourceclaim.resource.k8s.io {name:?} not found"))?;
+                match conditions::readiness(&current) {
+                    Readiness::Ready => {}
+                    Readiness::Waiting => {
+                        deadline = conditions::deadline(&current).map_or(deadline, |d| d.min(deadline));
+                        waits.get_or_insert(name);
+                    }
+                    Readiness::Failed(why) => return Err(why),
+                }
+            }
+            let Some(name) = waits else { return Ok(()) };
+            let left = Duration::try_from(deadline.duration_since(Timestamp::now())).unwrap_or_default();
+            tokio::select! {
+                () = waiting.woken() => {}
+                () = tokio::time::sleep(left) => return Err(format!("device binding timeout: claim={name}")),
+            }
+        }
     }
 }
 
 /// Waits until the informer shows a claim at the version that was written here or a newer one; it fails with the claim's
 /// end, of which a pod that is bound would know nothing.
-async fn seen(changes: &mut Subscription<ResourceClaim>, claim: &ResourceClaim) -> Result<(), String> {
-    while let Some(event) = changes.next().await {
-        let current = event.object();
-        if current.metadata.uid != claim.metadata.uid {
-            continue;
-        }
-        if matches!(event, Event::Deleted(_)) {
+async fn seen(handle: &Handle, waiting: &Waiting, claim: &ResourceClaim) -> Result<(), String> {
+    let key = Key::of(claim);
+    loop {
+        let current = handle.resource_claims.get_key(&key);
+        let shown = current.as_ref().map(|c| c.metadata.uid == claim.metadata.uid);
+        if shown == Some(false) || (shown.is_none() && waiting.saw_deletion()) {
             return Err(format!("claim {} got deleted in the meantime", claim_name(claim)));
         }
-        if version(&current.metadata) >= version(&claim.metadata) {
+        if current.is_some_and(|c| version(&c.metadata) >= version(&claim.metadata)) {
             return Ok(());
         }
-    }
-    Err("the scheduler is shutting down".into())
-}
-
-/// Waits until the drivers report that all devices are ready.
-async fn wait_ready(handle: &Handle, claims: &[Arc<ResourceClaim>]) -> Result<(), String> {
-    let mut changes = handle.resource_claims.subscribe();
-    let latest = Timestamp::now().checked_add(conditions::TIMEOUT).map_err(|e| e.to_string())?;
-    loop {
-        let mut deadline = latest;
-        let mut waits = None;
-        for claim in claims {
-            let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
-            let current = handle.resource_claims.get(&namespace, &name);
-            let current = current.ok_or_else(|| format!("resourceclaim.resource.k8s.io {name:?} not found"))?;
-            match conditions::readiness(&current) {
-                Readiness::Ready => {}
-                Readiness::Waiting => {
-                    deadline = conditions::deadline(&current).map_or(deadline, |d| d.min(deadline));
-                    waits.get_or_insert(name);
-                }
-                Readiness::Failed(why) => return Err(why),
-            }
-        }
-        let Some(name) = waits else { return Ok(()) };
-        let left = Duration::try_from(deadline.duration_since(Timestamp::now())).unwrap_or_default();
-        tokio::select! {
-            change = changes.next() => {
-                if change.is_none() {
-                    return Err("the scheduler is shutting down".into());
-                }
-            }
-            () = tokio::time::sleep(left) => return Err(format!("device binding timeout: claim={name}")),
-        }
+        waiting.woken().await;
     }
 }

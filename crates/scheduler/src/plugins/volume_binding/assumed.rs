@@ -4,7 +4,7 @@ use super::Decision;
 use crate::{Handle, version};
 use api::k8s::core::v1::PersistentVolumeClaim;
 use informer::Key;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What was decided and is on its way into the API.
 #[derive(Default)]
@@ -19,8 +19,8 @@ pub(super) struct Assumed {
 struct Pending(HashMap<Key, Entry>);
 
 struct Entry {
-    /// The pod it was decided for.
-    pod: String,
+    /// The pods it was decided for and that did not give it up.
+    pods: HashSet<String>,
     decision: String,
     /// The resource version it was written at.
     written: Option<u64>,
@@ -56,10 +56,10 @@ impl Assumed {
         self.claims.written(&claim, pod, version);
     }
 
-    /// Drops what was decided for a pod and not written.
+    /// Drops what was decided for a pod, not for others as well, and not written.
     pub fn remove(&mut self, pod: &str) {
-        self.volumes.0.retain(|_, entry| entry.pod != pod || entry.written.is_some());
-        self.claims.0.retain(|_, entry| entry.pod != pod || entry.written.is_some());
+        self.volumes.remove(pod);
+        self.claims.remove(pod);
     }
 
     /// Forgets what informers show by now, or have nothing of any more.
@@ -71,8 +71,12 @@ impl Assumed {
 
 impl Pending {
     fn add(&mut self, key: Key, pod: &str, decision: &str) {
-        let entry = || Entry { pod: pod.to_owned(), decision: decision.to_owned(), written: None };
-        self.0.entry(key).or_insert_with(entry);
+        let entry = || Entry { pods: HashSet::new(), decision: decision.to_owned(), written: None };
+        self.0.entry(key).or_insert_with(entry).pods.insert(pod.to_owned());
+    }
+
+    fn remove(&mut self, pod: &str) {
+        self.0.retain(|_, entry| !entry.pods.remove(pod) || !entry.pods.is_empty() || entry.written.is_some());
     }
 
     fn get(&self, key: &Key) -> Option<&str> {
@@ -80,7 +84,7 @@ impl Pending {
     }
 
     fn written(&mut self, key: &Key, pod: &str, version: u64) {
-        if let Some(entry) = self.0.get_mut(key).filter(|entry| entry.pod == pod) {
+        if let Some(entry) = self.0.get_mut(key).filter(|entry| entry.pods.contains(pod)) {
             entry.written = Some(version);
         }
     }
@@ -89,5 +93,29 @@ impl Pending {
         self.0.retain(|key, entry| {
             entry.written.is_none_or(|written| shown(key).is_some_and(|version| version < written))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_for_several_pods_lasts_until_the_last_gives_it_up() {
+        let mut pending = Pending::default();
+        let key = Key::new("n", "c");
+        pending.add(key.clone(), "p", "a");
+        pending.add(key.clone(), "q", "b");
+        pending.remove("p");
+        assert_eq!(pending.get(&key), Some("a"), "the first decision, which the second pod relies on");
+        pending.remove("q");
+        assert_eq!(pending.get(&key), None);
+        ["p", "q"].iter().for_each(|pod| pending.add(key.clone(), pod, "a"));
+        pending.written(&key, "q", 5);
+        ["p", "q"].iter().for_each(|pod| pending.remove(pod));
+        pending.settle(|_| Some(4));
+        assert_eq!(pending.get(&key), Some("a"), "written, but not seen");
+        pending.settle(|_| Some(5));
+        assert_eq!(pending.get(&key), None);
     }
 }

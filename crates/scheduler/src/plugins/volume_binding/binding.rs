@@ -4,10 +4,10 @@
 use super::unbound::{is_made_for, reaches};
 use super::{Decision, Found, SELECTED_NODE, VolumeBinding, is_bound};
 use crate::framework::{PreBind, Rejection, Reserve};
-use crate::node_info::NodeInfo;
 use crate::pod_info::uid;
+use crate::waiters::{Object, Waiting};
 use crate::{Handle, version};
-use api::k8s::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use informer::Key;
@@ -45,8 +45,8 @@ impl PreBind for VolumeBinding {
             let Some(decision) = self.bindings.lock().remove(uid(pod)) else {
                 return Ok(());
             };
-            let written = self.write(handle, pod, node, decision).await.map_err(|e| Rejection::error(e.to_string()))?;
-            let waited = tokio::time::timeout(TIMEOUT, wait_bound(handle, pod, node, &written)).await;
+            let written = self.write(handle, pod, node, decision).await.map_err(Rejection::error)?;
+            let waited = tokio::time::timeout(TIMEOUT, self.wait_bound(handle, pod, node, &written)).await;
             let bound = waited.unwrap_or_else(|_| Err("context deadline exceeded".into()));
             bound.map_err(|why| Rejection::error(format!("binding volumes: {why}")))
         }
@@ -56,10 +56,10 @@ impl PreBind for VolumeBinding {
 
 impl VolumeBinding {
     /// Writes a decision; returns it with volumes and claims as they are in the API then.
-    async fn write(&self, handle: &Handle, pod: &Pod, node: &str, decision: Decision) -> Result<Decision, kube::Error> {
+    async fn write(&self, handle: &Handle, pod: &Pod, node: &str, decision: Decision) -> Result<Decision, String> {
         let mut written = Decision::default();
         for (volume, claim) in decision.bind {
-            let volume = write_volume(handle, volume, &claim).await?;
+            let volume = write_volume(handle, volume, &claim).await.map_err(|e| e.to_string())?;
             self.assumed.lock().volume_written(Key::of(volume.as_ref()), uid(pod), version(&volume.metadata));
             written.bind.push((volume, claim));
         }
@@ -69,6 +69,23 @@ impl VolumeBinding {
             written.provision.push(claim);
         }
         Ok(written)
+    }
+
+    async fn wait_bound(&self, handle: &Handle, pod: &Pod, node: &str, written: &Decision) -> Result<(), String> {
+        let waiting = self.wait_for(pod, node, written);
+        while !all_bound(handle, pod, node, written)? {
+            waiting.woken().await;
+        }
+        Ok(())
+    }
+
+    /// Begins to wait for everything that [`all_bound`] looks at.
+    fn wait_for(&self, pod: &Pod, node: &str, written: &Decision) -> Waiting {
+        let given =
+            written.bind.iter().flat_map(|(volume, claim)| [Object::of(volume.as_ref()), Object::of(claim.as_ref())]);
+        let made = written.provision.iter().map(|claim| Object::of(claim.as_ref()));
+        let place = [Object::of(pod), Object::new::<Node>(Key::new("", node))];
+        self.waiters.wait_for(given.chain(made).chain(place))
     }
 }
 
@@ -102,54 +119,51 @@ async fn write_volume(
 /// Tells a claim's provisioner the node.
 async fn write_claim(
     handle: &Handle,
-    claim: Arc<PersistentVolumeClaim>,
+    judged: Arc<PersistentVolumeClaim>,
     node: &str,
-) -> Result<Arc<PersistentVolumeClaim>, kube::Error> {
+) -> Result<Arc<PersistentVolumeClaim>, String> {
+    let seen = handle.claims.get_key(&Key::of(judged.as_ref())).filter(|c| c.uid() == judged.uid());
+    let claim = seen.unwrap_or_else(|| judged.clone());
     // Another pod may have told it since.
-    let claim = handle.claims.get_key(&Key::of(claim.as_ref())).filter(|c| c.uid() == claim.uid()).unwrap_or(claim);
-    if claim.annotations().get(SELECTED_NODE).is_some_and(|selected| selected == node) {
+    if selected_node(&claim) == Some(node) {
         return Ok(claim);
+    }
+    let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+    if !volume.is_empty() || selected_node(&claim) != selected_node(&judged) {
+        // As the server says of one who writes what was decided on an older state.
+        return Err(format!(
+            "Operation cannot be fulfilled on persistentvolumeclaims {:?}: the object has been modified; please apply your changes to the latest version and try again",
+            claim.name_any()
+        ));
     }
     let metadata = json!({"uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version,
         "annotations": {SELECTED_NODE: node}});
     let api: Api<PersistentVolumeClaim> =
         Api::namespaced(handle.client.clone(), &claim.namespace().unwrap_or_default());
     let patch = Patch::Merge(json!({"metadata": metadata}));
-    api.patch(&claim.name_any(), &PatchParams::default(), &patch).await.map(Arc::new)
+    let written = api.patch(&claim.name_any(), &PatchParams::default(), &patch).await;
+    written.map(Arc::new).map_err(|e| e.to_string())
 }
 
-async fn wait_bound(handle: &Handle, pod: &Pod, node: &str, written: &Decision) -> Result<(), String> {
-    if all_bound(handle, pod, node, written)? {
-        return Ok(());
-    }
-    let (mut claims, mut volumes) = (handle.claims.subscribe(), handle.volumes.subscribe());
-    while !all_bound(handle, pod, node, written)? {
-        let more = tokio::select! {
-            event = claims.next() => event.is_some(),
-            event = volumes.next() => event.is_some(),
-        };
-        if !more {
-            return Err("the scheduler is shutting down".into());
-        }
-    }
-    Ok(())
+fn selected_node(claim: &PersistentVolumeClaim) -> Option<&str> {
+    claim.annotations().get(SELECTED_NODE).map(String::as_str)
 }
 
 /// Whether everything is bound as it was decided; an error is why it never will be.
 fn all_bound(handle: &Handle, pod: &Pod, node: &str, written: &Decision) -> Result<bool, String> {
-    let info = handle.nodes.get("", node).map(NodeInfo::new);
-    let info = info.ok_or_else(|| format!("failed to get node {node:?}: node {node:?} not found"))?;
+    let node =
+        &handle.nodes.get("", node).ok_or_else(|| format!("failed to get node {node:?}: node {node:?} not found"))?;
     let name = pod.name_any();
     if handle.pods.get(&pod.namespace().unwrap_or_default(), &name).is_none_or(|p| uid(&p) != uid(pod)) {
         return Err(format!("pod does not exist any more: pod {name:?} not found"));
     }
     for (volume, claim) in &written.bind {
-        if !is_given(handle, &info, volume, claim)? {
+        if !is_given(handle, node, volume, claim)? {
             return Ok(false);
         }
     }
     for claim in &written.provision {
-        if !is_provisioned(handle, &info, claim)? {
+        if !is_provisioned(handle, node, claim)? {
             return Ok(false);
         }
     }
@@ -159,7 +173,7 @@ fn all_bound(handle: &Handle, pod: &Pod, node: &str, written: &Decision) -> Resu
 /// Whether a volume that was given to a claim is the claim's.
 fn is_given(
     handle: &Handle,
-    node: &NodeInfo,
+    node: &Node,
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
 ) -> Result<bool, String> {
@@ -179,7 +193,7 @@ fn is_given(
 }
 
 /// Whether a claim has a volume that was made for it.
-fn is_provisioned(handle: &Handle, node: &NodeInfo, claim: &PersistentVolumeClaim) -> Result<bool, String> {
+fn is_provisioned(handle: &Handle, node: &Node, claim: &PersistentVolumeClaim) -> Result<bool, String> {
     let seen = claim_of(handle, claim).map_err(|why| format!("failed to check provisioning pvc: {why}"))?;
     if version(&seen.metadata) < version(&claim.metadata) {
         return Ok(false);
@@ -189,7 +203,7 @@ fn is_provisioned(handle: &Handle, node: &NodeInfo, claim: &PersistentVolumeClai
         return Err(format!("selectedNode annotation reset for PVC {name:?}"));
     };
     // A provisioner that cannot do it takes the node away.
-    if annotations.get(SELECTED_NODE).is_none_or(|selected| selected != node.name()) {
+    if annotations.get(SELECTED_NODE).is_none_or(|selected| *selected != node.name_any()) {
         return Err(format!("provisioning failed for PVC {name:?}"));
     }
     let volume = seen.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
@@ -209,10 +223,10 @@ fn claim_of(handle: &Handle, claim: &PersistentVolumeClaim) -> Result<Arc<Persis
     seen.ok_or_else(|| format!("could not find v1.PersistentVolumeClaim \"{namespace}/{name}\""))
 }
 
-fn refuse_unreachable(volume: &PersistentVolume, node: &NodeInfo) -> Result<(), String> {
+fn refuse_unreachable(volume: &PersistentVolume, node: &Node) -> Result<(), String> {
     if reaches(volume, node) {
         return Ok(());
     }
-    let (volume, node) = (volume.name_any(), node.name());
+    let (volume, node) = (volume.name_any(), node.name_any());
     Err(format!("pv {volume:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms"))
 }

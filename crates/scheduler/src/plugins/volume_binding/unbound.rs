@@ -5,7 +5,8 @@ use super::assumed::Assumed;
 use crate::Handle;
 use crate::node_info::NodeInfo;
 use crate::selectors::node_selector_matches;
-use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use crate::storage_class;
+use api::k8s::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use api::k8s::storage::v1::{CSIStorageCapacity, StorageClass};
 use api::machinery::api::resource::Quantity as ApiQuantity;
 use api::quantity::Quantity;
@@ -46,9 +47,8 @@ impl Unbound {
         let spec = claim.spec.as_ref();
         let request = storage(spec.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref()));
         let request = request.unwrap_or_else(|| Quantity::from_milli(0));
-        let class = spec.and_then(|s| s.storage_class_name.as_deref()).unwrap_or_default();
-        let class =
-            handle.classes.get("", class).filter(|c| !c.provisioner.is_empty() && c.provisioner != NO_PROVISIONER);
+        let class = handle.classes.get("", storage_class::of_claim(&claim));
+        let class = class.filter(|c| !c.provisioner.is_empty() && c.provisioner != NO_PROVISIONER);
         let provision = class.map(|class| Provision { capacities: capacities(handle, &class), class });
         let selected = assumed.node_of(&claim).or_else(|| claim.annotations().get(SELECTED_NODE).map(String::as_str));
         // Where nobody provisions, nobody was told; and a node that is gone has been told in vain.
@@ -75,7 +75,7 @@ impl Unbound {
         node: &NodeInfo,
         used: impl Fn(&Arc<PersistentVolume>) -> bool,
     ) -> Result<Option<&Arc<PersistentVolume>>, Lacks> {
-        let free = |volume: &&Arc<PersistentVolume>| reaches(volume, node) && !used(volume);
+        let free = |volume: &&Arc<PersistentVolume>| reaches(volume, &node.node) && !used(volume);
         let found = if self.selected.is_none() { self.candidates.iter().find(free) } else { None };
         match (found, &self.provision) {
             (Some(volume), _) => Ok(Some(volume)),
@@ -127,9 +127,9 @@ fn storage(amounts: Option<&BTreeMap<String, ApiQuantity>>) -> Option<Quantity> 
 }
 
 /// Whether a node reaches a volume.
-pub(super) fn reaches(volume: &PersistentVolume, node: &NodeInfo) -> bool {
+pub(super) fn reaches(volume: &PersistentVolume, node: &Node) -> bool {
     let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref()).and_then(|a| a.required.as_ref());
-    affinity.is_none_or(|selector| node_selector_matches(selector, &node.node))
+    affinity.is_none_or(|selector| node_selector_matches(selector, node))
 }
 
 /// Volumes that a claim can be bound to: the one that is kept for it, or those that are free.
@@ -181,7 +181,7 @@ fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     volume.metadata.deletion_timestamp.is_none()
         && mode(&have.volume_mode) == mode(&want.volume_mode)
         && attributes(&have.volume_attributes_class_name) == attributes(&want.volume_attributes_class_name)
-        && have.storage_class_name.clone().unwrap_or_default() == want.storage_class_name.clone().unwrap_or_default()
+        && storage_class::of_volume(volume) == storage_class::of_claim(claim)
 }
 
 /// Whether a volume is of the kind that a claim asks for.

@@ -1,9 +1,7 @@
 //! Pods with claims for volumes.
 
 use super::*;
-use crate::framework::ClusterEvent;
 use api::k8s::resource::v1::DeviceClass;
-use std::any::TypeId;
 
 const PVCS: &str = "/api/v1/persistentvolumeclaims";
 const STORAGE_CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
@@ -161,6 +159,71 @@ async fn a_provisioner_that_takes_the_node_away_has_failed() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_pod_or_of_its_node_ends_the_binding() {
+    let check = async |path: &str, expect: &str| {
+        let mut cluster = cluster(vec![class("d"), claim("c", "1", None, None)]).await;
+        cluster.begin(with("c")).expect("placed");
+        cluster.until_written(WRITE_CLAIM).await;
+        let told = cluster.body(WRITE_CLAIM)["metadata"]["annotations"][SELECTED].clone();
+        let told = told.as_str().expect("a node");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(cluster.scheduler.outcomes.try_recv().is_err(), "it waits");
+        let metadata = match path {
+            "/api/v1/pods" => json!({"name": "p", "namespace": "n", "uid": "p", "resourceVersion": "8"}),
+            _ => json!({"name": told, "resourceVersion": "8"}),
+        };
+        cluster.say(path, "DELETED", &json!({"metadata": metadata}));
+        let error = cluster.outcome().await.expect_err("ended");
+        let expect = expect.replace("HERE", told);
+        assert_eq!(error, format!("running PreBind plugin \"VolumeBinding\": binding volumes: {expect}"));
+    };
+    check("/api/v1/pods", "pod does not exist any more: pod \"p\" not found").await;
+    check("/api/v1/nodes", "failed to get node \"HERE\": node \"HERE\" not found").await;
+}
+
+#[tokio::test]
+async fn a_claim_that_others_have_decided_meanwhile_is_not_written() {
+    let check = async |selected: Option<&str>, volume: Option<&str>, expect: bool| {
+        let mut cluster = cluster(vec![class("d"), claim("c", "1", None, None)]).await;
+        cluster.scheduler.on_node(Event::Deleted(
+            serde_json::from_value(json!({"metadata": {"name": "b"}})).map(Arc::new).expect("node"),
+        ));
+        let node = cluster.scheduler.place(&PodInfo::new(pod(with("c")))).map_err(|u| u.message).expect("placed");
+        cluster.say(PVCS, "MODIFIED", &claim("c", "5", selected, volume).1);
+        while cluster.scheduler.handle.claims.get("n", "c").is_none_or(|c| crate::version(&c.metadata) < 5) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        cluster.begin_on(pod(with("c")), node);
+        if expect {
+            return cluster.until_written(WRITE_CLAIM).await;
+        }
+        let error = cluster.outcome().await.expect_err("refused");
+        assert!(error.contains("persistentvolumeclaims \"c\": the object has been modified"), "{error}");
+        assert!(cluster.written().is_empty());
+    };
+    check(None, None, true).await;
+    check(Some("b"), None, false).await;
+    check(None, Some("v"), false).await;
+}
+
+#[tokio::test]
+async fn the_class_that_is_annotated_counts() {
+    const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+    let check = async |of_claim: &str, of_volume: &str, expect: &str| {
+        let (mut claim, mut volume) = (claim("c", "1", None, None), volume("b", "1", None));
+        claim.1["metadata"]["annotations"][CLASS] = of_claim.into();
+        claim.1["spec"]["storageClassName"] = "none".into();
+        volume.1["metadata"]["annotations"] = json!({CLASS: of_volume});
+        let cluster = cluster(vec![class("kubernetes.io/no-provisioner"), claim, volume]).await;
+        let message = cluster.place(with("c"));
+        assert!(message.contains(expect), "{message}");
+    };
+    check("s", "s", "b").await;
+    check("s", "t", NO_VOLUME).await;
+    check("none", "s", "unbound immediate PersistentVolumeClaims").await;
+}
+
+#[tokio::test]
 async fn a_pod_without_a_volume_is_tried_again_when_one_comes() {
     let objects = vec![class("kubernetes.io/no-provisioner"), claim("c", "1", None, None)];
     let mut cluster = cluster(objects).await;
@@ -178,6 +241,25 @@ async fn a_pod_without_a_volume_is_tried_again_when_one_comes() {
     }
     cluster.scheduler.on_changes();
     assert!(cluster.scheduler.queue.pop().is_some());
+}
+
+#[tokio::test]
+async fn a_claim_helps_its_own_pods_only() {
+    let mut cluster = cluster(vec![class("d")]).await;
+    let wake = async |cluster: &mut Cluster, name: &str| {
+        cluster.say(PVCS, "ADDED", &claim(name, "8", None, None).1);
+        while cluster.scheduler.handle.claims.get("n", name).is_none() {
+            let changed = tokio::time::timeout(Duration::from_secs(5), cluster.scheduler.changes.changed());
+            changed.await.expect("the claim comes");
+        }
+        cluster.scheduler.on_changes();
+        cluster.scheduler.queue.pop().is_some()
+    };
+    cluster.scheduler.on_pod(Event::Added(pod(with("c"))));
+    cluster.scheduler.on_changes();
+    assert!(cluster.scheduler.schedule_batch());
+    assert!(!wake(&mut cluster, "other").await);
+    assert!(wake(&mut cluster, "c").await);
 }
 
 #[tokio::test]
