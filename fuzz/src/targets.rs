@@ -2,7 +2,8 @@
 
 use api::quantity::Quantity;
 use api::selector::{FieldSelector, LabelSelector};
-use apiserver::registry::decode::{canonical_quantity, parse_yaml_body};
+use apiserver::registry::decode::canonical_quantity;
+use apiserver::registry::yaml;
 use apiserver::registry::facts::BuiltIn;
 use merge::Apply;
 use serde_json::{Value, json};
@@ -42,7 +43,7 @@ pub fn yaml(data: &[u8]) {
     if apiserver::fuzzing::is_too_heavy(data) {
         return;
     }
-    if let Ok((value, _)) = parse_yaml_body(data) {
+    if let Ok((value, _)) = yaml::parse_body(data) {
         let mut value = value;
         let _ = schema::decode(POD, &mut value, canonical_quantity);
     }

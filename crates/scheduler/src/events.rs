@@ -79,8 +79,7 @@ fn is_ours(pod: &Pod) -> bool {
 
 /// Whether a pod requests less of anything than it did: one that was resized in place, as requests are fixed otherwise.
 fn takes_less(old: &Pod, new: &Pod) -> bool {
-    let requests = |pod: &Pod| pod.spec.as_ref().map(|spec| requests(spec).0).unwrap_or_default();
-    requests(old).exceeds(&requests(new))
+    requests(old).0.exceeds(&requests(new).0)
 }
 
 /// All that pods may wait for in a node: what a kubelet reports all the time is not among it.

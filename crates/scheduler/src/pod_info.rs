@@ -40,7 +40,7 @@ pub(crate) struct PodInfo {
 impl PodInfo {
     pub fn new(pod: Arc<Pod>) -> Self {
         let spec = pod.spec.as_ref().unwrap_or(&EMPTY);
-        let (requests, non_zero_requests) = requests(spec);
+        let (requests, non_zero_requests) = requests(&pod);
         let affinity = spec.affinity.clone().unwrap_or_default();
         let (with, against) =
             (affinity.pod_affinity.unwrap_or_default(), affinity.pod_anti_affinity.unwrap_or_default());

@@ -1,6 +1,6 @@
 //! Amounts of resources: what pods request and nodes have.
 
-use api::k8s::core::v1::{Container, PodSpec, ResourceRequirements};
+use api::k8s::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus, ResourceRequirements};
 use api::machinery::api::resource::Quantity as ApiQuantity;
 use api::quantity::Quantity;
 use std::collections::BTreeMap;
@@ -88,18 +88,54 @@ impl Resources {
     }
 }
 
-/// What a pod requests, and the same with defaults for containers that request no CPU or memory.
-pub(crate) fn requests(spec: &PodSpec) -> (Resources, Resources) {
-    (total(spec, false), total(spec, true))
+/// What a pod requests, and the same with defaults for containers that request no CPU or memory. Of a container that
+/// is being resized the node holds what it had until the kubelet has done it (KEP-1287).
+pub(crate) fn requests(pod: &Pod) -> (Resources, Resources) {
+    let Some(spec) = &pod.spec else { return Default::default() };
+    let held = Held::of(pod);
+    (total(spec, &held, false), total(spec, &held, true))
 }
 
-fn total(spec: &PodSpec, defaults: bool) -> Resources {
+/// What the kubelet holds for the containers of a pod, by their names.
+struct Held<'a> {
+    statuses: BTreeMap<&'a str, &'a ContainerStatus>,
+    /// The node can never do what the spec asks for.
+    infeasible: bool,
+}
+
+impl<'a> Held<'a> {
+    fn of(pod: &'a Pod) -> Self {
+        let status = pod.status.as_ref();
+        let lists = |s: &'a PodStatus| [&s.container_statuses, &s.init_container_statuses];
+        let all = status.into_iter().flat_map(lists).flatten().flatten();
+        let mut conditions = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+        let pending = conditions.find(|c| c.type_ == "PodResizePending");
+        Self {
+            statuses: all.map(|status| (status.name.as_str(), status)).collect(),
+            infeasible: pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible")),
+        }
+    }
+
+    /// A container's requests, given those of its spec.
+    fn with(&self, name: &str, spec: Resources) -> Resources {
+        let Some(status) = self.statuses.get(name) else { return spec };
+        let actual = status.resources.as_ref();
+        let mut out = if self.infeasible && actual.is_some() { Resources::default() } else { spec };
+        for list in [actual.and_then(requested), status.allocated_resources.as_ref()] {
+            out.max(&Resources::of(list));
+        }
+        out
+    }
+}
+
+fn total(spec: &PodSpec, held: &Held<'_>, defaults: bool) -> Resources {
+    let container = |c: &Container| container(c, held, defaults);
     let mut sum = Resources::default();
-    spec.containers.iter().for_each(|c| sum.add(&container(c, defaults)));
+    spec.containers.iter().for_each(|c| sum.add(&container(c)));
     // Init containers run one by one beside the sidecars started before them.
     let (mut sidecars, mut peak) = (Resources::default(), Resources::default());
     for init in spec.init_containers.iter().flatten() {
-        let own = container(init, defaults);
+        let own = container(init);
         if init.restart_policy.as_deref() == Some("Always") {
             sum.add(&own);
             sidecars.add(&own);
@@ -122,9 +158,9 @@ fn requested(resources: &ResourceRequirements) -> Option<&BTreeMap<String, ApiQu
     resources.requests.as_ref()
 }
 
-fn container(container: &Container, defaults: bool) -> Resources {
+fn container(container: &Container, held: &Held<'_>, defaults: bool) -> Resources {
     let list = container.resources.as_ref().and_then(requested);
-    let mut out = Resources::of(list);
+    let mut out = held.with(&container.name, Resources::of(list));
     if defaults {
         let has = |name: &str| list.is_some_and(|l| l.contains_key(name));
         if !has("cpu") {
@@ -152,13 +188,33 @@ mod tests {
             c
         };
         let check = |init: Vec<Value>, main: Vec<Value>, want: i64| {
-            let spec: PodSpec =
-                serde_json::from_value(json!({"containers": main, "initContainers": init})).expect("spec");
-            assert_eq!(requests(&spec).0.milli_cpu, want);
+            let pod = json!({"spec": {"containers": main, "initContainers": init}});
+            assert_eq!(requests(&serde_json::from_value(pod).expect("pod")).0.milli_cpu, want);
         };
         check(vec![], vec![cpu("1", false), cpu("2", false)], 3000);
         check(vec![cpu("5", false)], vec![cpu("1", false)], 5000);
         check(vec![cpu("1", true), cpu("5", false)], vec![cpu("1", false)], 6000);
         check(vec![cpu("1", true)], vec![cpu("3", false)], 4000);
+    }
+
+    #[test]
+    fn a_resize_counts_what_is_held() {
+        let check = |spec: &str, allocated: &str, actual: &str, reason: &str, want: i64| {
+            let list = |cpu: &str| json!({"requests": {"cpu": cpu}});
+            let pod = json!({
+                "spec": {"containers": [{"name": "c", "resources": list(spec)}]},
+                "status": {
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                    "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+                        "allocatedResources": {"cpu": allocated}, "resources": list(actual)}],
+                },
+            });
+            assert_eq!(requests(&serde_json::from_value(pod).expect("pod")).0.milli_cpu, want);
+        };
+        check("1", "3", "3", "Deferred", 3000);
+        check("1", "1", "3", "Deferred", 3000);
+        check("1", "1", "1", "Deferred", 1000);
+        check("5", "2", "2", "Deferred", 5000);
+        check("5", "2", "2", "Infeasible", 2000);
     }
 }

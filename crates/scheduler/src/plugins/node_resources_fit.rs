@@ -41,7 +41,7 @@ impl Plugin for NodeResourcesFit {
 
     fn hint(&self, pod: &Pod, event: &ClusterEvent) -> bool {
         let fits = |node: &Arc<Node>| {
-            let (amounts, _) = pod.spec.as_ref().map(crate::resources::requests).unwrap_or_default();
+            let (amounts, _) = crate::resources::requests(pod);
             // A device class may give what the node does not have.
             let backed =
                 amounts.scalar.keys().map(String::as_str).filter(|name| extended::is_candidate(name)).collect();
@@ -49,7 +49,7 @@ impl Plugin for NodeResourcesFit {
         };
         match event {
             event if event.is_change_of::<DeviceClass>() => {
-                let (amounts, _) = pod.spec.as_ref().map(crate::resources::requests).unwrap_or_default();
+                let (amounts, _) = crate::resources::requests(pod);
                 amounts.scalar.keys().any(|name| extended::is_candidate(name))
             }
             ClusterEvent::AssignedPodDeleted | ClusterEvent::PodUpdated => true,
