@@ -51,6 +51,7 @@ pub fn headers(from: &HeaderMap, upgrades: bool) -> HeaderMap {
     let mut headers = from.clone();
     strip(&mut headers, upgrades);
     headers.remove(AUTHORIZATION);
+    crate::authn::without_token(&mut headers);
     let impersonates = |name: &&HeaderName| name.as_str().starts_with("impersonate-");
     let impersonation: Vec<_> = headers.keys().filter(impersonates).cloned().collect();
     impersonation.into_iter().for_each(|name| drop(headers.remove(name)));

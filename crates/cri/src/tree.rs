@@ -88,7 +88,8 @@ fn remove_one(directory: &OwnedFd, name: &CStr) -> io::Result<Removed> {
 
 fn move_up_or_empty(from: &OwnedFd, name: &CStr, top: &OwnedFd, names: &mut u64) -> io::Result<()> {
     match move_up(from, name, top, names) {
-        Err(Errno::XDEV) => {
+        // Of another file system, or no room for one more name at the top: on a full disk it is room that is wanted.
+        Err(Errno::XDEV | Errno::NOSPC | Errno::DQUOT | Errno::MLINK) => {
             empty_in_place(open_directory(from, name)?)?;
             Ok(unlinkat(from, name, AtFlags::REMOVEDIR)?)
         }

@@ -1,20 +1,41 @@
 //! Who is answered: the pods of the cluster and this machine. On a public address all others would find an open resolver.
 
 use net::Cidr;
+use parking_lot::RwLock;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The ranges of pods, of which more may become known.
 #[derive(Debug)]
-pub(crate) struct Clients {
-    pods: Vec<Cidr>,
+pub struct Clients {
+    pods: RwLock<Vec<Cidr>>,
+    warned: AtomicBool,
 }
 
 impl Clients {
+    /// Those of these ranges.
     pub fn new(pods: Vec<Cidr>) -> Self {
-        Self { pods }
+        Self { pods: RwLock::new(pods), warned: AtomicBool::new(false) }
     }
 
-    pub fn admits(&self, source: IpAddr) -> bool {
-        self.pods.iter().any(|pods| pods.contains(source)) || source.is_loopback() || is_own(source)
+    /// Those of these ranges, too.
+    pub fn also(&self, pods: impl IntoIterator<Item = Cidr>) {
+        let mut known = self.pods.write();
+        for range in pods {
+            if !known.contains(&range) {
+                known.push(range);
+            }
+        }
+    }
+
+    /// Whether a source is answered. The first that is not is told of: it may be a pod of a range that nobody named.
+    pub(crate) fn admits(&self, source: IpAddr) -> bool {
+        let admitted =
+            self.pods.read().iter().any(|pods| pods.contains(source)) || source.is_loopback() || is_own(source);
+        if !admitted && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%source, "a DNS query of neither a pod nor this machine is not answered, nor will others be");
+        }
+        admitted
     }
 }
 
@@ -46,5 +67,7 @@ mod tests {
         ] {
             assert_eq!(clients.admits(source.parse().unwrap()), expect, "{source}");
         }
+        clients.also(["10.245.0.0/24".parse().unwrap()]);
+        assert!(clients.admits("10.245.0.1".parse().unwrap()), "a range that became known");
     }
 }

@@ -17,6 +17,7 @@ mod server;
 mod source;
 mod zone;
 
+pub use clients::Clients;
 use informer::{Informer, InformerFactory};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -34,7 +35,7 @@ pub struct Config {
     /// Who is asked for other names; those that are in `listen` are left out.
     pub upstreams: Vec<SocketAddr>,
     /// Addresses of pods. They and this machine are answered, others not.
-    pub clients: Vec<net::Cidr>,
+    pub clients: Arc<Clients>,
 }
 
 /// Why the responder could not run.
@@ -60,7 +61,7 @@ pub struct Server {
     sockets: Vec<server::Sockets>,
     domain: zone::Domain,
     upstreams: Vec<SocketAddr>,
-    clients: clients::Clients,
+    clients: Arc<Clients>,
 }
 
 /// Opens every socket, so that an address that is taken is an error now and not a surprise later.
@@ -71,7 +72,7 @@ pub async fn bind(config: Config) -> Result<Server, Error> {
         sockets.push(server::Sockets::bind(*address).await?);
     }
     let upstreams = config.upstreams.into_iter().filter(|address| !config.listen.contains(address)).collect();
-    Ok(Server { sockets, domain, upstreams, clients: clients::Clients::new(config.clients) })
+    Ok(Server { sockets, domain, upstreams, clients: config.clients })
 }
 
 impl Server {

@@ -30,7 +30,7 @@ const TCP_MAX: usize = u16::MAX as usize;
 pub(crate) struct Responder<S> {
     zone: Zone<S>,
     forwarder: Forwarder,
-    clients: Clients,
+    clients: Arc<Clients>,
     /// Rotates the order of addresses.
     turn: AtomicUsize,
 }
@@ -152,7 +152,7 @@ enum Here {
 }
 
 impl<S: Source> Responder<S> {
-    pub fn new(zone: Zone<S>, forwarder: Forwarder, clients: Clients) -> Responder<S> {
+    pub fn new(zone: Zone<S>, forwarder: Forwarder, clients: Arc<Clients>) -> Responder<S> {
         Responder { zone, forwarder, clients, turn: AtomicUsize::new(0) }
     }
 

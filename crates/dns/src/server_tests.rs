@@ -42,7 +42,7 @@ async fn upstream() -> SocketAddr {
 async fn start(zone: Zone<Fixed>, upstreams: Vec<SocketAddr>) -> (SocketAddr, tokio_util::sync::DropGuard) {
     // A port that is free for both protocols.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let responder = Arc::new(Responder::new(zone, Forwarder::new(upstreams), Clients::new(vec![])));
+    let responder = Arc::new(Responder::new(zone, Forwarder::new(upstreams), Arc::new(Clients::new(vec![]))));
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let sockets = vec![Sockets::bind(address).await.unwrap()];

@@ -48,7 +48,7 @@ async fn serve(node: &Path, server: SocketAddr, stop: CancellationToken) {
             runtime.block_on(async {
                 let lists = ["services", "endpointslices"].map(|kind| (kind, serde_json::json!([])));
                 let (client, _events) = testing::scripted::client(HashMap::from(lists));
-                let clients = vec!["10.244.0.0/16".parse().unwrap()];
+                let clients = std::sync::Arc::new(dns::Clients::new(vec!["10.244.0.0/16".parse().unwrap()]));
                 let config =
                     dns::Config { listen: vec![server], domain: "cluster.local".into(), upstreams: vec![], clients };
                 let responder = dns::bind(config).await.unwrap();

@@ -47,7 +47,7 @@ async fn events_become_answers() {
     let factory = informer::InformerFactory::new(client);
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (listen, upstreams) = (vec![address], vec![address]);
-    let config = dns::Config { listen, domain: "cluster.local".into(), upstreams, clients: vec![] };
+    let config = dns::Config { listen, domain: "cluster.local".into(), upstreams, clients: std::sync::Arc::new(dns::Clients::new(vec![])) };
     let shutdown = CancellationToken::new();
     let server = dns::bind(config.clone()).await.unwrap();
     let running = tokio::spawn(server.run(factory.clone(), shutdown.clone()));

@@ -299,12 +299,23 @@ pub const IMMUTABLE: &str = "field is immutable";
 
 /// Semantic equality: absent, null and empty lists or maps are the same.
 pub fn same(a: &Value, b: &Value) -> bool {
+    same_but(&[], a, b)
+}
+
+/// As [`same`], but members of these names are compared as they are: what is in them is not ours to read.
+pub fn same_but(opaque: &[&str], a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(x), Value::Object(y)) => {
-            x.iter().all(|(k, v)| same(v, y.get(k).unwrap_or(&Value::Null)))
-                && y.iter().all(|(k, v)| x.contains_key(k) || same(&Value::Null, v))
+            let member = |k: &String, v: &Value| match opaque.contains(&k.as_str()) {
+                true => y.get(k) == Some(v),
+                false => same_but(opaque, v, y.get(k).unwrap_or(&Value::Null)),
+            };
+            let absent = |k: &String, v| !opaque.contains(&k.as_str()) && same_but(opaque, &Value::Null, v);
+            x.iter().all(|(k, v)| member(k, v)) && y.iter().all(|(k, v)| x.contains_key(k) || absent(k, v))
         }
-        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| same(a, b)),
+        (Value::Array(x), Value::Array(y)) => {
+            x.len() == y.len() && x.iter().zip(y).all(|(a, b)| same_but(opaque, a, b))
+        }
         (Value::Null, other) | (other, Value::Null) => match other {
             Value::Null => true,
             Value::Array(list) => list.is_empty(),

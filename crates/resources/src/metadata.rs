@@ -9,7 +9,7 @@ use crate::{Ctx, MetadataChecks, Strategy};
 use api::{Cause, Object};
 use serde_json::Value;
 
-const ANNOTATIONS_MAX: usize = 256 * 1024;
+pub(crate) const ANNOTATIONS_MAX: usize = 256 * 1024;
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 /// Every error of a new object of a built-in kind: its metadata's, then its strategy's.

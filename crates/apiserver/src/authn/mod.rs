@@ -28,8 +28,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use config::Configured;
 use front_proxy::FrontProxy;
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, HeaderValue};
 use parking_lot::RwLock;
 use pki::tls::ClientVerifier;
 use std::collections::BTreeMap;
@@ -261,9 +261,25 @@ fn refused(mut refusals: Vec<Refusal>) -> Refusal {
     if refusals.len() == 1 { refusals.concat() } else { format!("[{}]", refusals.join(", ")) }
 }
 
+/// What a subprotocol that is a token begins with.
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Takes the token out of a WebSocket's subprotocols.
+pub(crate) fn without_token(headers: &mut HeaderMap) {
+    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    let all: Vec<_> = protocols.flat_map(|v| v.split(',')).map(str::trim).collect();
+    let kept: Vec<_> = all.iter().filter(|p| !p.starts_with(TOKEN_PROTOCOL)).copied().collect();
+    if kept.len() == all.len() {
+        return;
+    }
+    match HeaderValue::from_str(&kept.join(", ")) {
+        Ok(kept) if !kept.is_empty() => drop(headers.insert(SEC_WEBSOCKET_PROTOCOL, kept)),
+        _ => drop(headers.remove(SEC_WEBSOCKET_PROTOCOL)),
+    }
+}
+
 /// The bearer token: of `Authorization`, or of a WebSocket's subprotocols, where browsers can put it.
 fn bearer(headers: &HeaderMap) -> Option<String> {
-    const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
     // A credential that cannot be read is a wrong one, and none that is missing.
     if let Some(value) = headers.get(AUTHORIZATION).map(|v| String::from_utf8_lossy(v.as_bytes())) {
         let (scheme, token) = value.trim().split_once(' ')?;
@@ -271,7 +287,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
     }
     let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-    let encoded = protocols.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(PROTOCOL))?;
+    let encoded = protocols.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(TOKEN_PROTOCOL))?;
     let token = String::from_utf8(URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?).ok()?;
     (!token.is_empty()).then_some(token)
 }
@@ -279,7 +295,19 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
+
+    #[test]
+    fn tokens_among_subprotocols_stay_here() {
+        let check = |value: &'static str, want: Option<&str>| {
+            let mut headers = HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value))]);
+            without_token(&mut headers);
+            assert_eq!(headers.get(SEC_WEBSOCKET_PROTOCOL).map(|v| v.to_str().expect("text")), want);
+        };
+        check("a,b", Some("a,b"));
+        check("base64url.bearer.authorization.k8s.io.YQ, v4.channel.k8s.io,b", Some("v4.channel.k8s.io, b"));
+        check("base64url.bearer.authorization.k8s.io.YQ", None);
+    }
 
     #[test]
     fn bearer_tokens_are_found() {

@@ -56,7 +56,7 @@ fn parse_with(bytes: &[u8], duplicates: DuplicateKeyPolicy) -> Result<Value, Str
 }
 
 /// How many numbers that no float holds are read: each takes another look at the whole.
-const BEYOND_MAX: usize = 8;
+const BEYOND_MAX: usize = 2;
 
 /// The document with quotes around a number that no float holds, if that is what the parser refuses: to Go it is text.
 fn quoted(document: &str, error: &serde_saphyr::Error) -> Option<String> {

@@ -129,13 +129,15 @@ async fn node(server: &ApiServer, request: &Request) -> Result<Target, Status> {
     // Who writes the status of a node must not send the server to itself.
     let resolved = tokio::net::lookup_host((kubelet.host.as_str(), kubelet.port)).await;
     let resolved = resolved.map_err(|e| Status::bad_request(format!("lookup {}: {e}", kubelet.host)));
-    if !resolved.map(|mut addresses| addresses.all(|address| is_global(address.ip())))? {
+    let addresses: Vec<_> = resolved?.map(|address| address.ip()).collect();
+    let (Some(first), true) = (addresses.first(), addresses.iter().all(|address| is_global(*address))) else {
         return Err(Status::bad_request("address not allowed"));
-    }
-    // Another port is no kubelet's: it does not get the server's certificate.
+    };
+    // Another port is no kubelet's: it does not get the server's certificate. Nor is the name asked again, whose answer
+    // no certificate would prove.
     match port {
         port if port.is_empty() || port == kubelet.port.to_string() => Ok(kubelet),
-        port => Ok(Target { port: port_number(port)?, scheme: scheme(text), ..kubelet }),
+        port => Ok(Target { host: first.to_string(), port: port_number(port)?, scheme: scheme(text), ..kubelet }),
     }
 }
 

@@ -23,6 +23,9 @@ struct File {
     api_version: String,
     kind: String,
     image: String,
+    /// Id of the image that had the name before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
 }
 
 /// The pulls of one name.
@@ -53,7 +56,7 @@ impl Intents {
                 continue;
             }
             match read(&path, &dir) {
-                Ok((name, since)) => drop(pulls.insert(name, Pull { running: 0, left: true, before: None, since })),
+                Ok((name, pull)) => drop(pulls.insert(name, pull)),
                 Err(error) => tracing::error!(%error, path = %path.display(), "cannot read the intent of a pull"),
             }
         }
@@ -143,6 +146,7 @@ impl Intent {
             api_version: super::pulls::API_VERSION.into(),
             kind: "ImagePullIntent".into(),
             image: self.name.clone(),
+            before: self.intents.pulls.lock().get(&self.name).and_then(|pull| pull.before.clone()),
         };
         super::pulls::write(&self.intents.dir, &super::pulls::file_name(&self.name), &serde_json::to_vec(&file)?)
     }
@@ -167,8 +171,8 @@ impl Drop for Intent {
     }
 }
 
-/// The full name that an intent is for, and since when; its file gets the name that we look for.
-fn read(path: &Path, dir: &Path) -> io::Result<(String, SystemTime)> {
+/// The full name that an intent is for, and its pull; its file gets the name that we look for.
+fn read(path: &Path, dir: &Path) -> io::Result<(String, Pull)> {
     let since = fs::metadata(path)?.modified()?;
     let file: File = serde_json::from_slice(&fs::read(path)?)?;
     let name = qualified(&file.image);
@@ -176,5 +180,5 @@ fn read(path: &Path, dir: &Path) -> io::Result<(String, SystemTime)> {
     if wanted != path {
         fs::rename(path, wanted)?;
     }
-    Ok((name, since))
+    Ok((name, Pull { running: 0, left: true, before: file.before, since }))
 }

@@ -81,7 +81,7 @@ impl ImageManager {
 
     /// Pulls with each of the credentials until one works; without any, anonymously.
     async fn pull_with_any(&self, pod: &Pod, image: &str, secrets: &[Arc<Secret>]) -> cri::Result<String> {
-        let intent = self.intend(image).await?;
+        let (intent, before) = self.intend(image).await?;
         let credentials = self.credentials(pod, image, secrets).await;
         let (mut result, mut used, mut tried) = (Err(cri::Error::Internal(String::new())), None, Vec::new());
         for entry in credentials.iter().map(Some).chain(credentials.is_empty().then_some(None)) {
@@ -98,20 +98,35 @@ impl ImageManager {
             }
         }
         match &result {
-            Ok(id) => self.records.pulled(intent, image, id, used).await,
-            Err(_) => intent.end(),
+            // What the runtime calls the image here may be another name of it than its id.
+            Ok(reference) => match self.service.image_status(reference).await {
+                Ok(Some(found)) => self.records.pulled(intent, image, &found.id, used).await,
+                _ => drop(intent),
+            },
+            Err(cri::Error::Image { .. }) if !self.has_come(image, before.as_deref()).await => intent.end(),
+            // It may have come all the same, or come yet.
+            Err(_) => drop(intent),
         }
         result
     }
 
-    /// Notes that a pull begins, after those of the name that were cut off are settled.
-    async fn intend(&self, image: &str) -> cri::Result<intents::Intent> {
+    /// Whether another image than before has a name, as far as one can tell.
+    async fn has_come(&self, image: &str, before: Option<&str>) -> bool {
+        match self.service.image_status(image).await {
+            Ok(found) => found.is_some_and(|found| before != Some(found.id.as_str())),
+            Err(_) => true,
+        }
+    }
+
+    /// Notes that a pull begins, after those of the name that were cut off are settled; gives the id of the image that has
+    /// the name now, too.
+    async fn intend(&self, image: &str) -> cri::Result<(intents::Intent, Option<String>)> {
         if self.records.is_left(image) {
             self.records.settle(self.service.list_images().await?).await;
         }
-        let before = self.service.image_status(image).await.ok().flatten().map(|found| found.id);
+        let before = self.service.image_status(image).await?.map(|found| found.id);
         let failed = |error| cri::Error::Internal(format!("failed to record image pull intent: {error}"));
-        self.records.intend(image, before).await.map_err(failed)
+        Ok((self.records.intend(image, before.clone()).await.map_err(failed)?, before))
     }
 
     /// Whether a pod may use an image that is here without pulling it.

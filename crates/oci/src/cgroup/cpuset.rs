@@ -19,12 +19,19 @@ pub(super) fn apply(dir: &Path, r: &Resources) -> Result<()> {
 pub(super) fn inherit_v1(dir: &Path) -> Result<()> {
     let Some(parent) = dir.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let read =
-            |dir: &Path| std::fs::read_to_string(dir.join(file)).map(|s| s.trim().to_string()).unwrap_or_default();
-        if read(dir).is_empty() {
-            write(dir, file, read(parent))?;
+        if list(dir, file).is_empty() {
+            write(dir, file, list(parent, file))?;
             write(dir, "cgroup.clone_children", 1)?;
         }
     }
     Ok(())
+}
+
+/// Whether there is nothing to inherit: whoever made the parent did not fill it.
+pub(super) fn is_below_empty(dir: &Path) -> bool {
+    dir.parent().is_some_and(|parent| list(parent, "cpuset.cpus").is_empty() || list(parent, "cpuset.mems").is_empty())
+}
+
+fn list(dir: &Path, file: &str) -> String {
+    std::fs::read_to_string(dir.join(file)).map(|list| list.trim().to_owned()).unwrap_or_default()
 }

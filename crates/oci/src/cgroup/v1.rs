@@ -1,8 +1,8 @@
 //! The v1 driver: the same path in every mounted hierarchy.
 
 use super::{
-    CgroupMount, Counters, DeviceRule, Driver, Hierarchy, Join, MemoryWatch, Resources, cpu, cpuset, devices, hugetlb, memory, pids,
-    write,
+    CgroupMount, Counters, DeviceRule, Driver, Hierarchy, Join, MemoryWatch, Resources, cpu, cpuset, devices, hugetlb,
+    memory, pids, write,
 };
 use crate::error::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
@@ -37,7 +37,7 @@ impl Hierarchy {
     /// Makes a cgroup. Nearly always all on the way to it is there already.
     fn make(&self, path: &Path) -> Result<()> {
         let whole = self.point.join(path);
-        if present(std::fs::create_dir(&whole)).is_ok() {
+        if present(std::fs::create_dir(&whole)).is_ok() && !(self.is_cpuset() && cpuset::is_below_empty(&whole)) {
             return self.inherit(&whole);
         }
         let mut dir = self.point.clone();
@@ -49,7 +49,11 @@ impl Hierarchy {
     }
 
     fn inherit(&self, dir: &Path) -> Result<()> {
-        if self.controllers.iter().any(|c| c == "cpuset") { cpuset::inherit_v1(dir) } else { Ok(()) }
+        if self.is_cpuset() { cpuset::inherit_v1(dir) } else { Ok(()) }
+    }
+
+    fn is_cpuset(&self) -> bool {
+        self.controllers.iter().any(|c| c == "cpuset")
     }
 }
 
@@ -133,7 +137,8 @@ impl Driver for V1 {
     }
 
     fn watch_memory(&self, path: &Path, usage: u64) -> Result<MemoryWatch> {
-        let dir = self.dir("memory", path).ok_or_else(|| Error::Invalid("the memory controller is not mounted".into()))?;
+        let dir =
+            self.dir("memory", path).ok_or_else(|| Error::Invalid("the memory controller is not mounted".into()))?;
         memory::v1_watch(&dir, usage)
     }
 

@@ -3,7 +3,7 @@
 use super::device::{self, Limits};
 use super::Requests;
 use crate::core::pod::affinity;
-use crate::field::{Errors, Fields, IMMUTABLE, Path, repeated, same};
+use crate::field::{Errors, Fields, IMMUTABLE, Path, repeated, same_but};
 use crate::names;
 use crate::rules::each;
 use api::{Cause, Object};
@@ -47,7 +47,7 @@ pub(super) fn check(claim: &Object, old: &Object) -> Vec<Cause> {
             let requests = Requests::of(claim.at("spec").at("devices"));
             self::allocation(&mut errors, allocation, &requests, &path);
         }
-        (false, before) if !same(allocation, before) => errors.invalid_struct(&path, ALLOCATION, allocation, IMMUTABLE),
+        (false, before) if !same_but(&["parameters"], allocation, before) => errors.invalid_struct(&path, ALLOCATION, allocation, IMMUTABLE),
         _ => {}
     }
     errors.0

@@ -76,17 +76,24 @@ impl Node {
         anyhow::ensure!(rustix::process::geteuid().is_root(), "a node makes namespaces, mounts and cgroups and needs root; run as root, or with --agent=false for a control plane alone");
         let mut components = JoinSet::new();
         let cluster_cidr = given.cluster_cidr.parse().map_err(|error| anyhow::anyhow!("--cluster-cidr {}: {error}", given.cluster_cidr))?;
+        let asking = Arc::new(dns::Clients::new(vec![cluster_cidr]));
         if given.cluster_dns.is_some() {
-            start_dns(&mut components, options, &given, cluster_cidr, stop).await?;
+            start_dns(&mut components, options, &given, asking.clone(), stop).await?;
         }
         if given.proxy {
             let config = proxy::Config { node_name: options.name.clone(), cluster_cidr };
             components.spawn(proxy::run(given.factory.clone(), config, stop.clone()));
         }
-        let runtime = match &options.runtime_endpoint {
+        let mut runtime = match &options.runtime_endpoint {
             None => node_runtime::own(options, given.address).await?,
             Some(socket) => node_runtime::remote(options, socket).await?,
         };
+        let handler = runtime.on_pod_cidr.clone();
+        // A node may be given pods' addresses that are not of the cluster's range.
+        runtime.on_pod_cidr = Arc::new(move |cidrs| {
+            asking.also(cidrs.iter().filter_map(|cidr| cidr.parse().ok()));
+            handler(cidrs)
+        });
         if let Some(socket) = &options.cri_socket {
             let server = runtime.server(options, socket.clone()).await?;
             let stop = stop.clone();
@@ -122,12 +129,12 @@ fn is_ready(node: &ApiNode) -> bool {
     conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-async fn start_dns(components: &mut JoinSet<()>, options: &NodeOptions, given: &Surroundings, cluster_cidr: net::Cidr, stop: &CancellationToken) -> Result<()> {
+async fn start_dns(components: &mut JoinSet<()>, options: &NodeOptions, given: &Surroundings, clients: Arc<dns::Clients>, stop: &CancellationToken) -> Result<()> {
     let config = dns::Config {
         listen: vec![SocketAddr::new(given.address, DNS_PORT)],
         domain: options.cluster_domain.clone(),
         upstreams: dns::host_resolvers(),
-        clients: vec![cluster_cidr],
+        clients,
     };
     let server = dns::bind(config).await.with_context(|| format!("serve DNS on {}:{DNS_PORT}; free the port or use --disable dns", given.address))?;
     components.spawn(server.run(given.factory.clone(), stop.clone()));

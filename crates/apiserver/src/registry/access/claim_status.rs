@@ -7,7 +7,7 @@ use crate::authn::impersonation::service_account_of;
 use crate::authz::{self, Attributes};
 use api::{Cause, Object};
 use async_trait::async_trait;
-use resources::field::{Fields, same};
+use resources::field::{Fields, same_but};
 use resources::names;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -18,11 +18,17 @@ pub struct Binding;
 /// The state of devices, of each driver by itself.
 pub struct Devices;
 
+/// An allocation has no more devices: of more drivers the rest is wrong anyway, and each costs a question.
+const DEVICES_MAX: usize = 32;
+
+/// What drivers and their users put there: compared as it is.
+const OPAQUE: [&str; 3] = ["data", "networkData", "parameters"];
+
 #[async_trait]
 impl Check for Binding {
     async fn causes(&self, write: &Write<'_>) -> Vec<Cause> {
         let (now, was) = (write.new.at("status"), write.old.at("status"));
-        if ["allocation", "reservedFor"].iter().all(|field| same(now.at(field), was.at(field))) {
+        if ["allocation", "reservedFor"].iter().all(|field| same_but(&OPAQUE, now.at(field), was.at(field))) {
             return Vec::new();
         }
         let asked = Attributes { subresource: "binding", namespace: "", name: "", ..of(write) };
@@ -55,6 +61,9 @@ impl Check for Devices {
                 "changing status.devices requires resource=\"resourceclaims/driver\", verb=\"[{verbs}]\" permission: {why}"
             );
             causes.push(Cause::forbidden("status.devices", &detail));
+            if causes.len() == DEVICES_MAX {
+                break;
+            }
         }
         causes
     }
@@ -83,7 +92,8 @@ fn changed_drivers<'a>(now: &'a Value, was: &'a Value) -> BTreeSet<&'a str> {
     let key = |device: &'a Value| ["driver", "pool", "device", "shareID"].map(|field| device.text(field));
     let mut before: HashMap<_, _> = was.list("devices").iter().map(|device| (key(device), device)).collect();
     let devices = now.list("devices").iter();
-    let changed = devices.filter(|device| before.remove(&key(device)).is_none_or(|was| !same(was, device)));
+    let changed =
+        devices.filter(|device| before.remove(&key(device)).is_none_or(|was| !same_but(&OPAQUE, was, device)));
     let mut drivers: BTreeSet<_> = changed.map(|device| device.text("driver")).collect();
     drivers.extend(before.values().map(|device| device.text("driver")));
     drivers

@@ -5,8 +5,10 @@ use super::defaults::CONTAINER_LISTS;
 use super::volume::descending_path;
 use super::{MIRROR, affinity, app_armor};
 use crate::field::{Errors, Fields, Path};
+use crate::metadata::ANNOTATIONS_MAX;
 use crate::rules::each_of;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// A pod's seccomp profile.
 pub const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
@@ -26,7 +28,8 @@ pub fn check(errors: &mut Errors, of: &Value, old: Option<&Value>, path: &Path<'
     if !annotations.text(TOLERATIONS).is_empty() {
         match tolerations(annotations.text(TOLERATIONS)) {
             Ok(list) => {
-                affinity::tolerations(errors, &json!({"tolerations": list}), &path.field(TOLERATIONS));
+                let of = Value::Object(Map::from_iter([("tolerations".to_owned(), list)]));
+                affinity::tolerations(errors, &of, &path.field(TOLERATIONS));
             }
             Err(why) => errors.invalid(path, TOLERATIONS, &why),
         }
@@ -43,7 +46,11 @@ pub fn check(errors: &mut Errors, of: &Value, old: Option<&Value>, path: &Path<'
         pairs.filter_map(move |(key, value)| Some((key, key.strip_prefix(prefix)?, value.as_str().unwrap_or(""))))
     };
     with(SECCOMP_OF).for_each(|(key, _, profile)| seccomp(errors, profile, &path.field(key)));
-    with(app_armor::PREFIX).for_each(|(key, name, profile)| app_armor(errors, spec, name, profile, &path.key(key)));
+    let mut containers = None;
+    with(app_armor::PREFIX).for_each(|(key, name, profile)| {
+        let containers = containers.get_or_insert_with(|| names(spec));
+        app_armor(errors, containers, name, profile, &path.key(key));
+    });
 }
 
 /// Errors of changed annotations: some stay what they were, and the rest is looked at once more.
@@ -121,9 +128,12 @@ fn seccomp(errors: &mut Errors, profile: &str, path: &Path<'_>) {
     }
 }
 
-fn app_armor(errors: &mut Errors, spec: &Value, container: &str, profile: &str, path: &Path<'_>) {
-    let mut names = CONTAINER_LISTS.iter().flat_map(|list| spec.list(list)).map(|c| c.text("name"));
-    if names.all(|name| name != container) {
+fn names(spec: &Value) -> HashSet<&str> {
+    CONTAINER_LISTS.iter().flat_map(|list| spec.list(list)).map(|c| c.text("name")).collect()
+}
+
+fn app_armor(errors: &mut Errors, containers: &HashSet<&str>, container: &str, profile: &str, path: &Path<'_>) {
+    if !containers.contains(container) {
         errors.invalid(path, container, "container not found");
     }
     if !matches!(profile, "" | "runtime/default" | "unconfined") && !profile.starts_with(LOCAL) {
@@ -140,6 +150,9 @@ fn is_cost(text: &str) -> bool {
 /// The tolerations of an annotation, or why they cannot be read.
 fn tolerations(text: &str) -> Result<Value, String> {
     const ANY: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+    if text.len() > ANNOTATIONS_MAX {
+        return Err("the annotations are too long".into());
+    }
     let Ok(value) = serde_json::from_str::<Value>(text) else {
         // The decoder words syntax errors as Go does.
         let why = schema::decode_slice(ANY, text.as_bytes(), |_| None).err().unwrap_or_default();
@@ -169,6 +182,7 @@ fn tolerations(text: &str) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     const PATH: Path<'_> = Path::root("a");
 
