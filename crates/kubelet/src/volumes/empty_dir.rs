@@ -32,7 +32,7 @@ impl VolumePlugin for EmptyDirVolume {
             "Memory" => {
                 let fresh =
                     !request.dir.is_dir() || !mounts::is_mount_point(&request.dir).map_err(|e| e.to_string())?;
-                mounts::ensure_tmpfs(&request.dir, tmpfs_size(request), 0o777).map_err(|e| e.to_string())?;
+                mounts::ensure_tmpfs(&request.dir, tmpfs_size(request)).map_err(|e| e.to_string())?;
                 if !fresh {
                     return Ok(mounted);
                 }
@@ -44,7 +44,8 @@ impl VolumePlugin for EmptyDirVolume {
             }
             other => return Err(format!("unknown storage medium {}", crate::format::quote(other))),
         }
-        std::fs::set_permissions(&request.dir, PermissionsExt::from_mode(0o777)).map_err(|e| e.to_string())?;
+        let mode = if source.medium.as_deref() == Some("Memory") { mounts::TMPFS_MODE } else { 0o777 };
+        std::fs::set_permissions(&request.dir, PermissionsExt::from_mode(mode)).map_err(|e| e.to_string())?;
         if let Some(group) = request.fs_group() {
             ownership::set(&request.dir, group, false, false).map_err(|e| e.to_string())?;
         }

@@ -39,9 +39,12 @@ pub fn is_mounted(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// The mode of a tmpfs' root, as the kernel gives it by itself: volumes in memory are known to have it.
+pub const TMPFS_MODE: u32 = 0o1777;
+
 /// Sees to it that a tmpfs is mounted at a path. Zero bytes: no limit of its own.
-pub fn ensure_tmpfs(path: &Path, bytes: u64, mode: u32) -> io::Result<()> {
-    make_dir(path, mode)?;
+pub fn ensure_tmpfs(path: &Path, bytes: u64) -> io::Result<()> {
+    make_dir(path, TMPFS_MODE)?;
     if is_mount_point(path)? {
         return Ok(());
     }
@@ -52,7 +55,8 @@ pub fn ensure_tmpfs(path: &Path, bytes: u64, mode: u32) -> io::Result<()> {
         mount("tmpfs", path, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(options.as_c_str()))
             .map_err(io::Error::from)
     };
-    mount_with(format!("mode={mode:o}{size},noswap")).or_else(|_| mount_with(format!("mode={mode:o}{size}")))
+    let mode = format!("mode={TMPFS_MODE:o}{size}");
+    mount_with(format!("{mode},noswap")).or_else(|_| mount_with(mode.clone()))
 }
 
 /// Sees to it that a hugetlbfs is mounted at a path; whether it was not before. `size`: `2M`, `1G`.

@@ -39,7 +39,7 @@ impl VolumePlugin for ProjectedVolume {
             [one] => return Err(one.clone()),
             many => return Err(format!("[{}]", many.join(", "))),
         }
-        mounts::ensure_tmpfs(&request.dir, 0, 0o777).map_err(|e| e.to_string())?;
+        mounts::ensure_tmpfs(&request.dir, 0).map_err(|e| e.to_string())?;
         atomic_writer::write(&request.dir, &files, request.fs_group()).map_err(|e| e.to_string())?;
         Ok(MountedVolume { path: request.dir.clone(), readonly: true, renew_at })
     }

@@ -26,7 +26,7 @@ impl VolumePlugin for SecretVolume {
         let items = source.items.as_deref().unwrap_or_default();
         let selection = Selection { items, mode: payload::mode(source.default_mode, 0o644), optional };
         let files = payload::secret(object.as_deref(), &selection)?;
-        mounts::ensure_tmpfs(&request.dir, 0, 0o777).map_err(|e| e.to_string())?;
+        mounts::ensure_tmpfs(&request.dir, 0).map_err(|e| e.to_string())?;
         atomic_writer::write(&request.dir, &files, request.fs_group()).map_err(|e| e.to_string())?;
         Ok(MountedVolume { path: request.dir.clone(), readonly: true, renew_at: None })
     }
