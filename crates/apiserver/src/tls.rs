@@ -23,6 +23,9 @@ use tokio_util::task::TaskTracker;
 
 /// A client that does not finish its handshake holds a socket no longer than this.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may lie idle, or a head take, as long as Go's clients keep idle connections: whoever ends one first
+/// must not be the server just when a request is sent.
+const IDLE: Duration = Duration::from_secs(90);
 /// Connections that are still busy are cut after this time when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 const MAX_STREAMS: u32 = 1000;
@@ -89,7 +92,7 @@ async fn connection(
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder
         .http2()
         .timer(TokioTimer::new())
