@@ -25,11 +25,12 @@ impl Scheduler {
             self.queue.remove(uid(pod));
             self.cache.set_pod(pod);
             let old = old.filter(|old| !node_name(old).is_empty());
-            if old.is_some_and(|old| old.metadata.labels == pod.metadata.labels && old.spec == pod.spec) {
-                return;
-            }
+            // Room gets free when the kubelet says so in the status.
             if old.is_some_and(|old| takes_less(old, pod)) {
                 self.queue.on_event(&ClusterEvent::AssignedPodDeleted, &self.profile);
+            }
+            if old.is_some_and(|old| old.metadata.labels == pod.metadata.labels && old.spec == pod.spec) {
+                return;
             }
             self.queue.on_event(&ClusterEvent::AssignedPodAdded, &self.profile);
         } else if is_ours(pod) && !self.cache.is_assumed(uid(pod)) {

@@ -388,6 +388,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_pod_that_shrinks_makes_room_once_its_node_has_done_it() {
+        let mut s = scheduler();
+        add_node(&mut s, "a", "z1", json!({}));
+        let bound = |wanted: &str, held: &str| {
+            let mut pod = Pod::clone(&pod("bound", json!({"nodeName": "a", "containers": requests(wanted)})));
+            let name = pod.spec.as_ref().expect("spec").containers[0].name.clone();
+            let status = json!({"containerStatuses": [{"name": name, "image": "i", "imageID": "", "ready": true,
+                "restartCount": 0, "allocatedResources": {"cpu": held}}]});
+            pod.status = Some(serde_json::from_value(status).expect("status"));
+            Arc::new(pod)
+        };
+        s.on_pod(Event::Added(bound("4", "4")));
+        s.on_pod(Event::Added(pod("new", json!({"containers": requests("2")}))));
+        s.schedule_batch();
+        s.on_pod(Event::Updated { old: bound("4", "4"), new: bound("2", "4") });
+        assert!(s.queue.pop().is_none(), "it is held still");
+        s.on_pod(Event::Updated { old: bound("2", "4"), new: bound("2", "2") });
+        assert!(s.queue.pop().is_some());
+    }
+
+    #[tokio::test]
     async fn pods_of_lower_priority_make_room() {
         let mut s = scheduler();
         add_node(&mut s, "a", "z1", json!({}));
