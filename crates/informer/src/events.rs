@@ -40,7 +40,7 @@ impl EventType {
     }
 }
 
-/// The reference events use for a typed object.
+/// The reference to a typed object at its version, as events and volumes have it.
 pub fn reference<K: kube::Resource<DynamicType = ()>>(obj: &K) -> ObjectReference {
     ObjectReference { resource_version: obj.meta().resource_version.clone(), ..obj.object_ref(&()) }
 }

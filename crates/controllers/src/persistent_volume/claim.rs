@@ -1,7 +1,6 @@
 //! A claim: it finds its volume, keeps it, or has lost it.
 
 use super::*;
-use api::k8s::core::v1::ObjectReference;
 use informer::{Reconcile, Requeue};
 use std::collections::BTreeMap;
 
@@ -184,15 +183,7 @@ impl Claims {
             let annotations = wanted.metadata.annotations.get_or_insert_default();
             annotations.insert(BOUND_BY_CONTROLLER.into(), "yes".into());
         }
-        wanted.spec.get_or_insert_default().claim_ref = Some(ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("PersistentVolumeClaim".into()),
-            name: claim.metadata.name.clone(),
-            namespace: claim.metadata.namespace.clone(),
-            uid: claim.metadata.uid.clone(),
-            resource_version: claim.metadata.resource_version.clone(),
-            ..ObjectReference::default()
-        });
+        wanted.spec.get_or_insert_default().claim_ref = Some(informer::reference(claim));
         self.0.put_volume(&wanted).await
     }
 

@@ -7,10 +7,10 @@ use crate::framework::{PreBind, Rejection, Reserve};
 use crate::pod_info::uid;
 use crate::waiters::{Object, Waiting};
 use crate::{Handle, version};
-use api::k8s::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use informer::Key;
+use informer::{Key, reference};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -103,15 +103,7 @@ async fn write_volume(
     if !is_made_for(&volume, claim) {
         wanted.annotations_mut().insert(BOUND_BY_CONTROLLER.into(), "yes".into());
     }
-    wanted.spec.get_or_insert_default().claim_ref = Some(ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("PersistentVolumeClaim".into()),
-        name: claim.metadata.name.clone(),
-        namespace: claim.metadata.namespace.clone(),
-        uid: claim.metadata.uid.clone(),
-        resource_version: claim.metadata.resource_version.clone(),
-        ..ObjectReference::default()
-    });
+    wanted.spec.get_or_insert_default().claim_ref = Some(reference(claim));
     let api: Api<PersistentVolume> = Api::all(handle.client.clone());
     api.replace(&volume.name_any(), &PostParams::default(), &wanted).await.map(Arc::new)
 }
