@@ -105,7 +105,7 @@ impl Checker<'_> {
             self.mean(node, Meaning::Local);
             return t;
         }
-        match self.named(node, name) {
+        match self.named(node, name.strip_prefix('.').unwrap_or(name)) {
             Some(t) => t,
             None => self.undeclared(node.at, name),
         }

@@ -30,6 +30,10 @@ pub struct DeclType {
 pub enum Kind {
     /// Anything: no schema.
     Dyn,
+    /// Anything, wrapped with its type.
+    Any,
+    /// A quantity.
+    Quantity,
     /// `x-kubernetes-int-or-string`
     IntOrString,
     /// A boolean.
@@ -82,6 +86,16 @@ impl DeclType {
     /// Anything, checked at run time.
     pub fn dynamic() -> Arc<Self> {
         Arc::clone(&DYN)
+    }
+
+    /// Anything, wrapped with its type: as dynamic, but nothing that is gone through element by element.
+    pub fn any() -> Arc<Self> {
+        Self::simple(Kind::Any, UNBOUNDED, 1)
+    }
+
+    /// A quantity of the library.
+    pub fn quantity() -> Arc<Self> {
+        Self::simple(Kind::Quantity, UNBOUNDED, 8)
     }
 
     pub(crate) fn dynamic_ref() -> &'static Self {
@@ -159,6 +173,8 @@ impl DeclType {
     pub fn cel_type(&self) -> Type {
         match &self.kind {
             Kind::Dyn | Kind::IntOrString => Type::Dyn,
+            Kind::Any => Type::Any,
+            Kind::Quantity => Type::opaque("kubernetes.Quantity"),
             Kind::Bool => Type::Bool,
             Kind::Int => Type::Int,
             Kind::Double => Type::Double,

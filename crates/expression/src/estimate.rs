@@ -82,7 +82,7 @@ impl Estimator<'_> {
     fn cost(&mut self, node: &Node) -> Range {
         match &*node.expr {
             Expr::Literal(_) => Range::default(),
-            Expr::Ident(name) => self.ident(node, name),
+            Expr::Ident(name) => self.ident(node, name.strip_prefix('.').unwrap_or(name)),
             Expr::Select { operand, field, test } => self.select(node, operand, field, *test),
             Expr::Call { function, target, args } => self.call(node, function, target.as_ref(), args),
             Expr::List(elements) => {

@@ -73,6 +73,46 @@ const SYMBOLS: [(&str, Token); 24] = [
 ];
 
 impl Token {
+    /// Every token, in order.
+    pub const ALL: [Self; 36] = [
+        Self::End,
+        Self::Equals,
+        Self::NotEquals,
+        Self::In,
+        Self::Less,
+        Self::LessEquals,
+        Self::GreaterEquals,
+        Self::Greater,
+        Self::And,
+        Self::Or,
+        Self::OpenBracket,
+        Self::CloseBracket,
+        Self::OpenBrace,
+        Self::CloseBrace,
+        Self::OpenParen,
+        Self::CloseParen,
+        Self::Dot,
+        Self::Comma,
+        Self::Minus,
+        Self::Not,
+        Self::Question,
+        Self::Colon,
+        Self::Plus,
+        Self::Star,
+        Self::Slash,
+        Self::Percent,
+        Self::True,
+        Self::False,
+        Self::Null,
+        Self::Float,
+        Self::Int,
+        Self::Uint,
+        Self::String,
+        Self::Bytes,
+        Self::Identifier,
+        Self::EscapedIdentifier,
+    ];
+
     /// The token as error texts name it.
     pub fn shown(self) -> String {
         match self {

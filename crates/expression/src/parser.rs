@@ -1,11 +1,9 @@
-//! Tokens to a tree, by recursive descent; syntax errors in the words of the grammar's generated parser.
-//!
-//! The first syntax error ends the parse, save for one superfluous token, which is passed over as upstream does.
+//! Tokens to a tree, by recursive descent. The first token that is wrong ends the parse; what is told of it, and of
+//! what else is wrong, is found by `syntax`.
 
 mod collections;
-mod errors;
+mod syntax;
 
-use self::errors::{expected_after_operand, follows_close};
 use crate::ast::{Expr, Node};
 use crate::error::Issue;
 use crate::escape::is_reserved;
@@ -22,26 +20,13 @@ pub(crate) struct Tree {
     pub nodes: u32,
 }
 
-/// What an operand may begin with.
-const OPERAND: [Token; 15] = [
-    Token::OpenBracket,
-    Token::OpenBrace,
-    Token::OpenParen,
-    Token::Dot,
-    Token::Minus,
-    Token::Not,
-    Token::True,
-    Token::False,
-    Token::Null,
-    Token::Float,
-    Token::Int,
-    Token::Uint,
-    Token::String,
-    Token::Bytes,
-    Token::Identifier,
-];
-/// The parse was given up; the issue is recorded.
-struct GaveUp;
+/// The parse was given up: at a wrong token, or with an issue that says why.
+enum GaveUp {
+    /// A token cannot stand where it stands.
+    WrongToken,
+    /// The text nests too deeply.
+    TooDeep,
+}
 
 type Parsed<T> = Result<T, GaveUp>;
 
@@ -62,6 +47,10 @@ pub(crate) fn parse(text: &str, macros: &Macros) -> Result<Tree, Vec<Issue>> {
     let nodes = parser.ids;
     match root {
         Ok(root) if parser.issues.is_empty() => Ok(Tree { root, nodes }),
+        Err(GaveUp::WrongToken) => {
+            syntax::errors(parser.chars, &parser.tokens, &mut parser.issues);
+            Err(parser.issues)
+        }
         _ => Err(parser.issues),
     }
 }
@@ -79,16 +68,8 @@ struct Parser<'p> {
 impl Parser<'_> {
     fn start(&mut self) -> Parsed<Node> {
         let root = self.expr()?;
-        let extra = self.peek();
-        if extra.token == Token::End {
-            return Ok(root);
-        }
-        if self.ahead(1).token == Token::End {
-            self.syntax(extra, "extraneous input", &[Token::End]);
-        } else {
-            self.syntax(extra, "mismatched input", &expected_after_operand(extra.token, Token::End));
-        }
-        Err(GaveUp)
+        self.expect(Token::End)?;
+        Ok(root)
     }
 
     // Tokens
@@ -116,26 +97,19 @@ impl Parser<'_> {
         self.chars[lexeme.start as usize..lexeme.end as usize].iter().collect()
     }
 
-    /// Takes a token that must come now. `mine` says what else could, where the grammar decides before it matches.
-    fn expect(&mut self, token: Token, mine: Option<&[Token]>) -> Parsed<Lexeme> {
-        let got = self.peek();
-        if got.token == token {
-            return Ok(self.take());
-        }
-        if self.ahead(1).token == token {
-            self.syntax(got, "extraneous input", mine.unwrap_or(&[token]));
-            self.next += 1;
-            return Ok(self.take());
-        }
-        match mine {
-            Some(expected) => self.syntax(got, "mismatched input", expected),
-            None if follows_close(got.token, token) => {
-                let message = format!("Syntax error: missing {} at {}", token.shown(), self.quoted(got));
-                report(&mut self.issues, got.start, message);
-            }
-            None => self.syntax(got, "mismatched input", &expected_after_operand(got.token, token)),
-        }
-        Err(GaveUp)
+    /// Takes a token that must come now.
+    fn expect(&mut self, token: Token) -> Parsed<Lexeme> {
+        self.accept(token).ok_or(GaveUp::WrongToken)
+    }
+
+    fn error(&mut self, at: u32, message: impl Into<String>) {
+        report(&mut self.issues, at, message);
+    }
+
+    fn too_deep(&mut self) -> GaveUp {
+        let message = format!("expression recursion limit exceeded: {MAX_RECURSION_DEPTH}");
+        self.issues.push(Issue { offset: None, message });
+        GaveUp::TooDeep
     }
 
     // Nodes
@@ -170,7 +144,7 @@ impl Parser<'_> {
             None => condition,
             Some(op) => {
                 let yes = self.logic(Token::Or, "_||_")?;
-                self.expect(Token::Colon, None)?;
+                self.expect(Token::Colon)?;
                 let no = self.expr()?;
                 self.call(op.start, "_?_:_", vec![condition, yes, no])?
             }
@@ -188,7 +162,7 @@ impl Parser<'_> {
             terms.push(self.term(token)?);
         }
         if ops.is_empty() {
-            return terms.pop().ok_or(GaveUp);
+            return terms.pop().ok_or(GaveUp::WrongToken);
         }
         let below = terms.iter().map(|term| term.height).max().unwrap_or(0);
         let at = ops[ops.len() / 2];
@@ -222,16 +196,6 @@ impl Parser<'_> {
         let mut count = 0;
         while self.accept(first.token).is_some() {
             count += 1;
-            // The sign of a number belongs to the number.
-            if first.token == Token::Minus
-                && self.peek().token == Token::Minus
-                && matches!(self.ahead(1).token, Token::Int | Token::Float)
-            {
-                break;
-            }
-        }
-        if self.peek().token == Token::End && count == 1 {
-            return Err(self.no_operand(first));
         }
         let operand = self.member()?;
         if count % 2 == 0 {
@@ -239,29 +203,6 @@ impl Parser<'_> {
         }
         let below = operand.height;
         Ok(self.node(first.start, below, Expr::Call { function: function.into(), target: None, args: vec![operand] }))
-    }
-
-    /// The text ends after a sign, of which the grammar has two readings.
-    fn no_operand(&mut self, sign: Lexeme) -> GaveUp {
-        let end = self.peek();
-        if sign.token == Token::Not {
-            self.syntax(end, "extraneous input", &OPERAND);
-        } else {
-            self.no_viable(sign, end);
-            self.syntax(end, "mismatched input", &OPERAND);
-        }
-        GaveUp
-    }
-
-    /// Fails where the text ends and not only an operand could come.
-    fn not_at_end(&mut self, other: Token) -> Parsed<()> {
-        if self.peek().token != Token::End {
-            return Ok(());
-        }
-        let mut expected = OPERAND.to_vec();
-        expected.push(other);
-        self.syntax(self.peek(), "mismatched input", &expected);
-        Err(GaveUp)
     }
 
     fn member(&mut self) -> Parsed<Node> {
@@ -281,7 +222,7 @@ impl Parser<'_> {
         let optional = self.accept(Token::Question).is_some();
         let name = self.peek();
         if !matches!(name.token, Token::Identifier | Token::EscapedIdentifier) {
-            return Err(self.no_viable(dot, name));
+            return Err(GaveUp::WrongToken);
         }
         self.next += 1;
         if name.token == Token::Identifier && !optional && self.peek().token == Token::OpenParen {
@@ -314,11 +255,10 @@ impl Parser<'_> {
         if self.accept(Token::CloseParen).is_some() {
             return Ok(args);
         }
-        self.not_at_end(Token::CloseParen)?;
         loop {
             args.push(self.expr()?);
             if self.accept(Token::Comma).is_none() {
-                self.expect(Token::CloseParen, None)?;
+                self.expect(Token::CloseParen)?;
                 return Ok(args);
             }
         }
@@ -340,11 +280,8 @@ impl Parser<'_> {
     fn index(&mut self, operand: Node) -> Parsed<Node> {
         let open = self.take();
         let optional = self.accept(Token::Question).is_some();
-        if !optional {
-            self.not_at_end(Token::Question)?;
-        }
         let index = self.expr()?;
-        self.expect(Token::CloseBracket, None)?;
+        self.expect(Token::CloseBracket)?;
         self.call(open.start, if optional { "_[?_]" } else { "_[_]" }, vec![operand, index])
     }
 
@@ -355,31 +292,18 @@ impl Parser<'_> {
             Token::OpenParen => {
                 self.next += 1;
                 let inside = self.expr()?;
-                self.expect(Token::CloseParen, None)?;
+                self.expect(Token::CloseParen)?;
                 Ok(inside)
             }
             Token::OpenBracket => self.list(),
             Token::OpenBrace => self.map(),
-            token if OPERAND.contains(&token) && token != Token::Not => self.literal(),
-            _ if OPERAND.contains(&self.ahead(1).token) => {
-                self.syntax(first, "extraneous input", &OPERAND);
-                self.next += 1;
-                self.primary()
-            }
-            _ => {
-                self.syntax(first, "mismatched input", &OPERAND);
-                Err(GaveUp)
-            }
+            _ => self.literal(),
         }
     }
 
     fn named(&mut self) -> Parsed<Node> {
         let dot = self.accept(Token::Dot);
-        let name = self.peek();
-        if name.token != Token::Identifier {
-            return Err(self.no_viable(dot.unwrap_or(name), name));
-        }
-        self.next += 1;
+        let name = self.expect(Token::Identifier)?;
         if let Some(length) = self.message_name() {
             return self.message(name, length);
         }
@@ -388,16 +312,32 @@ impl Parser<'_> {
             self.error(dot.unwrap_or(name).start, format!("reserved identifier: {text}"));
         }
         if let Some(open) = self.accept(Token::OpenParen) {
-            let args = self.arguments()?;
-            return self.call_or_macro(open.start, &text, None, args);
+            let from = self.next;
+            let args = self.arguments().inspect_err(|_| self.unfinished_has(&text, from));
+            return self.call_or_macro(open.start, &text, None, args?);
         }
+        // A leading dot passes over what loops name.
+        let text = if dot.is_some() { format!(".{text}") } else { text };
         Ok(self.node(name.start, 0, Expr::Ident(text)))
+    }
+
+    /// What was given to `has` when a token was wrong is judged, too: a name, or one with a field that has no name.
+    fn unfinished_has(&mut self, function: &str, from: usize) {
+        let given: Vec<Token> = self.tokens[from..self.next].iter().map(|lexeme| lexeme.token).collect();
+        let names = given.iter().enumerate();
+        let chain = names.clone().all(|(i, t)| *t == if i % 2 == 0 { Token::Identifier } else { Token::Dot });
+        if function == "has" && chain && (given.len() == 1 || (given.len() % 2 == 0 && !given.is_empty())) {
+            self.error(self.tokens[from].start, "invalid argument to has() macro");
+        }
     }
 
     fn literal(&mut self) -> Parsed<Node> {
         let first = self.take();
         let negative = first.token == Token::Minus;
         let lexeme = if negative { self.take() } else { first };
+        if negative && !matches!(lexeme.token, Token::Int | Token::Float) {
+            return Err(GaveUp::WrongToken);
+        }
         let text = self.text(lexeme);
         let value = match lexeme.token {
             Token::Int => literal::int(&text, negative),
@@ -407,7 +347,8 @@ impl Parser<'_> {
             Token::Bytes => literal::bytes(&text),
             Token::True => Ok(crate::Value::Bool(true)),
             Token::False => Ok(crate::Value::Bool(false)),
-            _ => Ok(crate::Value::Null),
+            Token::Null => Ok(crate::Value::Null),
+            _ => return Err(GaveUp::WrongToken),
         };
         let value = value.unwrap_or_else(|message| {
             self.error(first.start, message);

@@ -129,7 +129,7 @@ impl<'c> Planner<'c> {
                 Op::Local { place, charged: true }
             }
             (_, Expr::Literal(value)) => Op::Const(value.clone()),
-            (_, Expr::Ident(name)) => self.variable(&Arc::from(name.as_str())),
+            (_, Expr::Ident(name)) => self.variable(&Arc::from(name.strip_prefix('.').unwrap_or(name))),
             (_, Expr::Select { operand, field, test }) => self.select(operand, field, *test),
             (meaning, Expr::Call { function, target, args }) => self.call(meaning, function, target.as_ref(), args),
             (_, Expr::List(elements)) => self.list(elements),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 pub enum Type {
     /// Anything; checked at run time.
     Dyn,
+    /// As [`Type::Dyn`], under another name: a value wrapped with its type.
+    Any,
     /// What an ill-typed expression has, so that the check may go on.
     Error,
     /// `null`
@@ -75,7 +77,16 @@ impl Type {
 
     /// Whether values of the type are checked only at run time.
     pub fn is_dyn(&self) -> bool {
-        matches!(self, Self::Dyn | Self::Error)
+        matches!(self, Self::Dyn | Self::Any | Self::Error)
+    }
+
+    /// The text of the type as Kubernetes' own messages give it: cel-go's names of types at run time.
+    pub fn runtime_text(&self) -> String {
+        let parameters: Vec<String> = self.parameters().into_iter().map(Self::runtime_text).collect();
+        match parameters.is_empty() {
+            true => self.name().to_owned(),
+            false => format!("{}({})", self.name(), parameters.join(", ")),
+        }
     }
 
     /// The types it is made of.
@@ -91,6 +102,7 @@ impl Type {
     pub fn name(&self) -> &str {
         match self {
             Self::Dyn => "dyn",
+            Self::Any => "google.protobuf.Any",
             Self::Error => "!error!",
             Self::Null => "null_type",
             Self::Bool => "bool",
@@ -116,6 +128,7 @@ impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
+            Self::Any => f.write_str("any"),
             Self::Timestamp => f.write_str("timestamp"),
             Self::Duration => f.write_str("duration"),
             Self::List(t) => write!(f, "list({t})"),

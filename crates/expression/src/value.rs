@@ -190,7 +190,7 @@ impl<'a> Value<'a> {
     /// Whether a parameter of the declared type takes it; parts of lists and maps are not looked at.
     pub(crate) fn fits(&self, declared: &Type) -> bool {
         match (declared, self) {
-            (Type::Dyn | Type::Error | Type::Param(_), _)
+            (Type::Dyn | Type::Any | Type::Error | Type::Param(_), _)
             | (Type::Null, Self::Null)
             | (Type::Bool, Self::Bool(_))
             | (Type::Int, Self::Int(_))

@@ -62,7 +62,7 @@ pub(crate) fn check(template: &str, types: &[&Type]) -> Result<(), (Option<usize
 
 fn takes(verb: char, t: &Type) -> bool {
     match (verb, t) {
-        (_, Type::Dyn | Type::Error) => true,
+        (_, Type::Dyn | Type::Any | Type::Error) => true,
         ('s', Type::Optional(_) | Type::Object(_) | Type::Opaque(_)) => false,
         ('s', _) => true,
         ('d' | 'o' | 'b' | 'x' | 'X', Type::Int | Type::Uint) => true,

@@ -1,6 +1,6 @@
 //! Lists, maps and messages: elements between brackets, with commas.
 
-use super::{Parsed, Parser};
+use super::{GaveUp, Parsed, Parser};
 use crate::ast::{Element, Entry, Expr, Field, Node};
 use crate::lexer::{Lexeme, Token};
 
@@ -26,16 +26,20 @@ impl Parser<'_> {
         let mut fields = Vec::new();
         while !self.at_close(Token::CloseBrace) {
             let optional = self.accept(Token::Question).is_some();
-            let field = self.expect(
-                Token::Identifier,
-                Some(&[Token::CloseBrace, Token::Comma, Token::Question, Token::Identifier, Token::EscapedIdentifier]),
-            )?;
-            let colon = self.expect(Token::Colon, Some(&[Token::Colon]))?;
+            let field = self.peek();
+            if !matches!(field.token, Token::Identifier | Token::EscapedIdentifier) {
+                return Err(GaveUp::WrongToken);
+            }
+            self.next += 1;
+            if field.token == Token::EscapedIdentifier {
+                self.error(field.start, "unsupported syntax: '`'");
+            }
+            let colon = self.expect(Token::Colon)?;
             let value = self.expr()?;
             fields.push(Field { at: colon.start, name: self.text(field), value, optional });
             self.separator(Token::CloseBrace)?;
         }
-        self.expect(Token::CloseBrace, None)?;
+        self.expect(Token::CloseBrace)?;
         let below = fields.iter().map(|field| field.value.height).max().unwrap_or(0);
         Ok(self.node(open.start, below, Expr::Struct { name, fields }))
     }
@@ -48,28 +52,23 @@ impl Parser<'_> {
         self.peek().token == close
     }
 
-    /// Whether the text ends after a comma, which then was the last one.
-    fn ends_after(&self, elements: usize) -> bool {
-        elements > 0 && self.peek().token == Token::End
-    }
-
     /// After an element: a comma, or the closing token, which is left.
     fn separator(&mut self, close: Token) -> Parsed<()> {
         if self.peek().token == close || (self.peek().token == Token::Comma && self.ahead(1).token == close) {
             return Ok(());
         }
-        self.expect(Token::Comma, Some(&[close, Token::Comma])).map(|_| ())
+        self.expect(Token::Comma).map(|_| ())
     }
 
     pub(super) fn list(&mut self) -> Parsed<Node> {
         let open = self.take();
         let mut elements = Vec::new();
-        while !self.at_close(Token::CloseBracket) && !self.ends_after(elements.len()) {
+        while !self.at_close(Token::CloseBracket) {
             let optional = self.accept(Token::Question).is_some();
             elements.push(Element { value: self.expr()?, optional });
             self.separator(Token::CloseBracket)?;
         }
-        self.expect(Token::CloseBracket, None)?;
+        self.expect(Token::CloseBracket)?;
         let below = elements.iter().map(|element| element.value.height).max().unwrap_or(0);
         Ok(self.node(open.start, below, Expr::List(elements)))
     }
@@ -77,14 +76,14 @@ impl Parser<'_> {
     pub(super) fn map(&mut self) -> Parsed<Node> {
         let open = self.take();
         let mut entries = Vec::new();
-        while !self.at_close(Token::CloseBrace) && !self.ends_after(entries.len()) {
+        while !self.at_close(Token::CloseBrace) {
             let optional = self.accept(Token::Question).is_some();
             let key = self.expr()?;
-            self.expect(Token::Colon, None)?;
+            self.expect(Token::Colon)?;
             entries.push(Entry { key, value: self.expr()?, optional });
             self.separator(Token::CloseBrace)?;
         }
-        self.expect(Token::CloseBrace, None)?;
+        self.expect(Token::CloseBrace)?;
         let below = entries.iter().map(|entry| entry.key.height.max(entry.value.height)).max().unwrap_or(0);
         Ok(self.node(open.start, below, Expr::Map(entries)))
     }
