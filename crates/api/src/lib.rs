@@ -13,6 +13,7 @@ pub mod gvk;
 pub mod meta;
 pub mod node_selector;
 pub mod quantity;
+pub mod quote;
 pub mod selector;
 pub mod status;
 pub mod table;
@@ -20,6 +21,7 @@ pub mod table;
 pub use gvk::{GroupVersion, Gvk, Gvr};
 pub use k8s_openapi::api as k8s;
 pub use k8s_openapi::apimachinery::pkg as machinery;
+pub use quote::quoted;
 pub use status::{Cause, CauseType, Status};
 
 /// An API object as the server handles it on the way of a write.

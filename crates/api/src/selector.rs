@@ -209,7 +209,12 @@ impl<'a> Parser<'a> {
 
     fn number(&mut self, _operator: &str) -> Result<i64, String> {
         let value = self.word();
-        value.parse().map_err(|_| format!("values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"))
+        value.parse().map_err(|_| {
+            format!(
+                "values[0]: Invalid value: {}: for 'Gt', 'Lt' operators, the value must be an integer",
+                crate::quoted(&value)
+            )
+        })
     }
 
     fn set(&mut self) -> Result<Vec<String>, String> {
@@ -217,11 +222,35 @@ impl<'a> Parser<'a> {
             Token::Symbol("(") => {}
             other => return Err(format!("found '{other}' expected: '('")),
         }
+        match self.peek() {
+            Token::Word(_) | Token::Symbol(",") => {}
+            Token::Symbol(")") => {
+                self.token();
+                return Ok(vec![String::new()]);
+            }
+            other => return Err(format!("found '{other}', expected: ',', ')' or identifier")),
+        }
         let mut out = Vec::new();
         loop {
-            out.push(self.word());
+            match self.token() {
+                Token::Word(word) => out.push(word.to_owned()),
+                Token::Symbol(",") => {
+                    out.push(String::new());
+                    if self.peek() == Token::Symbol(")") {
+                        self.token();
+                        break;
+                    }
+                    continue;
+                }
+                other => return Err(format!("found '{other}', expected: ',', or identifier")),
+            }
             match self.token() {
                 Token::Symbol(")") => break,
+                Token::Symbol(",") if self.peek() == Token::Symbol(")") => {
+                    out.push(String::new());
+                    self.token();
+                    break;
+                }
                 Token::Symbol(",") => {}
                 other => return Err(format!("found '{other}', expected: ',' or ')'")),
             }
@@ -252,7 +281,8 @@ impl FieldSelector {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut out = Vec::new();
         for term in split_escaped(text, ',').into_iter().filter(|t| !t.is_empty()) {
-            let (field, operator, value) = ["!=", "==", "="].into_iter()
+            let (field, operator, value) = ["!=", "==", "="]
+                .into_iter()
                 .filter_map(|op| find_operator(term, op).map(|at| (at, op)))
                 .min_by_key(|(at, op)| (*at, usize::MAX - op.len()))
                 .map(|(at, op)| (&term[..at], op, &term[at + op.len()..]))
@@ -303,7 +333,9 @@ fn unescape(value: &str) -> Result<String, String> {
         match c {
             '\\' => match rest.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                other => return Err(format!("invalid escape sequence: \\{}", other.map(String::from).unwrap_or_default())),
+                other => {
+                    return Err(format!("invalid escape sequence: \\{}", other.map(String::from).unwrap_or_default()));
+                }
             },
             // Told as a number, as Go prints a rune.
             ',' | '=' => return Err(format!("unescaped character in value: {}", u32::from(c))),
@@ -322,13 +354,28 @@ mod tests {
     fn label_selectors_match() {
         let obj = json!({"metadata": {"labels": {"a": "1", "b": "x"}}});
         let table = [
-            ("", true), ("a=1", true), ("a==2", false), ("a!=2", true), ("c!=2", true), ("a in (1,2)", true),
-            ("b notin (x)", false), ("a", true), ("!a", false), ("c", false), ("a>0,b=x", true), ("a<1", false),
-            (" a = 1 , !z ", true), ("c in (,q)", false),
+            ("", true),
+            ("a=1", true),
+            ("a==2", false),
+            ("a!=2", true),
+            ("c!=2", true),
+            ("a in (1,2)", true),
+            ("b notin (x)", false),
+            ("a", true),
+            ("!a", false),
+            ("c", false),
+            ("a>0,b=x", true),
+            ("a<1", false),
+            (" a = 1 , !z ", true),
+            ("c in (,q)", false),
         ];
         for (text, want) in table {
             assert_eq!(LabelSelector::parse(text).map(|s| s.matches_object(&obj)), Ok(want), "{text}");
         }
+        let failed = |text: &str, want: &str| assert_eq!(LabelSelector::parse(text).err().as_deref(), Some(want));
+        assert!(LabelSelector::parse("a in ()").is_ok());
+        failed("a in (", "unable to parse requirement: found '', expected: ',', ')' or identifier");
+        failed("a in (b c)", "unable to parse requirement: found 'c', expected: ',' or ')'");
         for text in ["a=1,", "a in 1", "in in in", ",", "a===1", "a b", "a>x", "(a)"] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
@@ -336,8 +383,18 @@ mod tests {
 
     #[test]
     fn field_selectors_match() {
-        let get = |f: &str| match f { "metadata.name" => "a=b", "spec.nodeName" => "n", _ => "" };
-        for (text, want) in [("", true), ("spec.nodeName=n", true), ("spec.nodeName!=n", false), ("metadata.name=a\\=b", true), ("x==,spec.nodeName=n", true)] {
+        let get = |f: &str| match f {
+            "metadata.name" => "a=b",
+            "spec.nodeName" => "n",
+            _ => "",
+        };
+        for (text, want) in [
+            ("", true),
+            ("spec.nodeName=n", true),
+            ("spec.nodeName!=n", false),
+            ("metadata.name=a\\=b", true),
+            ("x==,spec.nodeName=n", true),
+        ] {
             assert_eq!(FieldSelector::parse(text).map(|s| s.matches(get)), Ok(want), "{text}");
         }
         assert!(FieldSelector::parse("abc").is_err());

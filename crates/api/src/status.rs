@@ -1,5 +1,6 @@
 //! `Status`: the only error on the wire, with Kubernetes' codes, reasons and messages.
 
+use crate::quoted;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -45,7 +46,7 @@ impl Cause {
 
     /// `Unsupported value: "v": supported values: "a", "b"`.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
-        let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+        let list = supported.iter().map(|s| quoted(s).to_string()).collect::<Vec<_>>().join(", ");
         let detail = if list.is_empty() { String::new() } else { format!("supported values: {list}") };
         Self::of(CauseType::FieldValueNotSupported, field, "Unsupported value", Some(value), &detail)
     }
@@ -93,10 +94,23 @@ impl Cause {
 
 fn go_value(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("\"{}\"", text.escape_default().to_string().replace("\\'", "'")),
+        Value::String(text) => quoted(text).to_string(),
         Value::Null => "null".into(),
+        Value::Array(_) | Value::Object(_) => escaped(&value.to_string()),
         other => other.to_string(),
     }
+}
+
+/// JSON as Go writes it: safe inside of HTML.
+fn escaped(json: &str) -> String {
+    if !json.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+        return json.to_owned();
+    }
+    let escape = |c: char| match c {
+        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => format!("\\u{:04x}", c as u32),
+        c => c.to_string(),
+    };
+    json.chars().map(escape).collect()
 }
 
 /// A `metav1.Status` failure.
@@ -117,7 +131,13 @@ pub struct Status {
 impl Status {
     /// Builds a failure without details.
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), message: message.into(), details: Value::Null, continue_token: String::new() }
+        Self {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            details: Value::Null,
+            continue_token: String::new(),
+        }
     }
 
     /// 400 with a message.
@@ -135,14 +155,14 @@ impl Status {
         let message = match (resource, name) {
             ("", "") => format!("forbidden: {why}"),
             (_, "") => format!("{} is forbidden: {why}", group_resource(group, resource)),
-            _ => format!("{} {name:?} is forbidden: {why}", group_resource(group, resource)),
+            _ => format!("{} {} is forbidden: {why}", group_resource(group, resource), quoted(name)),
         };
         Self { details: details(name, group, resource), ..Self::new(403, "Forbidden", message) }
     }
 
     /// 404 for a named object.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        let message = format!("{} {name:?} not found", group_resource(group, resource));
+        let message = format!("{} {} not found", group_resource(group, resource), quoted(name));
         Self { details: details(name, group, resource), ..Self::new(404, "NotFound", message) }
     }
 
@@ -159,13 +179,14 @@ impl Status {
 
     /// 409 on create.
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
-        let message = format!("{} {name:?} already exists", group_resource(group, resource));
+        let message = format!("{} {} already exists", group_resource(group, resource), quoted(name));
         Self { details: details(name, group, resource), ..Self::new(409, "AlreadyExists", message) }
     }
 
     /// 409 on update: `Operation cannot be fulfilled on pods "x": why`.
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", group_resource(group, resource));
+        let message =
+            format!("Operation cannot be fulfilled on {} {}: {why}", group_resource(group, resource), quoted(name));
         Self { details: details(name, group, resource), ..Self::new(409, "Conflict", message) }
     }
 
@@ -189,7 +210,7 @@ impl Status {
             map.insert("causes".into(), list.collect());
         }
         let prefix = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-        Self { details, ..Self::new(422, "Invalid", format!("{prefix} {name:?} is invalid: {body}")) }
+        Self { details, ..Self::new(422, "Invalid", format!("{prefix} {} is invalid: {body}", quoted(name))) }
     }
 
     /// 429 with a Retry-After of `seconds`.
@@ -245,7 +266,12 @@ fn group_resource(group: &str, resource: &str) -> String {
 
 fn details(name: &str, group: &str, kind: &str) -> Value {
     let fields = [("name", name), ("group", group), ("kind", kind)];
-    fields.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.into())).collect::<serde_json::Map<_, _>>().into()
+    fields
+        .into_iter()
+        .filter(|(_, v)| !v.is_empty())
+        .map(|(k, v)| (k.to_owned(), v.into()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 #[cfg(test)]

@@ -145,6 +145,25 @@ pub fn meta_version(headers: &HeaderMap) -> &'static str {
     }
 }
 
+/// What the router says where `Accept` names, but for parameters, no type that the route has: it knows no `application/*`.
+pub fn check_route(headers: &HeaderMap, list: bool) -> Result<(), Status> {
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let named = |range: &str| {
+        let name = range.split(';').next().unwrap_or("").trim();
+        name == "*/*" || NAMES.iter().any(|(_, known)| *known == name)
+    };
+    if accept.is_empty() || accept.split(',').any(named) {
+        return Ok(());
+    }
+    let streams = [Format::Json, Format::Protobuf].map(|f| format!("{};stream=watch", f.name()));
+    let mut types: Vec<&str> = NAMES.iter().map(|(_, name)| *name).collect();
+    if list {
+        types.extend(streams.iter().map(String::as_str));
+    }
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {}", types.join(", "));
+    Err(Status { details: serde_json::json!({}), ..Status::new(406, "NotAcceptable", message) })
+}
+
 /// Chooses the form of an answer; `protobuf` says whether whole objects can be given in it.
 pub fn negotiate(headers: &HeaderMap, query: &Query, protobuf: bool) -> Result<Media, Status> {
     let ranges = ranges(headers);

@@ -41,7 +41,9 @@ impl Query {
     /// A whole number; absent: `None`.
     pub fn integer(&self, key: &str) -> Result<Option<i64>, Status> {
         let Some((_, text)) = self.0.iter().find(|(k, _)| k == key) else { return Ok(None) };
-        let failed = |why: &str| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"));
+        let failed = |why: &str| {
+            Status::bad_request(format!("strconv.ParseInt: parsing {text}: {why}", text = api::quoted(text)))
+        };
         match text.parse::<i64>() {
             Ok(number) => Ok(Some(number)),
             Err(e) => match e.kind() {

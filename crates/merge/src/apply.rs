@@ -76,6 +76,7 @@ pub fn apply(request: &Apply<'_>, facts: &dyn Facts) -> Result<Applied, Error> {
     if managed.0.is_empty() {
         adopt(request, &typed, &live, &mut managed);
     }
+    managed.forget_other_group(request.applied);
     typed.validate(request.applied).map_err(|why| {
         Error::Internal(format!("failed to create typed patch object ({}): {why}", described(request.applied)))
     })?;

@@ -77,6 +77,11 @@ pub trait Facts {
         None
     }
 
+    /// The elements of a list or map where their schema names no struct but a list or map again, with their scalars.
+    fn element(&self, _schema: &str) -> Option<(FieldFact, Option<Scalar>)> {
+        None
+    }
+
     /// The object of a schema before anything is set, with what its type always writes (`spec: {}`):
     /// nobody owns that.
     fn empty(&self, _schema: &str) -> serde_json::Value {

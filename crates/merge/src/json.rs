@@ -23,6 +23,10 @@ const MAX_DEPTH: usize = 100;
 
 /// Applies a JSON patch; nothing changes when one operation fails.
 pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Error> {
+    // Go reads null as a list of nothing.
+    if patch.is_null() {
+        return Ok(original.clone());
+    }
     let Value::Array(operations) = patch else {
         let found = go_kind(patch);
         return Err(bad(format!("json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp")));
@@ -102,6 +106,14 @@ fn perform(document: &mut Value, operation: &Value, spent: &mut Spent) -> Result
     match text("op")? {
         "add" => add(document, text("path")?, value()),
         "remove" => remove(document, text("path")?).map(drop),
+        "replace" if text("path")?.is_empty() => match value() {
+            whole @ (Value::Object(_) | Value::Array(_)) => {
+                check_levels(extent(&whole).0)?;
+                *document = whole;
+                Ok(())
+            }
+            _ => Err(rejected()),
+        },
         "replace" => replace(document, text("path")?, value()),
         "move" => {
             let (from, path) = (text("from")?, text("path")?);
@@ -119,6 +131,10 @@ fn perform(document: &mut Value, operation: &Value, spent: &mut Spent) -> Result
             spent.copy(&found)?;
             add(document, text("path")?, found)
         }
+        "test" if text("path")?.is_empty() => match operation.get("value") == Some(&*document) {
+            true => Ok(()),
+            false => Err(rejected()),
+        },
         "test" => match get(document, text("path")?)?.unwrap_or(&Value::Null)
             == operation.get("value").unwrap_or(&Value::Null)
         {
@@ -287,7 +303,9 @@ mod tests {
             let first = json!({"op": "add", "path": "/x", "value": {"a": value, "b": {}}});
             json_patch(&json!({}), &std::iter::once(first).chain(operations).collect()).map(drop)
         };
-        let copies = |count: usize| (0..count).map(|i| json!({"op": "copy", "from": "/x/a", "path": format!("/c{i}")})).collect();
+        let copies = |count: usize| {
+            (0..count).map(|i| json!({"op": "copy", "from": "/x/a", "path": format!("/c{i}")})).collect()
+        };
         // 10,000 maps of one member are 80 kB as text and 7 MB in memory.
         assert_eq!(patched(vec![json!({"a": 1}); 10_000].into(), copies(3)), Ok(()));
         assert!(matches!(patched(vec![json!({"a": 1}); 10_000].into(), copies(4)), Err(Error::TooLarge(_))));
@@ -310,6 +328,11 @@ mod tests {
             (
                 json!([{"op": "add", "path": "/data/c", "value": "3"}]),
                 Ok(json!({"data": {"a": "1", "b": "2", "c": "3"}})),
+            ),
+            (Value::Null, Ok(json!({"data": {"a": "1", "b": "2"}}))),
+            (
+                json!([{"op": "test", "path": "", "value": {"data": {"a": "1", "b": "2"}}}, {"op": "replace", "path": "", "value": {"x": 1}}]),
+                Ok(json!({"x": 1})),
             ),
             (
                 json!([{"op": "remove", "path": "/data/b"}, {"op": "test", "path": "/data/a", "value": "1"}]),

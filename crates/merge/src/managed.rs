@@ -115,6 +115,16 @@ impl Managed {
         }
     }
 
+    /// Events are served by the core group and by one of their own: upstream cannot convert what managers of the one own
+    /// into the other, and forgets them.
+    pub(crate) fn forget_other_group(&mut self, object: &Value) {
+        if object.get("kind").and_then(Value::as_str) == Some("Event") {
+            let core = |version: &str| !version.contains('/');
+            let own = core(api_version(object));
+            self.0.retain(|_, entry| core(&entry.version) == own);
+        }
+    }
+
     /// Takes what was touched or removed from everyone else.
     pub(crate) fn take(&mut self, own: &ManagerKey, touched: &FieldSet, removed: &FieldSet) {
         for (_, entry) in self.0.iter_mut().filter(|(key, _)| *key != own) {
@@ -239,6 +249,11 @@ fn managers_before(write: &Write<'_>, new: &Value) -> Managed {
     }
 }
 
+/// Whether an object is what its schema says: of others nobody's fields can be told.
+pub fn is_typed(object: &Value, schema: &str, facts: &dyn Facts) -> bool {
+    Typed::new(facts, schema).validate(object).is_ok()
+}
+
 /// Sets `metadata.managedFields` of `new` to what the write makes of those of `old`.
 pub fn update_managed_fields(write: &Write<'_>, new: &mut Value, facts: &dyn Facts) {
     let mut managed = managers_before(write, new);
@@ -254,6 +269,7 @@ pub fn update_managed_fields(write: &Write<'_>, new: &mut Value, facts: &dyn Fac
     let version = api_version(new).to_owned();
     let reset = facts.reset_fields(write.schema, write.subresource);
     let change = Typed::new(facts, write.schema).compare(old, new).without(reset).without(MANAGED_FIELDS);
+    managed.forget_other_group(new);
     managed.update(ManagerKey::new(write.manager, false, &version, write.subresource), &version, change, write.time);
     managed.cap();
     managed.encode(new);

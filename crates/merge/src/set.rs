@@ -212,12 +212,22 @@ pub(crate) fn printed(element: &str) -> String {
     let (kind, rest) = element.split_once(':').unwrap_or(("f", element));
     match (kind, serde_json::from_str::<Value>(rest)) {
         ("k", Ok(Value::Object(keys))) => {
-            let keys: Vec<String> = keys.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let keys: Vec<String> = keys.iter().map(|(k, v)| format!("{k}={}", value_text(v))).collect();
             format!("[{}]", keys.join(","))
         }
-        ("v", _) => format!("[={rest}]"),
+        ("v", Ok(value)) => format!("[={}]", value_text(&value)),
         ("i", _) => format!("[{rest}]"),
         _ => format!(".{rest}"),
+    }
+}
+
+/// A value as a path element names it; the members of a map follow each other.
+fn value_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Array(items) => format!("[{}]", items.iter().map(value_text).collect::<Vec<_>>().join(",")),
+        Value::Object(map) => map.iter().map(|(key, value)| format!("{key}={}", value_text(value))).collect(),
+        other => other.to_string(),
     }
 }
 

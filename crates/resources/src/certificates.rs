@@ -1,5 +1,7 @@
 //! `certificates.k8s.io`.
 
+mod request;
+
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, drop_empty, items_mut, map_mut, repeated, set_default};
@@ -119,7 +121,7 @@ impl Strategy for CertificateSigningRequest {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        request(&mut errors, spec.at("request"), &SPEC.field("request"));
+        check_request(&mut errors, spec.at("request"), &SPEC.field("request"));
         let (usages, path) = (spec.texts("usages"), SPEC.field("usages"));
         if usages.is_empty() {
             errors.required(&path, "");
@@ -269,12 +271,12 @@ fn stamp(ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
     }
 }
 
-fn request(errors: &mut Errors, given: &Value, path: &Path<'_>) {
+fn check_request(errors: &mut Errors, given: &Value, path: &Path<'_>) {
     let text = given.as_str().unwrap_or("");
     let bytes = STANDARD.decode(text).unwrap_or_default();
     let pem = String::from_utf8_lossy(&bytes);
-    if !pem.contains("-----BEGIN CERTIFICATE REQUEST-----") || !pem.contains("-----END CERTIFICATE REQUEST-----") {
-        errors.invalid(path, given.clone(), "PEM block type must be CERTIFICATE REQUEST");
+    if let Some(why) = request::error(&pem) {
+        errors.invalid(path, given.clone(), &why);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::core::endpoints::endpoint_ip;
 use crate::field::{Errors, Fields, IMMUTABLE, Path, items_mut, map_mut, repeated, same, set_default};
-use crate::{Ctx, Strategy, metadata, names};
+use crate::{Ctx, MetadataChecks, Strategy, metadata, names, rules, semantic};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -22,6 +22,7 @@ const COLUMNS: &[Column] = &[
 ];
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_HINTS: usize = 8;
+const MAX_TOPOLOGY: usize = 16;
 const MAX_PORTS: usize = 20_000;
 const MAX_ADDRESSES: usize = 100;
 
@@ -55,14 +56,34 @@ impl Strategy for EndpointSlice {
         }
     }
 
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        // labels count, the rest of the metadata does not
+        let differs = !same(new.at("metadata").at("labels"), old.at("metadata").at("labels"));
+        if differs || !same_parts(&["endpoints", "ports", "addressType"], new, old) {
+            api::meta::set(new, "generation", api::meta::generation(old) + 1);
+        }
+        if same_endpoints(new, old) {
+            return;
+        }
+        let label = "kubernetes.io/hostname";
+        let topologies = old.list("endpoints").iter().map(|endpoint| endpoint.at("deprecatedTopology").text(label));
+        let nodes: Vec<&str> = topologies.filter(|node| !node.is_empty()).collect();
+        for endpoint in items_mut(new, "endpoints") {
+            // that is where older clients left the node
+            let node = endpoint.at("deprecatedTopology").text(label).to_owned();
+            if !endpoint.has("nodeName") && nodes.contains(&node.as_str()) && names::subdomain(&node).is_empty() {
+                endpoint["nodeName"] = node.into();
+            }
+            endpoint.as_object_mut().map(|map| map.remove("deprecatedTopology"));
+        }
+    }
+
     fn counts_generation(&self) -> bool {
         true
     }
 
-    fn generation_changes(&self, new: &Object, old: &Object) -> bool {
-        // labels count, the rest of the metadata does not
-        ["endpoints", "ports", "addressType"].iter().any(|f| new.at(f) != old.at(f))
-            || !same(new.at("metadata").at("labels"), old.at("metadata").at("labels"))
+    fn generation_changes(&self, _new: &Object, _old: &Object) -> bool {
+        false
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -70,20 +91,33 @@ impl Strategy for EndpointSlice {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
-        let kind = obj.text("addressType");
-        let path = Path::root("addressType");
-        match kind {
-            "" => errors.required(&path, ""),
-            kind => errors.one_of(&path, kind, &["FQDN", "IPv4", "IPv6"]),
-        }
-        endpoints(&mut errors, obj.list("endpoints"), kind, &Path::root("endpoints"));
-        ports(&mut errors, obj.list("ports"), &Path::root("ports"));
-        errors.0
+        slice(obj, None).0
     }
 
-    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors(self.validate(ctx, new));
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Create
+    }
+
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::new();
+        if old.is_none() && obj.text("addressType") == "FQDN" {
+            out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
+        let controllers = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
+        let manager = obj.at("metadata").at("labels").text("endpointslice.kubernetes.io/managed-by");
+        if controllers.contains(&manager) {
+            return out;
+        }
+        rules::each(obj, "endpoints", &Path::TOP, |endpoint, path| {
+            rules::each_text(endpoint, "addresses", path, |address, path| {
+                out.extend(names::ip_warning(address).map(|why| format!("{path}: {why}")));
+            });
+        });
+        out
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = slice(new, Some(old));
         if new.at("addressType") != old.at("addressType") {
             errors.invalid(&Path::root("addressType"), new.at("addressType").clone(), IMMUTABLE);
         }
@@ -106,6 +140,31 @@ impl Strategy for EndpointSlice {
     }
 }
 
+/// Errors of a slice; of a changed one (`old`) the endpoints are looked at only if they are other than they were.
+fn slice(obj: &Object, old: Option<&Object>) -> Errors {
+    let mut errors = Errors::default();
+    let kind = obj.text("addressType");
+    let path = Path::root("addressType");
+    match kind {
+        "" => errors.required(&path, ""),
+        kind => errors.one_of(&path, kind, &["FQDN", "IPv4", "IPv6"]),
+    }
+    ports(&mut errors, obj.list("ports"), &Path::root("ports"));
+    if old.is_none_or(|old| !same_endpoints(obj, old)) {
+        endpoints(&mut errors, obj.list("endpoints"), kind, &Path::root("endpoints"));
+    }
+    errors
+}
+
+fn same_endpoints(new: &Object, old: &Object) -> bool {
+    same_parts(&["endpoints"], new, old)
+}
+
+fn same_parts(parts: &[&str], new: &Object, old: &Object) -> bool {
+    let of = |obj: &Object| parts.iter().map(|part| (*part, obj.at(part).clone())).collect::<Value>();
+    semantic::equal("io.k8s.api.discovery.v1.EndpointSlice", &of(new), &of(old))
+}
+
 fn endpoints(errors: &mut Errors, list: &[Value], kind: &str, path: &Path<'_>) {
     if list.len() > MAX_ENDPOINTS {
         return errors.too_many(path, list.len(), MAX_ENDPOINTS);
@@ -126,6 +185,10 @@ fn endpoints(errors: &mut Errors, list: &[Value], kind: &str, path: &Path<'_>) {
             errors.invalid_each(&path.field("nodeName"), node, names::dns1123_subdomain(node, false));
         }
         let topology = path.field("deprecatedTopology");
+        let labels = endpoint.entries("deprecatedTopology").count();
+        if labels > MAX_TOPOLOGY {
+            errors.too_many(&topology, labels, MAX_TOPOLOGY);
+        }
         metadata::labels(errors, endpoint.at("deprecatedTopology"), &topology);
         let host = endpoint.text("hostname");
         if endpoint.has("hostname") {
@@ -133,7 +196,9 @@ fn endpoints(errors: &mut Errors, list: &[Value], kind: &str, path: &Path<'_>) {
         }
         let hints = path.field("hints");
         for (list, rule) in [("forZones", zone as names::NameRule), ("forNodes", names::dns1123_subdomain)] {
-            self::hints(errors, endpoint.at("hints").list(list), rule, &hints.field(list));
+            if !self::hints(errors, endpoint.at("hints").list(list), rule, &hints.field(list)) {
+                break;
+            }
         }
     }
 }
@@ -142,35 +207,43 @@ fn zone(name: &str, _prefix: bool) -> Vec<String> {
     names::label_value(name)
 }
 
-/// Errors of the zones or nodes that an endpoint is meant for.
-fn hints(errors: &mut Errors, list: &[Value], rule: names::NameRule, path: &Path<'_>) {
-    if list.len() > MAX_HINTS {
-        return errors.too_many(path, list.len(), MAX_HINTS);
+/// Errors of the zones or nodes that an endpoint is meant for; whether there are not too many.
+fn hints(errors: &mut Errors, list: &[Value], rule: names::NameRule, path: &Path<'_>) -> bool {
+    if !errors.at_most(path, list, MAX_HINTS) {
+        return false;
     }
     let twice = repeated(list.iter().map(|hint| hint.text("name")));
     for (i, hint) in list.iter().enumerate() {
         let (item, name) = (path.index(i), hint.text("name"));
         if twice[i] {
             errors.duplicate(&item.field("name"), name);
-        } else {
-            errors.invalid_each(&item.field("name"), name, rule(name, false));
         }
+        errors.invalid_each(&item.field("name"), name, rule(name, false));
     }
+    true
 }
 
 /// Upstream reports some errors at the list, some at the address.
 fn address(errors: &mut Errors, text: &str, kind: &str, list: &Path<'_>, index: usize) {
     let item = list.index(index);
     match kind {
-        "IPv4" | "IPv6" => match names::parse_ip(text) {
-            None => errors.invalid(&item, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
-            Some(ip) if ip.is_ipv4() != (kind == "IPv4") => {
-                let article = if kind == "IPv4" { "an IPv4" } else { "an IPv6" };
-                errors.invalid(list, text, &format!("must be {article} address"));
+        "IPv4" | "IPv6" => {
+            let is_v4 = kind == "IPv4";
+            // the older fields of IPv4 take more than one form
+            let wrong =
+                if is_v4 { names::ip(text).map(str::to_owned).into_iter().collect() } else { names::strict_ip(text) };
+            if !wrong.is_empty() {
+                return errors.invalid_each(&item, text, wrong);
             }
-            Some(_) => endpoint_ip(errors, text, &item),
-        },
-        "FQDN" => errors.invalid_each(&item, text, names::dns1123_subdomain(text, false)),
+            if names::parse_ip(text).is_some_and(|ip| ip.to_canonical().is_ipv4() != is_v4) {
+                errors.invalid(list, text, &format!("must be an {kind} address"));
+            }
+            endpoint_ip(errors, text, &item);
+        }
+        "FQDN" if text.is_empty() => errors.required(&item, ""),
+        "FQDN" => {
+            names::fully_qualified(text).into_iter().for_each(|(part, why)| errors.invalid(&item, part, &why));
+        }
         _ => {}
     }
 }

@@ -33,6 +33,10 @@ fn to_stored(obj: &mut Object) {
 
 fn from_stored(obj: &mut Object) {
     rename(obj, "events.k8s.io/v1", |(served, stored)| (stored, served));
+    // The core form always has them, this one only with a text.
+    for field in ["reportingController", "reportingInstance"] {
+        crate::field::drop_empty(obj, field);
+    }
 }
 
 fn rename(
@@ -63,6 +67,7 @@ mod tests {
         let served = event.clone();
         to_stored(&mut event);
         assert_eq!(event, json!({"apiVersion": "v1", "involvedObject": {"kind": "Pod"}, "message": "n", "count": 2}));
+        event["reportingInstance"] = json!("");
         from_stored(&mut event);
         assert_eq!(event, served);
     }

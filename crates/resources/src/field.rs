@@ -212,7 +212,7 @@ impl Errors {
     }
     /// As [`Errors::not_supported`] with a value printed in another shape than its JSON.
     pub fn not_supported_printed(&mut self, path: &Path<'_>, printed: &str, supported: &[&str]) {
-        let list = supported.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let list = supported.iter().map(|name| api::quoted(name).to_string()).collect::<Vec<_>>().join(", ");
         let message = format!("Unsupported value: {printed}: supported values: {list}");
         self.add(|| Cause { kind: CauseType::FieldValueNotSupported, field: path.to_string(), message });
     }
@@ -253,6 +253,18 @@ impl Errors {
             self.too_many(path, list.len(), max);
         }
         fits
+    }
+    /// As [`Errors::ip`], but what was there before (`known`) may stay.
+    pub fn new_ip(&mut self, path: &Path<'_>, text: &str, known: &[&str]) {
+        if !known.contains(&text) {
+            self.ip(path, text);
+        }
+    }
+    /// As [`Errors::cidr`], but what was there before (`known`) may stay.
+    pub fn new_cidr(&mut self, path: &Path<'_>, text: &str, known: &[&str]) {
+        if !known.contains(&text) {
+            self.cidr(path, text);
+        }
     }
     /// An error when a text is no IP address.
     pub fn ip(&mut self, path: &Path<'_>, text: &str) {

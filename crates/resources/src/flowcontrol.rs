@@ -286,6 +286,10 @@ impl Strategy for PriorityLevelConfiguration {
         true
     }
 
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Create
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let (mut errors, spec) = (Errors::default(), obj.at("spec"));
         let kind = spec.text("type");

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-/// A field, as the path from its kind's pod spec or, without one, from the object; `*` is each item of a list.
+/// A field, as the path from its kind's pod spec or, without one, from the object; `*` is each item of a list or map.
 struct Gated {
     path: &'static str,
     /// Whether the struct that held nothing else goes too.
@@ -42,7 +42,14 @@ const OF_KINDS: &[(&str, Gated)] = &[
     ("apps.v1.StatefulSet", gated("spec/updateStrategy/rollingUpdate/maxUnavailable")),
     ("core.v1.Node", gated("spec/configSource")),
     ("core.v1.Pod", gated("status/nodeAllocatableResourceClaimStatuses")),
+    ("core.v1.Pod", gated("status/containerStatuses/*/volumeMounts/*/volumeStatus")),
+    ("core.v1.Pod", gated("status/initContainerStatuses/*/volumeMounts/*/volumeStatus")),
+    ("core.v1.Pod", gated("status/ephemeralContainerStatuses/*/volumeMounts/*/volumeStatus")),
     ("resource.v1.ResourceSlice", gated("spec/devices/*/nodeAllocatableResourceMappings")),
+    ("resource.v1.ResourceSlice", gated("spec/devices/*/attributes/*/bools")),
+    ("resource.v1.ResourceSlice", gated("spec/devices/*/attributes/*/ints")),
+    ("resource.v1.ResourceSlice", gated("spec/devices/*/attributes/*/strings")),
+    ("resource.v1.ResourceSlice", gated("spec/devices/*/attributes/*/versions")),
 ];
 
 /// Drops from a new or changed object what is behind gates; `schema` is the full name of its kind's schema.
@@ -68,7 +75,11 @@ fn drop_unless_in_use(new: &mut Value, old: Option<&Value>, gated: &Gated) {
 fn is_set(value: &Value, path: &str) -> bool {
     let Some((first, rest)) = path.split_once('/') else { return value.get(path).is_some_and(|v| !v.is_null()) };
     match first {
-        "*" => value.as_array().is_some_and(|items| items.iter().any(|item| is_set(item, rest))),
+        "*" => match value {
+            Value::Array(items) => items.iter().any(|item| is_set(item, rest)),
+            Value::Object(map) => map.values().any(|item| is_set(item, rest)),
+            _ => false,
+        },
         field => value.get(field).is_some_and(|inner| is_set(inner, rest)),
     }
 }
@@ -79,8 +90,12 @@ fn remove(value: &mut Value, path: &str, with_holder: bool) -> bool {
         return value.as_object_mut().is_some_and(|map| map.remove(path).is_some());
     };
     if first == "*" {
-        let items = value.as_array_mut().map_or(&mut [][..], Vec::as_mut_slice);
-        return items.iter_mut().fold(false, |any, item| remove(item, rest, with_holder) || any);
+        let gone = |any, item: &mut Value| remove(item, rest, with_holder) || any;
+        return match value {
+            Value::Array(items) => items.iter_mut().fold(false, gone),
+            Value::Object(map) => map.values_mut().fold(false, gone),
+            _ => false,
+        };
     }
     let Some(inner) = value.get_mut(first) else { return false };
     let removed = remove(inner, rest, with_holder);
@@ -110,6 +125,8 @@ mod tests {
         let projected =
             |source: Value| json!({"template": {"spec": {"volumes": [{"projected": {"sources": [source]}}]}}});
         check("core.v1.PodTemplate", projected(json!({"podCertificate": {}})), None, projected(json!({})));
+        let slice = |value: Value| json!({"spec": {"devices": [{"attributes": {"a": value}}]}});
+        check("resource.v1.ResourceSlice", slice(json!({"int": 1, "ints": [1]})), None, slice(json!({"int": 1})));
         let lifecycle = json!({"spec": {"containers": [{"lifecycle": {"stopSignal": "SIGTERM"}}, {"name": "b"}]}});
         check("core.v1.Pod", lifecycle, None, json!({"spec": {"containers": [{}, {"name": "b"}]}}));
     }

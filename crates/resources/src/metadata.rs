@@ -14,8 +14,11 @@ const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDelet
 
 /// Every error of a new object of a built-in kind: its metadata's, then its strategy's.
 pub fn validate_create(strategy: &dyn Strategy, ctx: &Ctx<'_>, obj: &Object, namespaced: bool) -> Vec<Cause> {
-    let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
-    let mut out = validate_object_meta(obj, namespaced, &rule, strategy.is_built_in());
+    let rule = |name: &str, prefix: bool| strategy.validate_name_of(obj, name, prefix);
+    let mut out = match strategy.metadata_on_create() {
+        true => validate_object_meta(obj, namespaced, &rule, strategy.is_built_in()),
+        false => Vec::new(),
+    };
     out.extend(strategy.validate(ctx, obj));
     if out.is_empty() {
         // the generic code's own check, for kinds whose names are free
@@ -27,29 +30,33 @@ pub fn validate_create(strategy: &dyn Strategy, ctx: &Ctx<'_>, obj: &Object, nam
 /// Every error of a changed object of a built-in kind. Errors of the metadata come as often as upstream reports
 /// them: by the generic code, and again by the strategy.
 pub fn validate_update(strategy: &dyn Strategy, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-    let mut out = update_metadata(strategy, new, old);
+    let mut out = update_metadata(strategy, strategy.metadata_on_update(), new, old);
     out.extend(strategy.validate_update(ctx, new, old));
     out
 }
 
 /// Every error of a changed status of a built-in kind.
 pub fn validate_status_update(strategy: &dyn Strategy, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-    let mut out = update_metadata(strategy, new, old);
+    let mut out = update_metadata(strategy, strategy.metadata_on_status_update(), new, old);
     out.extend(strategy.validate_status_update(ctx, new, old));
     out
 }
 
-fn update_metadata(strategy: &dyn Strategy, new: &Object, old: &Object) -> Vec<Cause> {
+fn update_metadata(strategy: &dyn Strategy, checks: MetadataChecks, new: &Object, old: &Object) -> Vec<Cause> {
     let namespaced = !api::meta::namespace(old).is_empty();
     let mut out = validate_object_meta(new, namespaced, &names::path_segment, false);
     out.extend(validate_object_meta_update(new, old, false));
-    let checks = strategy.metadata_on_update();
     if matches!(checks, MetadataChecks::Update | MetadataChecks::Both) {
         out.extend(validate_object_meta_update(new, old, strategy.is_built_in()));
     }
-    if matches!(checks, MetadataChecks::Create | MetadataChecks::Both) {
-        let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
-        out.extend(validate_object_meta(new, namespaced, &rule, true));
+    let as_new = match checks {
+        MetadataChecks::None | MetadataChecks::Update => 0,
+        MetadataChecks::Create | MetadataChecks::Both => 1,
+        MetadataChecks::CreateTwice => 2,
+    };
+    let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
+    for _ in 0..as_new {
+        out.extend(validate_object_meta(new, namespaced, &rule, strategy.is_built_in()));
     }
     out
 }
@@ -98,7 +105,7 @@ pub fn validate_object_meta_update(new: &Object, old: &Object, kube: bool) -> Ve
         added.sort_unstable();
         added.dedup();
         if !added.is_empty() {
-            let list = added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
+            let list = added.iter().map(|f| api::quoted(f).to_string()).collect::<Vec<_>>().join(", ");
             let text = format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
             );
@@ -157,6 +164,8 @@ pub fn of_template(errors: &mut Errors, meta: &Value, path: &Path<'_>) {
     labels(errors, meta.at("labels"), &path.field("labels"));
     let given = meta.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     for (field, _) in given.filter(|(field, _)| !["annotations", "labels"].contains(&field.as_str())) {
+        // Go's name of the field, its first letter made small
+        let field = if field == "uid" { "uID" } else { field };
         errors.forbidden(&path.field(field), "cannot be set");
     }
 }

@@ -235,7 +235,7 @@ pub fn port_name(text: &str) -> Vec<String> {
     push(text.len() > 15, "must be no more than 15 characters");
     let fine = !text.is_empty() && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
     push(!fine, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
-    push(!text.bytes().any(|c| c.is_ascii_alphabetic()), "must contain at least one letter (a-z)");
+    push(!text.bytes().any(|c| c.is_ascii_lowercase()), "must contain at least one letter (a-z)");
     push(text.contains("--"), "must not contain consecutive hyphens");
     push(text.starts_with('-') || text.ends_with('-'), "must not begin or end with a hyphen");
     out
@@ -259,9 +259,16 @@ pub fn parse_ip(text: &str) -> Option<std::net::IpAddr> {
     Some(octets.into())
 }
 
-/// What is wrong with an IP address.
+/// What is wrong with an IP address of an older field, which need not be in its canonical form.
 pub fn ip(text: &str) -> Option<&'static str> {
-    parse_ip(text).is_none().then_some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+    match (parse_ip(text), text.parse::<std::net::IpAddr>()) {
+        (None, _) => Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
+        (_, Err(_)) => Some("must not have leading 0s"),
+        (_, Ok(std::net::IpAddr::V6(v6))) if v6.to_ipv4_mapped().is_some() => {
+            Some("must not be an IPv4-mapped IPv6 address")
+        }
+        _ => None,
+    }
 }
 
 /// A CIDR: address and prefix length.
@@ -276,9 +283,93 @@ pub fn parse_interface_address(text: &str) -> Option<String> {
     parse_cidr(text).map(|(ip, bits)| format!("{ip}/{bits}"))
 }
 
-/// What is wrong with a CIDR.
+/// What is wrong with a CIDR of an older field, which need not be in its canonical form.
 pub fn cidr(text: &str) -> Option<&'static str> {
-    parse_cidr(text).is_none().then_some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+    let Some((ip, bits)) = parse_cidr(text) else {
+        return Some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    };
+    let (address, length) = text.split_once('/').unwrap_or((text, ""));
+    let leading = (length.len() > 1 && length.starts_with('0')) || address.parse::<std::net::IpAddr>().is_err();
+    let mapped = matches!(ip, std::net::IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    match () {
+        () if leading => Some("must not have leading 0s in IP or prefix length"),
+        () if mapped => Some("must not have an IPv4-mapped IPv6 address"),
+        () if ip != network(ip, bits) => Some("must not have bits set beyond the prefix length"),
+        () => None,
+    }
+}
+
+/// What is odd about a CIDR that is accepted all the same.
+pub fn cidr_warnings(text: &str) -> Vec<String> {
+    let Some((ip, bits)) = parse_cidr(text) else { return Vec::new() };
+    let (network, ip) = (network(ip, bits).to_canonical(), ip.to_canonical());
+    let whole = format!("{network}/{bits}");
+    let mut out = Vec::new();
+    if ip != network {
+        let single = if ip.is_ipv4() { 32 } else { 128 };
+        out.push(format!(
+            "CIDR value \"{text}\" is ambiguous in this context (should be \"{whole}\" or \"{ip}/{single}\"?)"
+        ));
+    }
+    match cidr(text) {
+        Some(why) if why.contains("leading 0s") || why.contains("IPv4-mapped") => {
+            out.push(format!("non-standard CIDR value \"{text}\" is invalid: use \"{whole}\""));
+        }
+        _ if out.is_empty() && ip.is_ipv6() && text != whole => {
+            out.push(format!("IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{whole}\")"));
+        }
+        _ => {}
+    }
+    out
+}
+
+/// The first address of the network that an address with this length of prefix is of.
+fn network(ip: std::net::IpAddr, bits: u8) -> std::net::IpAddr {
+    match ip {
+        std::net::IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            std::net::Ipv4Addr::from_bits(ip.to_bits() & mask).into()
+        }
+        std::net::IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            std::net::Ipv6Addr::from_bits(ip.to_bits() & mask).into()
+        }
+    }
+}
+
+/// What is wrong with an IP address of a newer field, which is written in one form only.
+pub fn strict_ip(text: &str) -> Vec<String> {
+    match (ip(text), parse_ip(text)) {
+        (None, Some(ip)) => canonical(text, &ip.to_string()),
+        (wrong, _) => wrong.map(str::to_owned).into_iter().collect(),
+    }
+}
+
+/// What is wrong with a CIDR of a newer field, which is written in one form only.
+pub fn strict_cidr(text: &str) -> Vec<String> {
+    match (cidr(text), parse_cidr(text)) {
+        (None, Some((ip, bits))) => canonical(text, &format!("{ip}/{bits}")),
+        (wrong, _) => wrong.map(str::to_owned).into_iter().collect(),
+    }
+}
+
+fn canonical(text: &str, form: &str) -> Vec<String> {
+    if text == form { Vec::new() } else { vec![format!("must be in canonical form (\"{form}\")")] }
+}
+
+/// What is wrong with a name that has at least two labels; the error is about a part of it.
+pub fn fully_qualified(name: &str) -> Option<(String, String)> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let wrong = subdomain(name);
+    if !wrong.is_empty() {
+        return Some((name.to_owned(), wrong.join(",")));
+    }
+    if !name.contains('.') {
+        let why = "should be a domain with at least two segments separated by dots";
+        return Some((name.to_owned(), why.into()));
+    }
+    let wrong = |part: &str| (part.to_owned(), label(part).join(","));
+    name.split('.').map(wrong).find(|(_, why)| !why.is_empty())
 }
 
 /// Whether a name is a DNS-1123 label.
@@ -384,6 +475,25 @@ mod tests {
         );
         check(label_value("ok"), &[]);
         check(config_map_key(".."), &["must not be '..'"]);
+    }
+
+    #[test]
+    fn newer_fields_have_one_form() {
+        let check = |got: Vec<String>, want: &str| assert_eq!(got.join(";"), want);
+        check(strict_ip("10.0.0.1"), "");
+        check(strict_ip("010.0.0.1"), "must not have leading 0s");
+        check(strict_ip("::ffff:1.2.3.4"), "must not be an IPv4-mapped IPv6 address");
+        check(strict_ip("2001:DB8::1"), "must be in canonical form (\"2001:db8::1\")");
+        check(strict_cidr("10.0.0.0/8"), "");
+        check(strict_cidr("10.0.0.1/8"), "must not have bits set beyond the prefix length");
+        check(strict_cidr("10.0.0.0/08"), "must not have leading 0s in IP or prefix length");
+        check(strict_cidr("2001:DB8::/32"), "must be in canonical form (\"2001:db8::/32\")");
+        check(cidr_warnings("10.0.0.0/8"), "");
+        let ambiguous =
+            "CIDR value \"10.0.0.1/8\" is ambiguous in this context (should be \"10.0.0.0/8\" or \"10.0.0.1/32\"?)";
+        check(cidr_warnings("10.0.0.1/8"), ambiguous);
+        assert_eq!(fully_qualified("a.b."), None);
+        assert!(fully_qualified("a").is_some_and(|(of, why)| of == "a" && why.starts_with("should be")));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::core::pod::tolerations;
-use crate::core::quantities::{container_resource_name, requirements, round_up};
-use crate::field::{Errors, Fields, Path, field_mut, repeated};
+use crate::core::pod::{tolerations, warnings};
+use crate::core::quantities::{container_resource_name, requirements};
+use crate::field::{Errors, Fields, Path, repeated};
 use crate::{Ctx, MetadataChecks, Strategy, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -17,12 +17,6 @@ pub struct RuntimeClass;
 const COLUMNS: &[Column] = &[NAME, Column::string("Handler"), AGE];
 
 impl Strategy for RuntimeClass {
-    fn default(&self, obj: &mut Object) {
-        if let Some(overhead) = field_mut(obj, "overhead").and_then(|o| field_mut(o, "podFixed")) {
-            round_up(overhead);
-        }
-    }
-
     fn has_status(&self) -> bool {
         false
     }
@@ -44,6 +38,12 @@ impl Strategy for RuntimeClass {
         false
     }
 
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let selected = obj.at("scheduling").entries("nodeSelector");
+        let outdated = selected.filter_map(|(label, _)| warnings::deprecated_label(label));
+        outdated.map(|why| format!("scheduling.nodeSelector: {why}")).collect()
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         match obj.text("handler") {
@@ -59,7 +59,8 @@ impl Strategy for RuntimeClass {
         metadata::labels(&mut errors, scheduling.at("nodeSelector"), &path.field("nodeSelector"));
         let list = scheduling.list("tolerations");
         tolerations(&mut errors, scheduling, &path.field("tolerations"));
-        let twice = repeated(list.iter());
+        let key = |of: &Value| ["key", "operator", "value", "effect"].map(|field| of.text(field).to_owned());
+        let twice = repeated(list.iter().map(key));
         for (i, toleration) in list.iter().enumerate() {
             if twice[i] {
                 let schema = "io.k8s.api.core.v1.Toleration";
@@ -70,8 +71,8 @@ impl Strategy for RuntimeClass {
         errors.0
     }
 
-    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut errors = Errors(self.validate(ctx, new));
         errors.immutable(&Path::root("handler"), new.at("handler"), old.at("handler"));
         errors.0
     }

@@ -4,7 +4,7 @@ use crate::age;
 use crate::apps::{at_most_all, int_or_percent, print_selector};
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, go_struct, map_mut};
-use crate::{Ctx, StatusRules, Strategy, metadata, names};
+use crate::{Ctx, MetadataChecks, StatusRules, Strategy, conditions, metadata};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -37,13 +37,12 @@ impl Strategy for PodDisruptionBudget {
         true
     }
 
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::path_segment(name, prefix)
+    fn metadata_on_create(&self) -> bool {
+        false
     }
 
-    /// Its finalizers are not held against the standard ones.
-    fn is_built_in(&self) -> bool {
-        false
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::None
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -73,6 +72,7 @@ impl Strategy for PodDisruptionBudget {
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
         let (mut errors, path, status) = (Errors::default(), Path::root("status"), new.at("status"));
+        conditions::conditions(&mut errors, status.list("conditions"), &path.field("conditions"));
         for field in COUNTS {
             errors.non_negative(&path.field(field), status.int(field).unwrap_or(0));
         }

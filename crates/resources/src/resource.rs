@@ -1,6 +1,7 @@
-//! `resource.k8s.io`: dynamic resource allocation. Expressions are checked for presence only.
+//! `resource.k8s.io`: dynamic resource allocation.
 
 mod device;
+mod request_policy;
 mod requests;
 mod selector;
 mod status;
@@ -18,6 +19,7 @@ use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// Device classes.
 pub struct DeviceClass;
@@ -60,7 +62,8 @@ impl Strategy for DeviceClass {
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::long_name(name, prefix)
+        // What it makes is judged, not the prefix.
+        if prefix { Vec::new() } else { names::long_name(name, prefix) }
     }
 
     fn metadata_on_update(&self) -> MetadataChecks {
@@ -210,10 +213,9 @@ impl Strategy for ResourceSlice {
 
     fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
         let spec = obj.at("spec");
-        let node = if spec.has("nodeName") { spec.text("nodeName") } else { "<unset>" };
         vec![
             api::meta::name(obj).into(),
-            node.into(),
+            spec.text("nodeName").into(),
             spec.text("driver").into(),
             spec.at("pool").text("name").into(),
             age::since_creation(obj, now).into(),
@@ -244,17 +246,32 @@ fn slice_spec(spec: &Value, old: Option<&Value>) -> Errors {
     if spec.has("sharedCounters") && spec.has("devices") {
         errors.invalid(&SPEC, "", "only one of `sharedCounters` or `devices` is allowed");
     }
-    let devices = SPEC.field("devices");
-    let twice = repeated(spec.list("devices").iter().map(|device| device.text("name")));
-    for (i, device) in spec.list("devices").iter().enumerate() {
-        let (item, name) = (devices.index(i), device.text("name"));
-        device::device(&mut errors, device, spec.flag("perDeviceNodeSelection"), &item);
-        if twice[i] {
-            errors.duplicate(&item, name);
-        }
-    }
+    devices(&mut errors, spec, old);
     device::shared_counters(&mut errors, spec.list("sharedCounters"), &SPEC.field("sharedCounters"));
     errors
+}
+
+/// Errors of a slice's devices; those with much to say are fewer.
+fn devices(errors: &mut Errors, spec: &Value, old: Option<&Value>) {
+    let (list, path) = (spec.list("devices"), SPEC.field("devices"));
+    let max = if list.iter().any(device::is_advanced) { DEVICES_MAX / 2 } else { DEVICES_MAX };
+    if !errors.at_most(&path, list, max) {
+        return;
+    }
+    let before: HashMap<&str, &Value> = old
+        .map_or(&[][..], |old| old.list("devices"))
+        .iter()
+        .rev()
+        .map(|device| (device.text("name"), device))
+        .collect();
+    for (i, device) in list.iter().enumerate() {
+        let was = before.get(device.text("name")).copied();
+        device::device(errors, device, was, spec.flag("perDeviceNodeSelection"), &path.index(i));
+    }
+    let twice = repeated(list.iter().map(|device| device.text("name")));
+    for (i, device) in list.iter().enumerate().filter(|(i, _)| twice[*i]) {
+        errors.duplicate(&path.index(i), device.text("name"));
+    }
 }
 
 fn placement(errors: &mut Errors, spec: &Value) {
@@ -328,6 +345,8 @@ fn count_defaults(request: &mut Value) {
 
 const ONE_OF: &str = "exactly one of `exactly` or `firstAvailable` is required";
 
+/// Devices of a slice.
+const DEVICES_MAX: usize = 128;
 /// Requests, configurations and constraints of a claim.
 const ITEMS_MAX: usize = 32;
 /// Alternatives of a request.
@@ -359,16 +378,16 @@ fn claim_spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         }
     }
     let names = Requests::of(devices);
-    if errors.at_most(&path.field("config"), devices.list("config"), ITEMS_MAX) {
-        each(devices, "config", &path, |config, path| {
-            names.references(errors, config, &path.field("requests"));
-            device::configuration(errors, config, Limits::New, path);
-        });
-    }
     if errors.at_most(&path.field("constraints"), devices.list("constraints"), ITEMS_MAX) {
         each(devices, "constraints", &path, |constraint, path| {
             names.references(errors, constraint, &path.field("requests"));
             claim_constraint(errors, constraint, path);
+        });
+    }
+    if errors.at_most(&path.field("config"), devices.list("config"), ITEMS_MAX) {
+        each(devices, "config", &path, |config, path| {
+            names.references(errors, config, &path.field("requests"));
+            device::configuration(errors, config, Limits::New, path);
         });
     }
 }
@@ -383,15 +402,15 @@ fn claim_request(errors: &mut Errors, request: &Value, path: &Path<'_>) {
         (true, true) => device_request(errors, request.at("exactly"), &path.field("exactly")),
         (false, false) if !errors.at_most(&path.field("firstAvailable"), first, SUBREQUESTS_MAX) => {}
         (false, false) => {
-            let twice = repeated(first.iter().map(|sub| sub.text("name")));
             let list = path.field("firstAvailable");
             for (i, sub) in first.iter().enumerate() {
                 let (path, name) = (list.index(i), sub.text("name"));
                 errors.invalid_each(&path.field("name"), name, names::label(name));
                 device_request(errors, sub, &path);
-                if twice[i] {
-                    errors.duplicate(&path, name);
-                }
+            }
+            let twice = repeated(first.iter().map(|sub| sub.text("name")));
+            for (i, sub) in first.iter().enumerate().filter(|(i, _)| twice[*i]) {
+                errors.duplicate(&list.index(i), sub.text("name"));
             }
         }
     }

@@ -38,6 +38,8 @@ pub enum MetadataChecks {
     Create,
     /// As both; every error is reported once more.
     Both,
+    /// As new metadata, two times over.
+    CreateTwice,
 }
 
 /// What happens to dependents where a delete does not say.
@@ -54,6 +56,11 @@ pub enum Propagation {
 /// Objects are JSON values that have been decoded against the kind's schema: known fields have the
 /// right JSON types, so reading one as the wrong type means it is absent.
 pub trait Strategy: Sync + Send {
+    /// Why an object cannot be read although its fields have the right types: what is written as text inside of it.
+    fn unreadable(&self, _obj: &Object) -> Option<String> {
+        None
+    }
+
     /// Sets fields the user left out. Applied to every object that is read from a request.
     fn default(&self, _obj: &mut Object) {}
 
@@ -64,7 +71,10 @@ pub trait Strategy: Sync + Send {
         }
     }
 
-    /// Sets, once a new object is found valid, what defaulting would set when it is read back.
+    /// What [`Strategy::prepare_for_create`] leaves to do for an object whose author gave it no labels.
+    fn prepare_unlabelled(&self, _obj: &mut Object) {}
+
+    /// Sets, once an object is found valid, what upstream would set or drop when it is read back.
     fn prepare_to_store(&self, _obj: &mut Object) {}
 
     /// Keeps from `old` what a user may not change by updating the main resource (status), before the
@@ -100,6 +110,17 @@ pub trait Strategy: Sync + Send {
         MetadataChecks::Update
     }
 
+    /// How the metadata of a status update is checked.
+    fn metadata_on_status_update(&self) -> MetadataChecks {
+        self.metadata_on_update()
+    }
+
+    /// Whether upstream's strategy checks the metadata of a new object. Where it does not, the generic code does, of
+    /// objects that have no other errors.
+    fn metadata_on_create(&self) -> bool {
+        true
+    }
+
     /// Whether it is a built-in kind, whose finalizers must be standard or fully qualified.
     fn is_built_in(&self) -> bool {
         true
@@ -110,6 +131,11 @@ pub trait Strategy: Sync + Send {
         crate::names::dns1123_subdomain(name, prefix)
     }
 
+    /// As [`Strategy::validate_name`], for a kind whose names follow from what its objects say.
+    fn validate_name_of(&self, _obj: &Object, name: &str, prefix: bool) -> Vec<String> {
+        self.validate_name(name, prefix)
+    }
+
     /// `Warning` header texts about what the preparation of a new object will replace.
     fn preparation_warnings(&self, _obj: &Object) -> Vec<String> {
         Vec::new()
@@ -117,6 +143,11 @@ pub trait Strategy: Sync + Send {
 
     /// `Warning` header texts for a create (`old` is `None`) or update.
     fn warnings(&self, _obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// `Warning` header texts for a write of the status.
+    fn status_warnings(&self, _obj: &Object) -> Vec<String> {
         Vec::new()
     }
 

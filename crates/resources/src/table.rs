@@ -198,7 +198,9 @@ mod tests {
                 row.strategy.selectable_fields(&obj);
                 row.strategy.scale(&obj);
                 let cells = row.strategy.row(&obj, now).len();
-                assert_eq!(cells, row.strategy.columns().len(), "{} {body}", row.resource);
+                // upstream gives rows of addresses an age without a column for it
+                let uncounted = usize::from(row.resource == "ipaddresses");
+                assert_eq!(cells, row.strategy.columns().len() + uncounted, "{} {body}", row.resource);
                 if let Some(convert) = row.convert {
                     (convert.from_stored)(&mut obj);
                 }

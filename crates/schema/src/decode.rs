@@ -4,11 +4,13 @@
 //! dropped and named, nulls and empty `omitempty` fields vanish, quantities, times and base64
 //! take their canonical form. As in Go the first error wins and the walk goes on.
 
+mod convert;
 mod scalar;
 mod shape;
 mod syntax;
 
 use crate::types::{Field, Kind, Schema, Type};
+pub use convert::convert;
 use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 

@@ -21,12 +21,15 @@ mod types;
 mod weight;
 mod wire;
 
-pub use decode::{Canonical, Decoded, complete, complete_unstored, decode, decode_slice, drop_empty};
+pub use decode::{Canonical, Decoded, complete, complete_unstored, convert, decode, decode_slice, drop_empty};
 pub use duplicates::duplicate_fields;
 pub use golang::{Layout, dump, internal_json};
 pub use openapi::description;
 pub use openapi::{CustomKind, openapi_v3_custom};
-pub use openapi::{openapi_v2, openapi_v2_hash, openapi_v2_protobuf, openapi_v2_to_protobuf, openapi_v3, openapi_v3_hash, openapi_v3_index};
+pub use openapi::{
+    openapi_v2, openapi_v2_hash, openapi_v2_protobuf, openapi_v2_to_protobuf, openapi_v3, openapi_v3_hash,
+    openapi_v3_index,
+};
 pub use protobuf::{Envelope, ListMessage, envelope, from_protobuf, message, to_protobuf, watch_event_protobuf};
 pub use resources::{ResourceFact, resource, resources, schema_name};
 pub use types::{Facts, Field, Kind, Schema, Type};

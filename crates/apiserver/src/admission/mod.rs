@@ -21,6 +21,7 @@ mod mutating_admission_policy;
 mod mutating_admission_webhook;
 mod mutation_types;
 mod namespace_lifecycle;
+mod node_declared_features;
 mod node_restriction;
 mod persistent_volume_claim_resize;
 mod pod_resize;
@@ -161,8 +162,18 @@ impl Attributes<'_> {
 
     /// 403 `pods "x" is forbidden: why`.
     pub fn forbidden(&self, why: &str) -> Status {
-        let name = if self.operation == Operation::Delete && self.name.is_empty() { "Unknown" } else { self.name };
+        let name = if self.name.is_empty() { "Unknown" } else { self.name };
         Status::forbidden(&self.resource.group, &self.resource.resource, name, why)
+    }
+}
+
+/// Fails for what cannot be a part of a path, where upstream's plugins ask the server itself for an object.
+fn check_segment(name: &str) -> Result<(), String> {
+    let wrong = resources::metadata::PATH_SEGMENT(name, false);
+    match name {
+        "" => Err("resource name may not be empty".into()),
+        _ if wrong.is_empty() => Ok(()),
+        name => Err(format!("invalid resource name {}: [{}]", api::quoted(name), wrong.join(" "))),
     }
 }
 
@@ -200,6 +211,7 @@ const PLUGINS: &[&dyn Plugin] = &[
     &certificate_subject_restriction::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
     &pod_topology_labels::PodTopologyLabels,
+    &node_declared_features::NodeDeclaredFeatureValidator,
     &pod_resize::PodResizeValidator,
     &mutating_admission_policy::MutatingAdmissionPolicy,
     &mutating_admission_webhook::MutatingAdmissionWebhook,

@@ -18,10 +18,9 @@ impl Plugin for RuntimeClass {
         if a.operation != Operation::Create || !a.is("", "pods") {
             return Ok(());
         }
-        let name = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str).unwrap_or("").to_owned();
-        if name.is_empty() {
+        let Some(name) = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str).map(str::to_owned) else {
             return Ok(());
-        }
+        };
         let class = class(server, a, &name).await?;
         set_overhead(a, pod, &class)?;
         set_scheduling(a, pod, &class)
@@ -31,8 +30,10 @@ impl Plugin for RuntimeClass {
     /// empty one is refused.
     async fn validate(&self, server: &ApiServer, a: &Attributes<'_>, pod: Option<&Object>) -> Result<(), Status> {
         let Some(pod) = pod.filter(|_| a.operation == Operation::Create && a.is("", "pods")) else { return Ok(()) };
-        let name = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str).unwrap_or("");
-        let class = if name.is_empty() { None } else { Some(class(server, a, name).await?) };
+        let class = match pod.pointer("/spec/runtimeClassName").and_then(Value::as_str) {
+            Some(name) => Some(class(server, a, name).await?),
+            None => None,
+        };
         let overhead = pod.pointer("/spec/overhead").filter(|overhead| !overhead.is_null());
         let defined = class.as_deref().and_then(|class| class.get("overhead")).filter(|defined| !defined.is_null());
         match (defined, overhead) {
@@ -53,9 +54,12 @@ async fn class(server: &ApiServer, a: &Attributes<'_>, name: &str) -> Result<Arc
     if let Some(class) = server.lives().runtime_classes.get("", name) {
         return Ok(class);
     }
+    // Upstream forgets to make this one a 403.
+    super::check_segment(name).map_err(|why| Status::new(500, "", why))?;
     let store = server.store("node.k8s.io", "runtimeclasses").ok_or_else(Status::no_such_path)?;
     let stored = store.get("", name).await?;
-    let stored = stored.ok_or_else(|| a.forbidden(&format!("pod rejected: RuntimeClass {name:?} not found")))?;
+    let stored =
+        stored.ok_or_else(|| a.forbidden(&format!("pod rejected: RuntimeClass {} not found", api::quoted(name))))?;
     stored.object().map(Arc::new)
 }
 
@@ -83,8 +87,11 @@ fn set_scheduling(a: &Attributes<'_>, pod: &mut Object, class: &Object) -> Resul
         let selector = spec.entry("nodeSelector").or_insert_with(|| Value::Object(Default::default()));
         let Some(selector) = selector.as_object_mut() else { continue };
         if selector.get(key).is_some_and(|present| present != value) {
-            let why = format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
-                value.as_str().unwrap_or(""), selector[key].as_str().unwrap_or(""));
+            let why = format!(
+                "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
+                value.as_str().unwrap_or(""),
+                selector[key].as_str().unwrap_or("")
+            );
             return Err(a.forbidden(&why));
         }
         selector.insert(key.clone(), value.clone());

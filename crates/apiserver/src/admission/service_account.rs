@@ -184,8 +184,11 @@ async fn find(server: &ApiServer, a: &Attributes<'_>, name: &str) -> Result<Arc<
         }
     }
     let namespace = a.namespace;
-    let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
-    Err(a.forbidden(&why))
+    let why = match super::check_segment(name) {
+        Ok(()) => format!("serviceaccount {} not found", api::quoted(name)),
+        Err(why) => why,
+    };
+    Err(a.forbidden(&format!("error looking up service account {namespace}/{name}: {why}")))
 }
 
 fn check_mirror(a: &Attributes<'_>, pod: &Object) -> Result<(), Status> {
@@ -195,7 +198,8 @@ fn check_mirror(a: &Attributes<'_>, pod: &Object) -> Result<(), Status> {
     if node::has_secrets(pod) {
         return Err(a.forbidden("a mirror pod may not reference secrets"));
     }
-    let mut sources = list(pod, "volumes").filter_map(|volume| volume.pointer("/projected/sources")?.as_array()).flatten();
+    let mut sources =
+        list(pod, "volumes").filter_map(|volume| volume.pointer("/projected/sources")?.as_array()).flatten();
     if sources.any(|source| source.get("serviceAccountToken").is_some_and(|token| !token.is_null())) {
         return Err(a.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
     }

@@ -33,11 +33,16 @@ impl Addresses {
         self.taken.insert(address);
     }
 
+    /// Whether an address is of a range.
+    pub fn has(&self, address: IpAddr) -> bool {
+        let usable = |range: &Cidr| range.offset(address).is_some_and(|offset| (1..=last(range)).contains(&offset));
+        self.ranges.iter().any(usable)
+    }
+
     /// Takes one address.
     pub fn take(&mut self, address: IpAddr) -> Result<(), Refused> {
-        let usable = |range: &Cidr| range.offset(address).is_some_and(|offset| (1..=last(range)).contains(&offset));
         match () {
-            () if !self.ranges.iter().any(usable) => Err(Refused::OutOfRange),
+            () if !self.has(address) => Err(Refused::OutOfRange),
             () if !self.taken.insert(address) => Err(Refused::Taken),
             () => Ok(()),
         }
@@ -81,7 +86,10 @@ mod tests {
         assert_eq!(addresses.take(ip("10.0.0.0")), Err(Refused::OutOfRange));
         assert_eq!((addresses.take(ip("10.0.0.1")), addresses.take(ip("10.0.0.1"))), (Ok(()), Err(Refused::Taken)));
         assert_eq!(addresses.take_any(|a| a != ip("10.0.0.2")), Err(Refused::Full), "another has it");
-        assert_eq!((addresses.take_any(|_| true), addresses.take_any(|_| true)), (Ok(ip("10.0.0.2")), Err(Refused::Full)));
+        assert_eq!(
+            (addresses.take_any(|_| true), addresses.take_any(|_| true)),
+            (Ok(ip("10.0.0.2")), Err(Refused::Full))
+        );
         addresses.also([Cidr::parse("10.1.0.0/30").expect("cidr")].into_iter());
         assert_eq!(addresses.take_any(|_| true).map(|a| a.to_string()[..5].to_owned()), Ok("10.1.".into()));
         addresses.also(std::iter::empty());

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod cidr;
+mod node_ports;
 mod pool;
 mod records;
 mod services;

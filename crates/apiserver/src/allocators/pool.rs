@@ -43,6 +43,11 @@ impl Pool<u64> {
         }
     }
 
+    /// Whether a number is taken.
+    pub fn has(&self, number: u64) -> bool {
+        self.taken.contains(&number)
+    }
+
     /// Takes any number.
     pub fn take_any(&mut self) -> Result<u64, Refused> {
         let number = pick(self.first, self.last, |number| !self.taken.contains(&number)).ok_or(Refused::Full)?;

@@ -1,29 +1,38 @@
 //! What services get: cluster IPs, IP families, node ports.
+//!
+//! All of it happens before the strategy sees the object, and what cannot be given is told alone, in upstream's order:
+//! families, addresses, node ports, the port of health checks.
 
+use super::node_ports;
 use super::pool::Refused;
 use super::{Allocation, Allocators, Item};
 use api::{Cause, Object, Status, meta};
+use resources::core::service::{cluster_ip_errors, needs_health_check};
+use resources::field::Fields;
+use resources::names;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
-const FULL: &str = "range is full";
-const PORT_TAKEN: &str = "provided port is already allocated";
+/// The end of errors of a range that has no more.
+pub const FULL: &str = "range is full";
+const POLICY: &str = "spec.ipFamilyPolicy";
 
 /// Everything a service uses.
 pub fn used(service: &Object) -> Vec<Item> {
-    addresses(service).map(Item::Address).chain(node_ports(service).into_iter().map(Item::Port)).collect()
+    addresses(service).map(Item::Address).chain(node_ports::used(service).into_iter().map(Item::Port)).collect()
 }
 
-/// The cluster IPs of a service; none of one that is headless.
+/// The cluster IPs of a service; none of one that is headless or external.
 pub fn addresses(service: &Object) -> impl Iterator<Item = IpAddr> {
-    cluster_ips(service).into_iter().filter_map(|ip| ip.parse().ok())
+    let ips = if is_external(service.at("spec")) { Vec::new() } else { cluster_ips(service.at("spec")) };
+    ips.into_iter().filter_map(|ip| names::parse_ip(&ip))
 }
 
 /// The error of a service whose address another has.
 pub fn taken(service: &Object, address: IpAddr) -> Status {
-    let cause = taken_cause(&address.to_string());
-    Status::invalid("", "Service", meta::name(service), &[cause])
+    let why = format!("failed to allocate IP {address}: provided IP is already allocated");
+    refused(service, vec![Cause::invalid("spec.clusterIPs", &json!([address.to_string()]), &why)])
 }
 
 /// The error of a service that gets no address.
@@ -31,190 +40,263 @@ pub fn full(service: &Object) -> Status {
     Status::internal(format!("failed to allocate a serviceIP for Service {:?}: {FULL}", meta::name(service)))
 }
 
-fn taken_cause(address: &str) -> Cause {
-    let why = format!("failed to allocate IP {address}: provided IP is already allocated");
-    Cause::invalid("spec.clusterIPs", &json!([address]), &why)
+/// The answer to a service that asks for what it cannot have.
+pub fn refused(service: &Object, causes: Vec<Cause>) -> Status {
+    Status::invalid("", "Service", meta::name(service), &causes)
 }
 
 /// Gives a new service what it asks for.
 pub fn create(allocators: &Allocators, service: &mut Object, dry_run: bool) -> Result<Allocation, Status> {
-    allocate(allocators, service, &Value::Null, dry_run)
+    let mut allocation = Allocation::of(&allocators.pools);
+    let spec = service.at("spec");
+    if !spec.text("clusterIP").is_empty() && spec.list("clusterIPs").is_empty() {
+        // older clients know the one field alone
+        let ips = json!([spec.text("clusterIP")]);
+        set(service, "clusterIPs", ips);
+    }
+    families(allocators.cidr.family(), service, &Value::Null)?;
+    address(allocators, service, dry_run, &mut allocation)?;
+    let mut ports = node_ports::Operation { allocators, allocation: &mut allocation, dry_run, named: Vec::new() };
+    ports.create(service)?;
+    Ok(allocation)
 }
 
 /// Gives a changed service what it asks for in addition.
 pub fn update(allocators: &Allocators, new: &mut Object, old: &Object, dry_run: bool) -> Result<Allocation, Status> {
-    let mut allocation = allocate(allocators, new, old, dry_run)?;
+    let mut allocation = Allocation::of(&allocators.pools);
+    keep_addresses(new, old);
+    node_ports::keep(new, old);
+    follow_first(new, old);
+    families(allocators.cidr.family(), new, old)?;
+    if is_external(old.at("spec")) && !is_settled(new.at("spec"), old.at("spec")) {
+        address(allocators, new, dry_run, &mut allocation)?;
+    }
+    let mut ports = node_ports::Operation { allocators, allocation: &mut allocation, dry_run, named: Vec::new() };
+    ports.update(new, old)?;
     let kept: HashSet<Item> = used(new).into_iter().collect();
     allocation.released = used(old).into_iter().filter(|item| !kept.contains(item)).collect();
     Ok(allocation)
 }
 
-fn allocate(allocators: &Allocators, service: &mut Object, old: &Object, dry_run: bool) -> Result<Allocation, Status> {
-    keep(service, old);
-    let mut allocation = Allocation::of(&allocators.pools);
-    let mut causes = families(allocators, service, old);
-    if causes.is_empty() {
-        address(allocators, service, old, dry_run, &mut allocation, &mut causes)?;
-        ports(allocators, service, old, &mut allocation, &mut causes)?;
-    }
-    if dry_run {
-        // A dry run takes nothing from anyone: an address in use is no error, nor is a port out of range.
-        let kept = |c: &Cause| match c.field.as_str() {
-            "spec.ipFamilyPolicy" => true,
-            "spec.clusterIPs" => c.message.contains("not in the valid range"),
-            _ => c.message.ends_with(PORT_TAKEN),
-        };
-        causes.retain(kept);
-    }
-    if causes.is_empty() {
-        return Ok(allocation);
-    }
-    Err(Status::invalid("", "Service", meta::name(service), &causes))
+fn set(service: &mut Object, field: &str, value: Value) {
+    meta::field_mut(service, "spec").insert(field.to_owned(), value);
 }
 
-/// Gives a changed service back what it had been given and does not name.
-fn keep(service: &mut Object, old: &Object) {
-    let addressed = |s: &Object| s.is_object() && text(s, "type") != "ExternalName";
-    if addressed(service) && addressed(old) && text(service, "clusterIP").is_empty() && cluster_ips(service).is_empty()
-    {
-        let spec = meta::field_mut(service, "spec");
-        for field in ["clusterIP", "clusterIPs"] {
-            if let Some(value) = old.pointer("/spec").and_then(|s| s.get(field)) {
-                spec.insert(field.into(), value.clone());
+fn is_external(spec: &Value) -> bool {
+    spec.text("type") == "ExternalName"
+}
+
+fn is_headless(spec: &Value) -> bool {
+    spec.texts("clusterIPs").first() == Some(&"None")
+}
+
+fn cluster_ips(spec: &Value) -> Vec<String> {
+    let (many, one) = (spec.texts("clusterIPs"), spec.text("clusterIP"));
+    let ips = if many.is_empty() && !one.is_empty() { vec![one] } else { many };
+    ips.into_iter().map(str::to_owned).collect()
+}
+
+/// Gives a changed service back the addresses that it had and does not name.
+fn keep_addresses(service: &mut Object, old: &Object) {
+    let was = old.at("spec");
+    if is_external(service.at("spec")) || is_external(was) {
+        return;
+    }
+    if service.at("spec").text("clusterIP").is_empty() && was.has("clusterIP") {
+        set(service, "clusterIP", was.at("clusterIP").clone());
+    }
+    if service.at("spec").list("clusterIPs").is_empty() && !was.list("clusterIPs").is_empty() {
+        set(service, "clusterIPs", was.at("clusterIPs").clone());
+    }
+}
+
+/// Older clients know `clusterIP` alone: of a changed service, the list follows it.
+fn follow_first(service: &mut Object, old: &Object) {
+    let (spec, was) = (service.at("spec"), old.at("spec"));
+    let (one, before) = (spec.text("clusterIP"), was.text("clusterIP"));
+    if one == before {
+        if spec.list("clusterIPs").is_empty() && !was.list("clusterIPs").is_empty() {
+            set(service, "clusterIPs", was.at("clusterIPs").clone());
+        }
+    } else if spec.texts("clusterIPs") == was.texts("clusterIPs") {
+        let follows = if one.is_empty() { Value::Null } else { json!([one]) };
+        set(service, "clusterIPs", follows);
+    }
+}
+
+/// Whether a changed service prefers two families as it did before and has what it had: nothing is to be done, whatever
+/// the cluster has by now.
+fn is_settled(spec: &Value, was: &Value) -> bool {
+    let prefers = |policy: &Value| policy == "PreferDualStack";
+    was.is_object()
+        && prefers(spec.at("ipFamilyPolicy"))
+        && spec.text("type") == was.text("type")
+        && ["ClusterIP", "NodePort", "LoadBalancer"].contains(&spec.text("type"))
+        && (was.at("ipFamilyPolicy").is_null() || prefers(was.at("ipFamilyPolicy")))
+        && spec.texts("clusterIPs") == was.texts("clusterIPs")
+        && spec.texts("ipFamilies") == was.texts("ipFamilies")
+}
+
+/// Sets the families and their policy where a service names none, and checks those that are named; `own`: the
+/// cluster's family.
+fn families(own: &str, service: &mut Object, old: &Object) -> Result<(), Status> {
+    let was = old.at("spec");
+    if is_external(service.at("spec")) || is_settled(service.at("spec"), was) {
+        return Ok(());
+    }
+    if !service.at("spec").has("ipFamilyPolicy") {
+        let policy = default_policy(service.at("spec"), was);
+        set(service, "ipFamilyPolicy", policy);
+    }
+    let causes = cluster_ip_errors(service.at("spec"), was);
+    if !causes.is_empty() {
+        return Err(refused(service, causes));
+    }
+    let mut causes = Vec::new();
+    policy_change(service, was, &mut causes);
+    infer_families(own, service, &mut causes);
+    if !causes.is_empty() {
+        return Err(refused(service, causes));
+    }
+    configured(own, service)
+}
+
+fn default_policy(spec: &Value, was: &Value) -> Value {
+    match was.at("ipFamilyPolicy") {
+        Value::Null if is_unselective(spec) => "RequireDualStack".into(),
+        Value::Null => "SingleStack".into(),
+        policy => policy.clone(),
+    }
+}
+
+/// Whether a headless service has no pods of its own to say which families there are.
+fn is_unselective(spec: &Value) -> bool {
+    spec.text("clusterIP") == "None" && spec.entries("selector").next().is_none()
+}
+
+/// The policy fits how many families and addresses there are, and were.
+fn policy_change(service: &mut Object, was: &Value, causes: &mut Vec<Cause>) {
+    let policy = service.at("spec").at("ipFamilyPolicy").clone();
+    let mut wrong = |why: &str| causes.push(Cause::invalid(POLICY, &policy, why));
+    let single = policy == "SingleStack";
+    for (field, released) in [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")] {
+        let (now, before) = (service.at("spec").texts(field), was.texts(field));
+        if single && was.is_object() && now == before && now.len() > 1 {
+            let first = json!([now[0]]);
+            set(service, field, first);
+        } else if !single && now.len() < before.len() && !now.is_empty() {
+            wrong(&format!("must be 'SingleStack' to release the secondary {released}"));
+        }
+    }
+    for (field, several) in [("clusterIPs", "cluster IPs"), ("ipFamilies", "IP families")] {
+        if single && service.at("spec").list(field).len() == 2 {
+            wrong(&format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {several} are specified"));
+        }
+    }
+}
+
+/// Families that are not named follow from the addresses.
+fn infer_families(own: &str, service: &mut Object, causes: &mut Vec<Cause>) {
+    let spec = service.at("spec");
+    let (ips, mut families) = (spec.texts("clusterIPs"), spec.list("ipFamilies").to_vec());
+    let printed = spec.at("clusterIPs").clone();
+    for (i, ip) in ips.iter().take_while(|ip| **ip != "None").enumerate() {
+        let family = if ip.contains(':') { "IPv6" } else { "IPv4" };
+        match i < families.len() {
+            true => {}
+            false if family == own => families.push(family.into()),
+            false => {
+                let why = format!("{family} is not configured on this cluster");
+                causes.push(Cause::invalid(format!("spec.clusterIPs[{i}]"), &printed, &why));
             }
         }
     }
-    let ported = |s: &Object| matches!(text(s, "type"), "NodePort" | "LoadBalancer");
-    if !ported(service) || !ported(old) {
-        return;
+    if !families.is_empty() {
+        set(service, "ipFamilies", families.into());
     }
-    let list = |s: &Object| s.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut used: HashSet<u64> = node_ports(service).into_iter().collect();
-    let which = |port: &Value| {
-        (port.get("port").and_then(Value::as_u64), port.get("protocol").and_then(Value::as_str).map(str::to_owned))
-    };
-    let mut before: HashMap<_, u64> = HashMap::new();
-    for port in list(old) {
-        before.entry(which(&port)).or_insert_with(|| port.get("nodePort").and_then(Value::as_u64).unwrap_or(0));
-    }
-    let ports = meta::field_mut(service, "spec").get_mut("ports").and_then(Value::as_array_mut);
-    for port in ports.into_iter().flatten().filter(|p| p.get("nodePort").and_then(Value::as_u64).unwrap_or(0) == 0) {
-        let had = before.get(&which(port)).copied().unwrap_or(0);
-        if had != 0 && used.insert(had) {
-            port["nodePort"] = had.into();
+}
+
+/// What is asked for is what the cluster has, and what is not asked for is set.
+fn configured(own: &str, service: &mut Object) -> Result<(), Status> {
+    let spec = service.at("spec");
+    let mut families = spec.texts("ipFamilies").into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let policy = spec.text("ipFamilyPolicy");
+    if is_unselective(spec) {
+        if families.is_empty() {
+            families.push(own.to_owned());
         }
-    }
-}
-
-fn text<'a>(service: &'a Object, field: &str) -> &'a str {
-    service.get("spec").and_then(|s| s.get(field)).and_then(Value::as_str).unwrap_or("")
-}
-
-fn cluster_ips(service: &Object) -> Vec<String> {
-    let list = service.pointer("/spec/clusterIPs").and_then(Value::as_array);
-    let mut out: Vec<String> = list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    if out.is_empty() && !text(service, "clusterIP").is_empty() {
-        out.push(text(service, "clusterIP").to_owned());
-    }
-    out
-}
-
-fn node_ports(service: &Object) -> Vec<u64> {
-    let list = service.pointer("/spec/ports").and_then(Value::as_array);
-    let ports = list.into_iter().flatten().map(|port| port.get("nodePort"));
-    let health = service.pointer("/spec/healthCheckNodePort");
-    ports.chain([health]).flatten().filter_map(Value::as_u64).filter(|p| *p > 0).collect()
-}
-
-/// Sets the families of a service that names none, and checks those that are named.
-fn families(allocators: &Allocators, service: &mut Object, old: &Object) -> Vec<Cause> {
-    let external = text(service, "type") == "ExternalName";
-    let headless = text(service, "clusterIP") == "None";
-    let selects = service.pointer("/spec/selector").and_then(Value::as_object).is_some_and(|s| !s.is_empty());
-    let changed = text(old, "type") != "ExternalName" && old.is_object();
-    let spec = meta::field_mut(service, "spec");
-    if external {
-        // A service that becomes external loses what it had; a new one must not ask for it.
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"].into_iter().filter(|_| changed) {
-            spec.remove(field);
+        if families.len() < 2 && policy != "SingleStack" {
+            families.push(if families[0] == "IPv4" { "IPv6" } else { "IPv4" }.to_owned());
         }
-        if let (Some(ip), None) = (spec.get("clusterIP").cloned().filter(|ip| *ip != ""), spec.get("clusterIPs")) {
-            spec.insert("clusterIPs".into(), json!([ip]));
-        }
-        return Vec::new();
+        set(service, "ipFamilies", families.into());
+        return Ok(());
     }
-    let family = allocators.cidr.family();
-    let unset = |value: Option<&Value>| value.is_none_or(|v| v.is_null() || v.as_array().is_some_and(Vec::is_empty));
-    let unselective = headless && !selects;
-    let named = spec.get("ipFamilies").and_then(Value::as_array).map_or(0, Vec::len);
-    let policy = spec.get("ipFamilyPolicy").and_then(Value::as_str).unwrap_or("").to_owned();
-    if policy == "RequireDualStack" && !unselective {
+    let mut causes = Vec::new();
+    if policy == "RequireDualStack" {
         let why = "this cluster is not configured for dual-stack services";
-        return vec![Cause::invalid("spec.ipFamilyPolicy", &json!(policy), why)];
+        causes.push(Cause::invalid(POLICY, &policy.into(), why));
     }
-    if policy == "SingleStack" && named > 1 {
-        let why = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
-        return vec![Cause::invalid("spec.ipFamilyPolicy", &json!(policy), why)];
+    for (i, family) in families.iter().enumerate().filter(|(_, family)| *family != own) {
+        let why = "not configured on this cluster";
+        causes.push(Cause::invalid(format!("spec.ipFamilies[{i}]"), &family.as_str().into(), why));
     }
-    if spec.get("ipFamilyPolicy").is_none_or(Value::is_null) {
-        let policy = if unselective && named == 0 { "RequireDualStack" } else { "SingleStack" };
-        spec.insert("ipFamilyPolicy".into(), policy.into());
+    if !causes.is_empty() {
+        return Err(refused(service, causes));
     }
-    if unset(spec.get("ipFamilies")) {
-        let both = unselective && spec.get("ipFamilyPolicy").and_then(Value::as_str) == Some("RequireDualStack");
-        let other = if family == "IPv4" { "IPv6" } else { "IPv4" };
-        spec.insert("ipFamilies".into(), if both { json!([family, other]) } else { json!([family]) });
+    if families.is_empty() {
+        set(service, "ipFamilies", json!([own]));
     }
-    Vec::new()
+    Ok(())
 }
 
+/// Takes the address that a service asks for, or any.
 fn address(
     allocators: &Allocators,
     service: &mut Object,
-    old: &Object,
     dry_run: bool,
     allocation: &mut Allocation,
-    causes: &mut Vec<Cause>,
 ) -> Result<(), Status> {
-    if text(service, "type") == "ExternalName" {
+    let spec = service.at("spec");
+    if is_external(spec) || is_headless(spec) || spec.list("ipFamilies").is_empty() {
         return Ok(());
     }
-    sync_first(service, old);
-    let (wanted, had) = (cluster_ips(service), cluster_ips(old));
-    let single = text(service, "clusterIP");
-    // What does not fit together is for validation to refuse.
-    let malformed = |ip: &String| ip.parse::<IpAddr>().is_err();
-    if wanted.iter().any(malformed) || (!single.is_empty() && wanted.first().is_none_or(|ip| ip != single)) {
-        return Ok(());
-    }
-    let wanted = wanted.first().map_or("", String::as_str);
-    // An address that a service has may not change: validation says so.
-    if !wanted.is_empty() && had.first().is_some_and(|ip| ip == wanted || !ip.is_empty()) {
-        return Ok(());
-    }
-    let taken = match wanted {
-        "" => allocators.draw(),
-        ip => match ip.parse() {
-            Ok(address) => allocators.pools.lock().addresses.take(address).map(|()| address),
-            Err(_) => Err(Refused::OutOfRange),
-        },
+    let wanted = spec.texts("clusterIPs").first().copied().unwrap_or("").to_owned();
+    let named = names::parse_ip(&wanted);
+    let taken = match named {
+        // what a dry run gets is no address that anyone has
+        _ if dry_run && wanted.is_empty() => Ok(allocators.cidr.address(0)),
+        _ if wanted.is_empty() => allocators.draw(),
+        Some(ip) if dry_run => allocators.pools.lock().addresses.has(ip).then_some(ip).ok_or(Refused::OutOfRange),
+        Some(ip) => allocators.pools.lock().addresses.take(ip).map(|()| ip),
+        None => Err(Refused::OutOfRange),
     };
-    match taken {
-        Ok(address) => {
-            allocation.taken.push(Item::Address(address));
-            allocation.drawn = wanted.is_empty();
-            set_address(service, address);
-        }
-        Err(Refused::Full) => return Err(full(service)),
-        Err(refused) => {
-            causes.push(address_cause(allocators, wanted, refused, dry_run));
-            if dry_run && refused == Refused::Taken {
-                let ip = json!(wanted);
-                meta::field_mut(service, "spec").insert("clusterIPs".into(), json!([ip]));
-            }
-        }
+    let address = taken.map_err(|why| match (why, named) {
+        (Refused::Taken, Some(address)) => self::taken(service, address),
+        (Refused::OutOfRange, _) => out_of_range(allocators, service, &wanted, dry_run),
+        _ => full(service),
+    })?;
+    if !dry_run {
+        allocation.taken.push(Item::Address(address));
+        allocation.drawn = wanted.is_empty();
+    }
+    if wanted.is_empty() {
+        set_address(service, address);
     }
     Ok(())
+}
+
+fn out_of_range(allocators: &Allocators, service: &Object, wanted: &str, dry_run: bool) -> Status {
+    let why = match dry_run {
+        true => {
+            format!(
+                "the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {}",
+                allocators.cidr
+            )
+        }
+        false => "the provided network does not match the current range".into(),
+    };
+    let why = format!("failed to allocate IP {wanted}: {why}");
+    refused(service, vec![Cause::invalid("spec.clusterIPs", service.at("spec").at("clusterIPs"), &why)])
 }
 
 /// Gives a service its address.
@@ -225,163 +307,69 @@ pub fn set_address(service: &mut Object, address: IpAddr) {
     spec.insert("clusterIPs".into(), json!([ip]));
 }
 
-/// Older clients know `clusterIP` alone: the list follows it.
-fn sync_first(service: &mut Object, old: &Object) {
-    let single = text(service, "clusterIP").to_owned();
-    let old_single = text(old, "clusterIP").to_owned();
-    let spec = meta::field_mut(service, "spec");
-    let list = spec.get("clusterIPs").and_then(Value::as_array).cloned().unwrap_or_default();
-    let same_list = old.pointer("/spec/clusterIPs").and_then(Value::as_array).is_some_and(|l| *l == list);
-    if list.is_empty() && !single.is_empty() || (same_list && single != old_single && !single.is_empty()) {
-        spec.insert("clusterIPs".into(), json!([single]));
-    } else if same_list && single.is_empty() && !old_single.is_empty() {
-        // Left out by a client that sent the rest back: nothing is meant to change.
-        spec.insert("clusterIP".into(), old_single.into());
-    }
+/// Whether a service has a port of its own for health checks.
+pub fn is_health_checked(service: &Object) -> bool {
+    needs_health_check(service.at("spec"))
 }
 
-fn address_cause(allocators: &Allocators, wanted: &str, refused: Refused, dry_run: bool) -> Cause {
-    let cidr = &allocators.cidr;
-    let why = match refused {
-        Refused::Taken => return taken_cause(wanted),
-        Refused::OutOfRange if dry_run => format!(
-            "failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. \
-             The range of valid IPs is {cidr}"
-        ),
-        Refused::OutOfRange => {
-            format!("failed to allocate IP {wanted}: the provided network does not match the current range")
-        }
-        Refused::Full => FULL.into(),
-    };
-    Cause::invalid("spec.clusterIPs", &json!([wanted]), &why)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn needs_node_ports(service: &Object) -> bool {
-    match text(service, "type") {
-        "NodePort" => true,
-        "LoadBalancer" => service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
-        _ => false,
-    }
-}
-
-fn ports(
-    allocators: &Allocators,
-    service: &mut Object,
-    old: &Object,
-    allocation: &mut Allocation,
-    causes: &mut Vec<Cause>,
-) -> Result<(), Status> {
-    let (any, had) = (needs_node_ports(service), node_ports(old).into_iter().collect::<HashSet<_>>());
-    let typed = matches!(text(service, "type"), "NodePort" | "LoadBalancer");
-    let is_new = !old.is_object();
-    let health = text(service, "type") == "LoadBalancer" && text(service, "externalTrafficPolicy") == "Local";
-    let mut own = Own::default();
-    let spec = meta::field_mut(service, "spec");
-    let list = spec.get_mut("ports").and_then(Value::as_array_mut);
-    for (at, port) in list.into_iter().flatten().enumerate() {
-        if !typed {
-            continue;
-        }
-        let number = port.get("port").and_then(Value::as_u64).unwrap_or(0);
-        let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
-        let wanted = port.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
-        let node_port = match (wanted, own.shared(number, &protocol)) {
-            (0, _) if !any => continue,
-            (0, Some(shared)) => Ok(shared),
-            (0, None) => take_any_port(allocators, allocation),
-            (wanted, _) if had.contains(&wanted) => Ok(wanted),
-            // A new service may name it again for the same port alone; of a changed one, validation judges.
-            (wanted, _) if own.names(wanted, is_new.then_some(number)) => Ok(wanted),
-            (wanted, _) => take_port(allocators, allocation, wanted),
-        };
-        match node_port {
-            Ok(node_port) => {
-                own.add(number, node_port, protocol);
-                port["nodePort"] = node_port.into();
+    #[test]
+    fn families_follow_from_what_is_given() {
+        let check = |spec: Value, was: Value, want: Result<(&str, &[&str]), &[&str]>| {
+            let (mut service, old) = (json!({"spec": spec}), json!({"spec": was}));
+            let old = if was.is_null() { Value::Null } else { old };
+            let got = families("IPv4", &mut service, &old).map_err(|status| {
+                let causes = status.details["causes"].as_array().cloned().unwrap_or_default();
+                causes.iter().map(|cause| cause["field"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>()
+            });
+            match want {
+                Ok((policy, families)) => {
+                    assert_eq!(got, Ok(()), "{spec}");
+                    assert_eq!(service.at("spec").text("ipFamilyPolicy"), policy, "{spec}");
+                    assert_eq!(service.at("spec").texts("ipFamilies"), families, "{spec}");
+                }
+                Err(fields) => assert_eq!(got, Err(fields.iter().map(|f| (*f).to_owned()).collect()), "{spec}"),
             }
-            Err(Refused::Full) => return Err(Status::internal(format!("failed to allocate a nodePort: {FULL}"))),
-            Err(refused) => causes.push(port_cause(allocators, &format!("spec.ports[{at}].nodePort"), wanted, refused)),
-        }
-    }
-    if health {
-        health_port(allocators, spec, &had, allocation, causes)?;
-    }
-    Ok(())
-}
-
-/// The node ports that a service has been given so far.
-#[derive(Default)]
-struct Own {
-    /// Of each port the first two with different protocols: one of them is another's than whoever asks.
-    by_port: HashMap<u64, Vec<(String, u64)>>,
-    given: HashSet<u64>,
-    given_to: HashSet<(u64, u64)>,
-}
-
-impl Own {
-    fn add(&mut self, port: u64, node_port: u64, protocol: String) {
-        self.given.insert(node_port);
-        self.given_to.insert((node_port, port));
-        let first = self.by_port.entry(port).or_default();
-        if first.len() < 2 && first.iter().all(|(other, _)| *other != protocol) {
-            first.push((protocol, node_port));
-        }
+        };
+        let none = Value::Null;
+        check(json!({"type": "ClusterIP"}), none.clone(), Ok(("SingleStack", &["IPv4"])));
+        check(json!({"type": "ExternalName"}), none.clone(), Ok(("", &[])));
+        let headless = json!({"clusterIP": "None", "clusterIPs": ["None"]});
+        check(headless, none.clone(), Ok(("RequireDualStack", &["IPv4", "IPv6"])));
+        let selects = json!({"clusterIP": "None", "clusterIPs": ["None"], "selector": {"a": "b"}});
+        check(selects, none.clone(), Ok(("SingleStack", &["IPv4"])));
+        // what is malformed is told alone, before what the cluster has not
+        check(
+            json!({"clusterIPs": ["x"], "ipFamilyPolicy": "RequireDualStack"}),
+            none.clone(),
+            Err(&["spec.clusterIPs", "spec.clusterIPs[0]"]),
+        );
+        check(json!({"ipFamilies": ["IPv4", "IPv4"]}), none.clone(), Err(&["spec.ipFamilies[1]"]));
+        check(json!({"ipFamilies": ["IPv6"]}), none.clone(), Err(&["spec.ipFamilies[0]"]));
+        check(json!({"clusterIP": "::1", "clusterIPs": ["::1"]}), none.clone(), Err(&["spec.clusterIPs[0]"]));
+        check(json!({"ipFamilyPolicy": "RequireDualStack"}), none, Err(&["spec.ipFamilyPolicy"]));
+        let both = json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack"});
+        let fewer = json!({"ipFamilies": ["IPv4"], "ipFamilyPolicy": "PreferDualStack"});
+        check(fewer, both.clone(), Err(&["spec.ipFamilyPolicy"]));
+        check(json!({"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}), both, Ok(("SingleStack", &["IPv4"])));
     }
 
-    /// The node port of the same port for another protocol, which this one shares.
-    fn shared(&self, port: u64, protocol: &str) -> Option<u64> {
-        self.by_port.get(&port)?.iter().find(|(other, _)| other != protocol).map(|(_, node_port)| *node_port)
+    #[test]
+    fn addresses_are_kept_until_they_are_changed() {
+        let check = |new: Value, want: Value| {
+            let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}});
+            let mut service = json!({"spec": new});
+            keep_addresses(&mut service, &old);
+            follow_first(&mut service, &old);
+            assert_eq!(service["spec"], want);
+        };
+        let kept = |kind: &str| json!({"type": kind, "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]});
+        check(json!({"type": "ClusterIP"}), kept("ClusterIP"));
+        check(json!({"type": "ExternalName"}), json!({"type": "ExternalName"}));
+        let changed = json!({"type": "ClusterIP", "clusterIP": "10.0.0.2", "clusterIPs": ["10.0.0.1"]});
+        check(changed, json!({"type": "ClusterIP", "clusterIP": "10.0.0.2", "clusterIPs": ["10.0.0.2"]}));
     }
-
-    /// Whether a node port was given before, to a certain port or to any.
-    fn names(&self, node_port: u64, port: Option<u64>) -> bool {
-        port.map_or_else(|| self.given.contains(&node_port), |port| self.given_to.contains(&(node_port, port)))
-    }
-}
-
-fn health_port(
-    allocators: &Allocators,
-    spec: &mut serde_json::Map<String, Value>,
-    had: &HashSet<u64>,
-    allocation: &mut Allocation,
-    causes: &mut Vec<Cause>,
-) -> Result<(), Status> {
-    let wanted = spec.get("healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0);
-    let taken = match wanted {
-        0 => take_any_port(allocators, allocation),
-        wanted if had.contains(&wanted) => return Ok(()),
-        wanted => take_port(allocators, allocation, wanted),
-    };
-    match taken {
-        Ok(port) => drop(spec.insert("healthCheckNodePort".into(), port.into())),
-        Err(Refused::Full) => {
-            return Err(Status::internal(format!("failed to allocate a HealthCheck NodePort {wanted}: {FULL}")));
-        }
-        Err(refused) => causes.push(port_cause(allocators, "spec.healthCheckNodePort", wanted, refused)),
-    }
-    Ok(())
-}
-
-fn take_any_port(allocators: &Allocators, allocation: &mut Allocation) -> Result<u64, Refused> {
-    let port = allocators.pools.lock().ports.take_any()?;
-    allocation.taken.push(Item::Port(port));
-    Ok(port)
-}
-
-fn take_port(allocators: &Allocators, allocation: &mut Allocation, port: u64) -> Result<u64, Refused> {
-    allocators.pools.lock().ports.take(port)?;
-    allocation.taken.push(Item::Port(port));
-    Ok(port)
-}
-
-fn port_cause(allocators: &Allocators, path: &str, wanted: u64, refused: Refused) -> Cause {
-    let (first, last) = (allocators.node_ports.start(), allocators.node_ports.end());
-    let why = match refused {
-        Refused::Taken => PORT_TAKEN.into(),
-        Refused::OutOfRange => {
-            format!("provided port is not in the valid range. The range of valid ports is {first}-{last}")
-        }
-        Refused::Full => FULL.into(),
-    };
-    Cause::invalid(path, &json!(wanted), &why)
 }

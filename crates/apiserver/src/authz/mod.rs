@@ -127,10 +127,11 @@ impl<'a> Attributes<'a> {
     fn message(&self) -> String {
         let (user, verb) = (&self.user.name, self.verb);
         if !self.is_resource {
-            return format!("User {user:?} cannot {verb} path {:?}", self.path);
+            return format!("User {user} cannot {verb} path {:?}", self.path, user = api::quoted(user));
         }
         let (resource, group) = (self.resource_with_subresource(), self.group);
-        let what = format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?}");
+        let what =
+            format!("User {user} cannot {verb} resource {resource:?} in API group {group:?}", user = api::quoted(user));
         if self.namespace.is_empty() {
             format!("{what} at the cluster scope")
         } else {

@@ -4,6 +4,7 @@ use super::{definition, names};
 use crate::authn::UserInfo;
 use crate::handlers::Request;
 use crate::registry::delete::{DeleteOptions, delete};
+use crate::registry::facts::BuiltIn;
 use crate::registry::{Resource, meta as system};
 use crate::server::ApiServer;
 use crate::store::{ObjectStore, Preconditions, Selection, Update, WatchEvent, WatchOptions, WatchStart};
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 const GROUP: &str = "apiextensions.k8s.io";
 const RESOURCE: &str = "customresourcedefinitions";
+const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition";
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 const APPROVAL: &str = "api-approved.kubernetes.io";
 
@@ -265,9 +267,18 @@ async fn write_status(store: &ObjectStore, wanted: &Object) -> Result<(), Status
         if meta::uid(&object) != uid || meta::generation(&object) != generation {
             return Ok(Update::Keep);
         }
+        let before = object.clone();
         for field in ["acceptedNames", "conditions"] {
             object["status"][field] = wanted.at("status").at(field).clone();
         }
+        let write = merge::Write {
+            old: &before,
+            manager: "kube-apiserver",
+            time: &system::time(Timestamp::now()),
+            subresource: "status",
+            schema: SCHEMA,
+        };
+        merge::update_managed_fields(&write, &mut object, &BuiltIn);
         Ok(Update::Write(object))
     };
     store.guaranteed_update("", meta::name(wanted), &Preconditions::default(), change, false).await.map(drop)

@@ -11,8 +11,19 @@ use serde_json::Value;
 /// Reads and decodes the body of a create or update of a resource.
 pub async fn body(request: &Request, resource: &Resource) -> Result<Object, Status> {
     match &resource.custom {
-        None => decode::body(request, &Expected::new(resource.schema, &resource.gvk())).await,
+        None => built_in_body(request, resource).await,
         Some(custom) => custom_body(request, resource, custom).await,
+    }
+}
+
+async fn built_in_body(request: &Request, resource: &Resource) -> Result<Object, Status> {
+    let object = decode::body(request, &Expected::new(resource.schema, &resource.gvk())).await?;
+    let (version, kind) = (&resource.version, &resource.kind);
+    match resource.strategy.unreadable(&object) {
+        Some(why) => {
+            Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}")))
+        }
+        None => Ok(object),
     }
 }
 

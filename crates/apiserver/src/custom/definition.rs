@@ -6,7 +6,6 @@ use super::json_path::JsonPath;
 use super::strategy::Custom;
 use super::{Behaviour, ROOT};
 use crate::registry::Resource;
-use crate::registry::decode::canonical_quantity;
 use crate::server::ApiServer;
 use crate::store::{ObjectStore, StoreSpec};
 use api::{Object, meta};
@@ -18,7 +17,6 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
 static STATUS: ResourceFact = sub("status", "", "", "");
@@ -118,32 +116,30 @@ impl Definition {
     /// Decodes metadata, of embedded resources too, and drops unknown fields; gives the strict errors.
     pub fn clean(&self, object: &mut Object) -> Result<Vec<String>, String> {
         let Value::Object(_) = object else { return Err("json: cannot unmarshal into an object".into()) };
+        whole_floats(object);
         let pruned = self.schema.prune(object);
         let mut strict = Vec::new();
-        decode_metadata(object, "", &mut strict)?;
+        resources::structural::decode_metadata(object, "", &mut strict)?;
         strict.extend(pruned.iter().map(|path| format!("unknown field {path:?}")));
-        let mut failed = None;
-        self.schema.embedded(object, &mut |path, value| {
-            let metadata = value.get("metadata").cloned().unwrap_or_default();
-            if let Err(why) = decode_metadata(value, path, &mut strict) {
-                failed.get_or_insert(api::Cause::invalid(format!("{path}.metadata"), &metadata, &why));
-            }
-        });
+        let failed = self.schema.uncoerced(object, &mut strict);
         let failed = failed.map(|cause| format!("{}: {}", cause.field, cause.message));
         failed.map_or(Ok(strict), Err)
     }
 }
 
-fn decode_metadata(object: &mut Value, path: &str, strict: &mut Vec<String>) -> Result<(), String> {
-    let Some(metadata) = object.get_mut("metadata") else { return Ok(()) };
-    if metadata.is_null() {
-        *metadata = Value::Object(serde_json::Map::new());
+/// Makes integers of floats without a fraction: that is how they are written.
+fn whole_floats(value: &mut Value) {
+    const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(float) = number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() <= EXACT_MAX) {
+                *value = (float as i64).into();
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(whole_floats),
+        Value::Object(map) => map.values_mut().for_each(whole_floats),
+        _ => {}
     }
-    let prefix = if path.is_empty() { "metadata".to_owned() } else { format!("{path}.metadata") };
-    for error in schema::decode(OBJECT_META, metadata, canonical_quantity)? {
-        strict.push(error.replacen('"', &format!("\"{prefix}."), 1));
-    }
-    Ok(())
 }
 
 /// The resources that an established definition serves; a store that still fits is used on.
@@ -365,7 +361,7 @@ mod tests {
         assert_eq!((list.shape, list.list_type, list.list_map_keys), (Shape::List, ListType::Map, vec!["k".into()]));
         assert_eq!(widget.field(&spec.schema, "set").map(|f| f.list_type), Some(ListType::Set));
         assert_eq!(widget.field(&spec.schema, "nope"), None);
-        assert!(widget.field(ROOT, "metadata").is_some_and(|f| f.schema == OBJECT_META));
+        assert!(widget.field(ROOT, "metadata").is_some_and(|f| f.schema.ends_with(".ObjectMeta")));
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl Definition {
 
     fn fact(&self, at: usize) -> FieldFact {
         let node = self.schema.node(at);
-        let below = |at: Option<usize>| at.filter(|at| is_struct(self.schema.node(*at))).map_or(String::new(), name);
+        let below = |at: Option<usize>| at.filter(|at| has_parts(self.schema.node(*at))).map_or(String::new(), name);
         match node.kind {
             Kind::Array => FieldFact {
                 shape: Shape::List,
@@ -43,7 +43,7 @@ impl Definition {
                 atomic: node.atomic,
                 ..FieldFact::default()
             },
-            Kind::Any if !node.int_or_string => FieldFact { shape: Shape::Untyped, ..FieldFact::default() },
+            Kind::Any => FieldFact { shape: Shape::Untyped, ..FieldFact::default() },
             _ => FieldFact::default(),
         }
     }
@@ -51,7 +51,9 @@ impl Definition {
     fn scalar_of(&self, at: usize) -> Option<Scalar> {
         let node = self.schema.node(at);
         match node.kind {
-            _ if node.int_or_string => Some(Scalar::Any),
+            _ if node.int_or_string => None,
+            // A text with a format may be any scalar, but for bytes.
+            Kind::String if !matches!(node.format(), "" | "byte") => Some(Scalar::Any),
             Kind::String => Some(Scalar::String),
             Kind::Integer | Kind::Number => Some(Scalar::Numeric),
             Kind::Boolean => Some(Scalar::Boolean),
@@ -72,7 +74,17 @@ fn is_struct(node: &Node) -> bool {
     node.kind == Kind::Object && node.additional.is_none() && !free && !node.additional_any
 }
 
+/// Whether something is known of what is in a value.
+fn has_parts(node: &Node) -> bool {
+    is_struct(node) || node.kind == Kind::Array || (node.kind == Kind::Object && node.additional.is_some())
+}
+
 impl merge::Facts for Definition {
+    fn element(&self, schema: &str) -> Option<(FieldFact, Option<Scalar>)> {
+        let at: usize = schema.strip_prefix('#')?.parse().ok()?;
+        (self.schema.has(at) && !is_struct(self.schema.node(at))).then(|| (self.fact(at), self.scalar_of(at)))
+    }
+
     fn field(&self, schema: &str, field: &str) -> Option<FieldFact> {
         let Some(node) = self.named(schema) else { return BuiltIn.field(schema, field) };
         match field {

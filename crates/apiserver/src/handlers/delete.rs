@@ -17,6 +17,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         resource.strategy.deletion_warning().into_iter().for_each(|text| request.warn(text));
     }
     let (namespace, name) = (namespace(resource, request), &request.info.name);
+    super::get::check_path_name(name)?;
     let deleted = delete(server, request, resource, namespace, name, &options).await?;
     // A client that asked for foreground deletion in the older way waits for more than this answer.
     let code = if !deleted.gone && options.orphan_dependents == Some(false) { 202 } else { 200 };
@@ -44,8 +45,14 @@ fn returns_object(resource: &Resource) -> bool {
     match resource.group.as_str() {
         "" => matches!(
             resource.resource.as_str(),
-            "pods" | "services" | "namespaces" | "podtemplates" | "persistentvolumes" | "persistentvolumeclaims"
-                | "serviceaccounts" | "resourcequotas"
+            "pods"
+                | "services"
+                | "namespaces"
+                | "podtemplates"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "serviceaccounts"
+                | "resourcequotas"
         ),
         "storage.k8s.io" => resource.resource != "csistoragecapacities",
         "resource.k8s.io" => true,

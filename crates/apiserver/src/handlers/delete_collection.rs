@@ -5,7 +5,7 @@ use crate::body::Body;
 use crate::registry::Resource;
 use crate::registry::delete::{DeleteOptions, Deleted, delete};
 use crate::server::ApiServer;
-use crate::store::Stored;
+use crate::store::{Freshness, Stored};
 use api::Status;
 use futures::future::BoxFuture;
 use http::Response;
@@ -17,8 +17,14 @@ const CONCURRENT: usize = 16;
 /// Deletes the objects and answers with the list of them.
 pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
     let media = request.media()?;
-    let list_options = options::list_options(request, resource)?;
+    options::check_list(request, resource)?;
     let options = options::delete_options(request).await?;
+    let mut list_options = options::list_options(request, resource)?;
+    // A whole collection is listed a page at a time, which makes its version an exact one.
+    if let (Freshness::NotOlderThan(version), "") = (list_options.freshness, request.query.get("resourceVersionMatch"))
+    {
+        list_options.freshness = Freshness::Exact(version);
+    }
     if options.propagation.is_empty() && options.orphan_dependents.is_none() {
         resource.strategy.deletion_warning().into_iter().for_each(|text| request.warn(text));
     }

@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 /// Answers with a list.
 pub async fn handle(request: &Request, resource: &Resource) -> Result<Response<Body>, Status> {
     let media = request.media()?;
-    crate::media::check_shape(&request.headers, media, true, &resource.list_kind(), &resource.group)?;
     let result = resource.store.list(options::list_options(request, resource)?).await?;
+    crate::media::check_shape(&request.headers, media, true, &resource.list_kind(), &resource.group)?;
     if let Media { format: Format::Json, shape: Shape::Object, pretty: false } = media {
         let bytes = concatenate(resource, &result)?;
         return Ok(answer::bytes(request, 200, Format::Json, bytes.into()));

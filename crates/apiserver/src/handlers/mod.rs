@@ -163,7 +163,7 @@ impl Request {
             "" | "Warn" => Ok(FieldValidation::Warn),
             "Strict" => Ok(FieldValidation::Strict),
             "Ignore" => Ok(FieldValidation::Ignore),
-            odd => Err(Status::bad_request(format!("invalid fieldValidation {odd:?}"))),
+            odd => Err(Status::bad_request(format!("invalid fieldValidation {}", api::quoted(odd)))),
         }
     }
 }
@@ -192,6 +192,10 @@ async fn dispatch(server: &ApiServer, request: &Request) -> Result<Response<Body
         return Err(Status::method_not_allowed());
     }
     let readable = info.verb != "patch" || patch::PatchType::of(request).is_ok();
+    // Custom resources have no routes of their own.
+    if resource.custom.is_none() && readable {
+        media::check_route(&request.headers, matches!(info.verb.as_str(), "list" | "watch"))?;
+    }
     if info.group.is_empty() && info.resource == "endpoints" && readable {
         request.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
     }
@@ -223,9 +227,7 @@ fn check_scope(resource: &Resource, request: &Request) -> Result<(), Status> {
     let is_namespaces = info.group.is_empty() && info.resource == "namespaces";
     match (resource.namespaced, info.namespace.is_empty()) {
         (false, false) if !is_namespaces => Err(Status::no_such_path()),
-        (true, true) if info.verb == "create" || info.verb == "deletecollection" => {
-            Err(Status::method_not_allowed())
-        }
+        (true, true) if info.verb == "create" || info.verb == "deletecollection" => Err(Status::method_not_allowed()),
         (true, true) if !matches!(info.verb.as_str(), "list" | "watch") => Err(Status::no_such_path()),
         _ => Ok(()),
     }

@@ -16,10 +16,19 @@ const MANAGER_MAX: usize = 128;
 
 /// The options of a create, update or patch; `kind` names them in errors.
 pub fn write_options(request: &Request, kind: &str, subresource: &str) -> Result<WriteOptions, Status> {
+    write_options_after(request, kind, subresource, Vec::new())
+}
+
+/// As [`write_options`], with errors that are told before those of the options that all writes have.
+pub fn write_options_after(
+    request: &Request,
+    kind: &str,
+    subresource: &str,
+    mut causes: Vec<Cause>,
+) -> Result<WriteOptions, Status> {
     let query = &request.query;
-    let mut causes = Vec::new();
-    causes.extend(dry_run_cause(&query.all("dryRun")));
     causes.extend(manager_causes(query.get("fieldManager")));
+    causes.extend(dry_run_cause(&query.all("dryRun")));
     let validation = query.get("fieldValidation");
     if !matches!(validation, "" | "Ignore" | "Warn" | "Strict") {
         causes.push(Cause::not_supported("fieldValidation", &json!(validation), &["", "Ignore", "Strict", "Warn"]));
@@ -38,11 +47,7 @@ fn dry_run_cause(values: &[&str]) -> Option<Cause> {
     if values.iter().all(|v| *v == "All") {
         return None;
     }
-    let mut cause = Cause::not_supported("dryRun", &json!(values), &["All"]);
-    // Go prints a list without commas, its strings quoted.
-    let list: Vec<_> = values.iter().map(|v| format!("{v:?}")).collect();
-    cause.message = format!("Unsupported value: [{}]: supported values: \"All\"", list.join(", "));
-    Some(cause)
+    Some(Cause::not_supported("dryRun", &json!(values), &["All"]))
 }
 
 fn manager_causes(manager: &str) -> Vec<Cause> {
@@ -50,25 +55,31 @@ fn manager_causes(manager: &str) -> Vec<Cause> {
     if manager.len() > MANAGER_MAX {
         causes.push(Cause::too_long("fieldManager", MANAGER_MAX));
     }
-    if let Some((at, c)) = manager.char_indices().find(|(_, c)| c.is_control()) {
+    for (at, c) in manager.char_indices().filter(|(_, c)| !api::quote::is_printable(*c)) {
         let detail = format!("invalid character U+{:04X} (at position {at})", c as u32);
-        let mut cause = Cause::invalid("fieldManager", &json!(manager), &detail);
-        let quoted: String = manager
-            .chars()
-            .map(|c| if c.is_control() { format!("\\x{:02x}", c as u32) } else { c.to_string() })
-            .collect();
-        cause.message = format!("Invalid value: \"{quoted}\": {detail}");
-        causes.push(cause);
+        causes.push(Cause::invalid("fieldManager", &json!(manager), &detail));
     }
     causes
 }
 
-/// The selection of a list, watch or deletecollection.
-pub fn selection(request: &Request, resource: &Resource) -> Result<Selection, Status> {
+/// The selectors of a request, read.
+pub fn selectors(request: &Request) -> Result<(LabelSelector, FieldSelector), Status> {
     let labels = request.query.get("labelSelector");
     let labels = LabelSelector::parse(labels).map_err(Status::bad_request)?;
     check_labels(&labels).map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
-    let mut fields = FieldSelector::parse(request.query.get("fieldSelector")).map_err(Status::bad_request)?;
+    let fields = FieldSelector::parse(request.query.get("fieldSelector")).map_err(Status::bad_request)?;
+    Ok((labels, fields))
+}
+
+/// The selection that selectors make of a resource.
+pub fn selection_of(
+    request: &Request,
+    resource: &Resource,
+    labels: LabelSelector,
+    mut fields: FieldSelector,
+) -> Result<Selection, Status> {
+    // A term that says nothing selects everything.
+    fields.0.retain(|term| !(term.field.is_empty() && term.value.is_empty()));
     for requirement in &mut fields.0 {
         if let Some(conversion) = resource.convert {
             requirement.field = (conversion.stored_field)(&requirement.field)
@@ -96,7 +107,7 @@ fn check_labels(selector: &LabelSelector) -> Result<(), String> {
     for requirement in &selector.0 {
         let key = requirement.key();
         if let Some(why) = names::label_key(key).first() {
-            return Err(format!("<nil>: Invalid value: {key:?}: {why}"));
+            return Err(format!("<nil>: Invalid value: {key}: {why}", key = api::quoted(key)));
         }
         let number;
         let values = match requirement {
@@ -109,7 +120,7 @@ fn check_labels(selector: &LabelSelector) -> Result<(), String> {
         };
         for (at, value) in values.iter().enumerate() {
             if let Some(why) = names::label_value(value).first() {
-                return Err(format!("values[{at}][{key}]: Invalid value: {value:?}: {why}"));
+                return Err(format!("values[{at}][{key}]: Invalid value: {value}: {why}", value = api::quoted(value)));
             }
         }
     }
@@ -130,17 +141,24 @@ fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), Statu
 
 /// The options of a list.
 pub fn list_options(request: &Request, resource: &Resource) -> Result<ListOptions, Status> {
+    let (selection, limit) = check_list(request, resource)?;
+    let token = request.query.get("continue").to_owned();
+    let freshness = freshness(request, limit > 0 || !token.is_empty())?;
+    Ok(ListOptions { selection, freshness, limit, continue_token: token })
+}
+
+/// What the options of a list select and how many; versions and tokens are for the store to judge, after all else.
+pub fn check_list(request: &Request, resource: &Resource) -> Result<(Selection, usize), Status> {
     let query = &request.query;
-    let limit = query.integer("limit")?.unwrap_or(0);
     query.integer("timeoutSeconds")?;
+    let limit = query.integer("limit")?.unwrap_or(0);
+    let (labels, fields) = selectors(request)?;
     let causes = list_causes(request, false);
     if !causes.is_empty() {
         return Err(invalid_options("ListOptions", &causes));
     }
-    let token = query.get("continue").to_owned();
-    let limit = usize::try_from(limit).unwrap_or(0);
-    let freshness = freshness(request, limit > 0 || !token.is_empty())?;
-    Ok(ListOptions { selection: selection(request, resource)?, freshness, limit, continue_token: token })
+    let selection = selection_of(request, resource, labels, fields)?;
+    Ok((selection, usize::try_from(limit).unwrap_or(0)))
 }
 
 /// Errors of `resourceVersion`, `resourceVersionMatch`, `sendInitialEvents` and `continue` together.
@@ -156,7 +174,9 @@ pub fn list_causes(request: &Request, watch: bool) -> Vec<Cause> {
                 causes.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
             }
             None if !matching.is_empty() => {
-                causes.push(forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+                causes.push(forbidden(
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
             }
             _ => {}
         }
@@ -194,15 +214,18 @@ pub fn list_causes(request: &Request, watch: bool) -> Vec<Cause> {
 
 fn freshness(request: &Request, paged: bool) -> Result<Freshness, Status> {
     let query = &request.query;
-    let text = query.get("resourceVersion");
+    let (text, token) = (query.get("resourceVersion"), query.get("continue"));
+    if !token.is_empty() {
+        crate::store::check_continuation(token)?;
+        if !matches!(text, "" | "0") {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+    }
     if text.is_empty() {
         return Ok(Freshness::Latest);
     }
-    let version = resource_version(text).map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
-    let token = !query.get("continue").is_empty();
-    if token && version != 0 {
-        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
-    }
+    let version =
+        resource_version(text).map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
     Ok(match (query.get("resourceVersionMatch"), version) {
         (_, 0) => Freshness::Any,
         ("Exact", version) => Freshness::Exact(version),
@@ -217,8 +240,16 @@ pub fn resource_version(text: &str) -> Result<u64, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    let why = || format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
-    text.parse().map_err(|_| why())
+    parse_version(text)
+}
+
+/// A number without a sign, as Go reads it.
+pub fn parse_version(text: &str) -> Result<u64, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    let shown = api::quoted(text);
+    let failed = || format!("resourceVersion: Invalid value: {shown}: strconv.ParseUint: parsing {shown}: {why}");
+    if digits { text.parse().map_err(|_| failed()) } else { Err(failed()) }
 }
 
 /// The options of a delete: the body when there is one, or else the parameters.
@@ -252,6 +283,11 @@ fn from_query(request: &Request) -> Result<Value, Status> {
     if query.has("propagationPolicy") {
         value["propagationPolicy"] = query.get("propagationPolicy").into();
     }
+    for field in ["uid", "resourceVersion"] {
+        if !query.get(field).is_empty() {
+            value["preconditions"][field] = query.get(field).into();
+        }
+    }
     if query.has("dryRun") {
         value["dryRun"] = json!(query.all("dryRun"));
     }
@@ -267,12 +303,16 @@ fn from_body(request: &Request, body: &[u8]) -> Result<Value, Status> {
         Format::Yaml => of_yaml(body, "DeleteOptions")?.0.to_string().into_bytes(),
         Format::Protobuf => schema::from_protobuf(schema, body).map_err(Status::bad_request)?.to_string().into_bytes(),
     };
-    if let Ok(value) = serde_json::from_slice::<Value>(&json) {
-        let kind = value.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
-        let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or("v1");
+    if serde_json::from_slice::<Value>(&json).is_ok() {
+        let (version, kind) = crate::registry::decode::peek(&json).map_err(Status::bad_request)?;
+        let version = if version.is_empty() { "v1" } else { version.as_str() };
+        let kind = if kind.is_empty() { "DeleteOptions" } else { kind.as_str() };
         if kind != "DeleteOptions" {
             let scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
-            let why = format!("no kind {kind:?} is registered for version {version:?} in scheme {scheme:?}");
+            let why = format!(
+                "no kind {kind} is registered for version {version:?} in scheme {scheme:?}",
+                kind = api::quoted(kind)
+            );
             return Err(Status::bad_request(why));
         }
     } else {
@@ -284,7 +324,8 @@ fn from_body(request: &Request, body: &[u8]) -> Result<Value, Status> {
     Ok(decoded.object)
 }
 
-fn delete_causes(value: &Value) -> Vec<Cause> {
+/// Errors of the options of a delete.
+pub fn delete_causes(value: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let policy = value.get("propagationPolicy").and_then(Value::as_str);
     if let (Some(policy), true) = (policy, value.get("orphanDependents").is_some_and(|o| !o.is_null())) {

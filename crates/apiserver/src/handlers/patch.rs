@@ -3,9 +3,7 @@
 use super::{Request, answer, namespace, options, update::check_name};
 use crate::body::Body;
 use crate::registry::create::WriteOptions;
-use crate::registry::decode::{
-    canonical_quantity, invalid_options, no_kind, unknown_conversion, validate_fields,
-};
+use crate::registry::decode::{FieldValidation, canonical_quantity, no_kind, unknown_conversion, validate_fields};
 use crate::registry::update::{Change, Changed, update};
 use crate::registry::{Resource, meta as system, yaml};
 use crate::server::ApiServer;
@@ -57,7 +55,8 @@ impl PatchType {
         }
         let known = |key: &String| ["op", "from", "path", "value"].iter().any(|k| key.eq_ignore_ascii_case(k));
         let operations = body.as_array().into_iter().flatten().enumerate();
-        let fields = operations.flat_map(|(i, o)| o.as_object().into_iter().flat_map(move |o| o.keys().map(move |k| (i, k))));
+        let fields =
+            operations.flat_map(|(i, o)| o.as_object().into_iter().flat_map(move |o| o.keys().map(move |k| (i, k))));
         let unknown = fields.filter(|(_, key)| !known(key)).map(|(i, key)| format!("unknown field \"[{i}].{key}\""));
         twice.into_iter().chain(unknown).map(|found| format!("json patch {found}")).collect()
     }
@@ -86,10 +85,20 @@ pub async fn handle(
     if resource.custom.is_some() && PatchType::of(request).map_or(true, |kind| kind == PatchType::Strategic) {
         return Err(Status::new(415, "UnsupportedMediaType", CUSTOM_PATCHES));
     }
-    let (patch, options) = read(request, subresource).await?;
+    let (patch, options) = match read(request, subresource).await {
+        // What a patch says is read once there is what it patches.
+        Err(status) if status.code == 400 && !has(resource, request).await? => {
+            return Err(if PatchType::of(request) == Ok(PatchType::Apply) {
+                status
+            } else {
+                resource.not_found(&request.info.name)
+            });
+        }
+        read => read?,
+    };
     let upsert = patch.kind == PatchType::Apply;
     if upsert {
-        check_applied(request, resource, &patch.body)?;
+        check_applied(resource, &patch.body)?;
     }
     let change = Change {
         namespace: namespace(resource, request),
@@ -103,10 +112,14 @@ pub async fn handle(
     answer::object(request, resource, &outcome.stored, if outcome.created { 201 } else { 200 })
 }
 
+/// Whether there is an object of the name.
+async fn has(resource: &Resource, request: &Request) -> Result<bool, Status> {
+    Ok(resource.store.get(namespace(resource, request), &request.info.name).await?.is_some())
+}
+
 /// Reads a patch and its options.
 pub async fn read(request: &Request, subresource: &str) -> Result<(Patch, WriteOptions), Status> {
     let kind = PatchType::of(request)?;
-    let options = options::write_options(request, "PatchOptions", subresource)?;
     let force = request.query.optional_flag("force");
     let mut causes = Vec::new();
     match kind {
@@ -119,31 +132,51 @@ pub async fn read(request: &Request, subresource: &str) -> Result<(Patch, WriteO
         }
         _ => {}
     }
-    if !causes.is_empty() {
-        return Err(invalid_options("PatchOptions", &causes));
-    }
+    let options = options::write_options_after(request, "PatchOptions", subresource, causes)?;
     let bytes = request.read_body().await?;
     if kind != PatchType::Apply {
-        let body = parse(kind, &bytes)?;
+        let strict = request.field_validation()? != FieldValidation::Ignore;
+        let body = parse(kind, &bytes, strict)?;
         let found = kind.strict(&bytes, &body);
         return Ok((Patch { kind, body, force: force.unwrap_or(false), found }, options));
     }
     let (body, twice) = yaml::parse_body(&bytes)
         .map_err(|why| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}")))?;
-    const TWICE: &str = "yaml: unmarshal errors:\n  ";
     let found = twice.map_or_else(|| schema::duplicate_fields(&bytes), |twice| vec![twice.replace(TWICE, "")]);
+    if !body.is_object() && !body.is_null() {
+        let why = merge::strategic_kind(&body);
+        let why = format!("error unmarshaling JSON: while decoding JSON: {why}");
+        return Err(Status::bad_request(format!("error decoding YAML: {why}")));
+    }
+    Ok((Patch { kind, body, force: force.unwrap_or(false), found }, options))
+}
+
+/// What was given twice in an applied text is told once it could be applied.
+pub fn check_applied_twice(request: &Request, patch: &Patch) -> Result<(), Status> {
     let failed = |list: &str| {
         Status::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {TWICE}{list}"))
     };
-    validate_fields(request, found, &failed)?;
-    Ok((Patch { kind, body, force: force.unwrap_or(false), found: Vec::new() }, options))
+    validate_fields(request, patch.found.clone(), &failed)
 }
 
-fn parse(kind: PatchType, bytes: &[u8]) -> Result<Value, Status> {
+const TWICE: &str = "yaml: unmarshal errors:\n  ";
+
+fn parse(kind: PatchType, bytes: &[u8], strict: bool) -> Result<Value, Status> {
     match (kind, serde_json::from_slice::<Value>(bytes)) {
+        // Who does not ask for strictness is answered by the patch itself.
+        (PatchType::Json, Ok(found)) if !strict && !found.is_array() && !found.is_null() => {
+            let why = merge::json_patch(&json!({}), &found).err().map(|e| e.to_string()).unwrap_or_default();
+            let why = why.trim_start_matches("error decoding patch: ");
+            return Err(Status::bad_request(why.replace("[]handlers.jsonPatchOp", "jsonpatch.Patch")));
+        }
+        (PatchType::Merge, Ok(found)) if !strict && !found.is_object() && !found.is_array() => {
+            return Err(Status::bad_request("Invalid JSON Patch"));
+        }
+        (PatchType::Merge, Err(_)) if !strict => return Err(Status::bad_request("Invalid JSON Patch")),
         (PatchType::Merge, Ok(Value::Null)) => return Err(Status::bad_request("Invalid JSON Patch")),
         (PatchType::Strategic, Ok(found)) if !found.is_object() && !found.is_null() => {
-            let text = failure(&merge::merge_patch(&json!({}), &found).err().unwrap_or(merge::Error::Internal(String::new())));
+            let text =
+                failure(&merge::merge_patch(&json!({}), &found).err().unwrap_or(merge::Error::Internal(String::new())));
             return Err(Status::bad_request(text.message.trim_start_matches("error decoding patch: ")));
         }
         (_, Ok(value)) => return Ok(value),
@@ -156,22 +189,19 @@ fn parse(kind: PatchType, bytes: &[u8]) -> Result<Value, Status> {
         let why = why.strip_prefix("syntax: ").unwrap_or(&why);
         Status::bad_request(match kind {
             PatchType::Strategic => why.to_owned(),
+            PatchType::Json if !strict => why.to_owned(),
             _ => format!("error decoding patch: {why}"),
         })
     })
 }
 
-fn check_applied(request: &Request, resource: &Resource, body: &Value) -> Result<(), Status> {
+fn check_applied(resource: &Resource, body: &Value) -> Result<(), Status> {
     let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or("");
     let (version, kind) = (text("apiVersion"), text("kind"));
     if version != resource.api_version() || kind != resource.kind {
         let gv = api::GroupVersion::parse(version).unwrap_or_else(|| api::GroupVersion::new("", ""));
         let gvk = format!("{}/{}, Kind={kind}", gv.group, gv.version);
         return Err(Status::bad_request(format!("invalid object type: {gvk}")));
-    }
-    let name = meta::name(body);
-    if !name.is_empty() {
-        check_name(body, &request.info.name)?;
     }
     if body.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
@@ -208,7 +238,10 @@ pub fn apply(
     } else {
         check_type(resource, &object, request, &|| shown(patch, base))?;
     }
-    let decoded = resource.decode(&mut object);
+    let decoded = match patch.kind {
+        PatchType::Strategic => resource.decode_merged(&mut object),
+        _ => resource.decode(&mut object),
+    };
     check_decoded(request, patch, base, decoded)?;
     check_name(&object, &request.info.name)?;
     resource.strategy.default(&mut object);
@@ -222,10 +255,7 @@ pub fn check_decoded(
     base: &Object,
     decoded: Result<Vec<String>, String>,
 ) -> Result<(), Status> {
-    let strict = decoded.map_err(|why| match patch.kind {
-        PatchType::Strategic => invalid_patch(&shown(patch, base), &as_converted(&why)),
-        _ => invalid_patch(&shown(patch, base), &why),
-    })?;
+    let strict = decoded.map_err(|why| invalid_patch(&shown(patch, base), &why))?;
     let found = patch.found.iter().cloned().chain(strict).collect();
     let failed = |list: &str| invalid_patch(&shown(patch, base), &format!("strict decoding error: {list}"));
     validate_fields(request, found, &failed)
@@ -257,24 +287,34 @@ fn applied(
         schema: resource.schema,
     };
     let mut object = merge::apply(&apply, resource.facts()).map_err(|e| failure(&e))?.object;
-    resource.decode(&mut object).map_err(|why| {
+    crate::registry::facts::forget_foreign(resource, &mut object);
+    resource.decode_merged(&mut object).map_err(|why| {
         let whole = format!("{}/{}", meta::namespace(&patch.body), meta::name(&patch.body));
         let gvk = resource.gvk();
         let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
         let what = format!("{group}/{version}, Kind={kind}");
-        let why = format!("unable to convert unstructured object to {what}: error decoding from json: {why}");
+        let why = format!("unable to convert unstructured object to {what}: {why}");
         Status::new(500, "", format!("failed to convert new object ({whole}; {what}) to proper version: {why}"))
     })?;
+    check_applied_twice(request, patch)?;
     check_name(&object, &request.info.name)?;
     resource.strategy.default(&mut object);
     Ok(Changed { object, tracked: true })
 }
 
 /// A patch may not make another kind of an object.
-fn check_type(resource: &Resource, object: &Object, request: &Request, shown: &dyn Fn() -> String) -> Result<(), Status> {
+fn check_type(
+    resource: &Resource,
+    object: &Object,
+    request: &Request,
+    shown: &dyn Fn() -> String,
+) -> Result<(), Status> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("");
     let (found, kind) = (text("apiVersion"), text("kind"));
-    let (same_version, same_kind) = (found == resource.api_version(), kind == resource.kind);
+    // A built-in object that names no type is of the one of the path.
+    let unnamed = |text: &str| text.is_empty() && resource.custom.is_none();
+    let same_version = unnamed(found) || found == resource.api_version();
+    let same_kind = unnamed(kind) || kind == resource.kind;
     if same_version && same_kind {
         return Ok(());
     }
@@ -290,32 +330,13 @@ fn check_type(resource: &Resource, object: &Object, request: &Request, shown: &d
         return Err(Status::invalid(&version.group, kind, &request.info.name, &causes));
     }
     let known = schema::schema_name(&version.group, &version.version, kind).is_some();
-    Err(invalid_patch(&shown(), &match known {
-        true => unknown_conversion(&version.version, kind, &resource.gvk()),
-        false => no_kind(&version.group, &version.version, kind, &resource.gvk()),
-    }))
-}
-
-/// What Go's converter of maps to structs says where its JSON decoder says `why`.
-fn as_converted(why: &str) -> String {
-    let Some((found, wanted)) = why
-        .strip_prefix("json: cannot unmarshal ")
-        .and_then(|rest| Some((rest.split(' ').next()?, rest.rsplit_once(" of type ")?.1)))
-    else {
-        return why.to_owned();
-    };
-    let found = match found {
-        "array" => "slice",
-        "object" => "map",
-        "number" => "int64",
-        other => other,
-    };
-    match wanted {
-        list if list.starts_with("[]") => format!("cannot restore slice from {found}"),
-        map if map.starts_with("map[") => format!("cannot restore map from {found}"),
-        object if object.contains('.') => format!("cannot restore struct from: {found}"),
-        scalar => format!("cannot convert {found} to {scalar}"),
-    }
+    Err(invalid_patch(
+        &shown(),
+        &match known {
+            true => unknown_conversion(&version.version, kind, &resource.gvk()),
+            false => no_kind(&version.group, &version.version, kind, &resource.gvk()),
+        },
+    ))
 }
 
 /// How HTTP answers when a patch cannot be applied.
@@ -341,7 +362,7 @@ pub fn failure(error: &merge::Error) -> Status {
 
 fn invalid_patch(shown: &str, why: &str) -> Status {
     let mut cause = Cause::invalid("patch", &json!(""), why);
-    cause.message = format!("Invalid value: \"{}\": {why}", shown.replace('\\', "\\\\").replace('"', "\\\""));
+    cause.message = format!("Invalid value: {}: {why}", api::quoted(shown));
     Status::invalid("", "", "", &[cause])
 }
 

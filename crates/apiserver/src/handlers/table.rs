@@ -14,7 +14,11 @@ pub struct Meta(Value);
 impl Meta {
     /// That of one object.
     pub fn of(stored: &Stored) -> Self {
-        Self(json!({"resourceVersion": stored.meta.resource_version.to_string()}))
+        // What was only tried has no version.
+        match stored.meta.resource_version {
+            0 => Self(json!({})),
+            version => Self(json!({"resourceVersion": version.to_string()})),
+        }
     }
 
     /// That of a list.
@@ -30,11 +34,7 @@ impl Meta {
 
 /// A table with a row for each object.
 pub fn table(request: &Request, resource: &Resource, objects: &[Object], meta: Meta) -> Result<Value, Status> {
-    let include = request.query.get("includeObject");
-    if !matches!(include, "" | "None" | "Metadata" | "Object") {
-        let why = format!("includeObject: Invalid value: {include:?}: must be 'Metadata', 'Object', 'None', or empty");
-        return Err(Status::bad_request(format!("Unable to convert to Table as requested: {why}")));
-    }
+    let include = included(request)?;
     if let Some(custom) = &resource.custom {
         let (mut columns, cells) = crate::custom::table(resource, custom, objects, request.now);
         // The name is every custom resource's; the age stands in where the definition has no columns.
@@ -49,6 +49,27 @@ pub fn table(request: &Request, resource: &Resource, objects: &[Object], meta: M
     describe(columns.iter_mut(), resource.strategy.columns());
     Ok(json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta.0,
         "columnDefinitions": columns, "rows": rows}))
+}
+
+/// A table with one row, of an object that is not stored.
+pub fn of_one(request: &Request, object: &Object, columns: &[Column], cells: Value) -> Result<Value, Status> {
+    let include = included(request)?;
+    let mut definitions: Vec<_> = columns.iter().map(Column::to_object).collect();
+    describe(definitions.iter_mut(), columns);
+    let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("");
+    Ok(json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version},
+        "columnDefinitions": definitions, "rows": [{"cells": cells, "object": shown(object, include)}]}))
+}
+
+/// What the rows of a table hold of their objects.
+fn included(request: &Request) -> Result<&str, Status> {
+    let include = request.query.get("includeObject");
+    if matches!(include, "" | "None" | "Metadata" | "Object") {
+        return Ok(include);
+    }
+    let shown = api::quoted(include);
+    let why = format!("includeObject: Invalid value: {shown}: must be 'Metadata', 'Object', 'None', or empty");
+    Err(Status::bad_request(format!("Unable to convert to Table as requested: {why}")))
 }
 
 /// Gives the definitions of columns the descriptions of the fields they show.
@@ -95,7 +116,18 @@ pub fn in_version(mut shown: Value, request: &Request) -> Value {
 
 /// An object as `PartialObjectMetadata`.
 pub fn partial(object: &Object) -> Value {
-    let metadata = object.get("metadata").cloned().unwrap_or_default();
+    let mut metadata = object.get("metadata").cloned().unwrap_or_default();
+    // Go makes it of its internal form, where this is a field of the spec.
+    if object.get("kind").and_then(Value::as_str) == Some("DaemonSet")
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        annotations.remove("deprecated.daemonset.template.generation");
+        if annotations.is_empty()
+            && let Some(metadata) = metadata.as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
+    }
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 

@@ -23,11 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Answers with a stream of events.
-pub async fn handle(
-    server: &ApiServer,
-    request: &Request,
-    resource: &Arc<Resource>,
-) -> Result<Response<Body>, Status> {
+pub async fn handle(server: &ApiServer, request: &Request, resource: &Arc<Resource>) -> Result<Response<Body>, Status> {
     let media = request.media()?;
     if media.format == Format::Yaml {
         return Err(crate::media::not_acceptable_stream());
@@ -56,14 +52,20 @@ pub async fn handle(
     Ok(response)
 }
 
-async fn watch_options(server: &ApiServer, request: &Request, resource: &Resource) -> Result<(WatchOptions, Duration), Status> {
+async fn watch_options(
+    server: &ApiServer,
+    request: &Request,
+    resource: &Resource,
+) -> Result<(WatchOptions, Duration), Status> {
     let query = &request.query;
-    query.integer("limit")?;
     let timeout = query.integer("timeoutSeconds")?.filter(|t| *t > 0);
+    query.integer("limit")?;
+    let (labels, fields) = options::selectors(request)?;
     let causes = options::list_causes(request, true);
     if !causes.is_empty() {
         return Err(invalid_options("ListOptions", &causes));
     }
+    let selection = options::selection_of(request, resource, labels, fields)?;
     let version = options::resource_version(query.get("resourceVersion")).map_err(|why| Status::new(500, "", why))?;
     let initial = query.optional_flag("sendInitialEvents");
     let start = match (initial, version) {
@@ -73,13 +75,10 @@ async fn watch_options(server: &ApiServer, request: &Request, resource: &Resourc
         (_, version) => WatchStart::After(version),
     };
     let bookmarks = query.flag("allowWatchBookmarks");
-    let selection = options::selection(request, resource)?;
     // Without a timeout it ends after the shortest time and up to as much again, so that watchers spread.
     let shortest = server.config().limits.min_watch.as_secs().max(1);
-    let seconds = timeout.map_or_else(
-        || shortest + rand::rng().random_range(0..shortest),
-        |t| u64::try_from(t).unwrap_or(shortest),
-    );
+    let seconds = timeout
+        .map_or_else(|| shortest + rand::rng().random_range(0..shortest), |t| u64::try_from(t).unwrap_or(shortest));
     Ok((WatchOptions { selection, start, bookmarks }, Duration::from_secs(seconds)))
 }
 

@@ -36,21 +36,33 @@ pub async fn create(
 ) -> Result<Stored, Status> {
     super::decode::check_namespace(resource, &mut object, namespace)?;
     refuse_terminating(resource, &object)?;
+    let unlabelled = is_empty(object.pointer("/metadata/labels"));
     resource.strategy.default(&mut object);
     schema::complete_unstored(resource.schema, &mut object);
     system::wipe(&mut object);
     request.warn_all(system::dedup_owners(&mut object, false).into_iter().collect());
     track_new(request, resource, &mut object, options);
-    create_tracked(server, request, resource, namespace, object, options).await
+    create_tracked(server, request, resource, namespace, object, unlabelled, options).await
 }
 
-/// As [`create`], for an object whose managedFields are in place (an apply).
+fn is_empty(map: Option<&Value>) -> bool {
+    map.and_then(Value::as_object).is_none_or(serde_json::Map::is_empty)
+}
+
+/// Whether nobody gave the labels that an object has by now.
+pub fn is_unlabelled(object: &Object) -> bool {
+    let managers = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    managers.into_iter().all(|manager| manager.pointer("/fieldsV1/f:metadata/f:labels").is_none())
+}
+
+/// As [`create`], for an object whose managedFields are in place (an apply). `unlabelled`: its author gave no labels.
 pub async fn create_tracked(
     server: &ApiServer,
     request: &Request,
     resource: &Resource,
     namespace: &str,
     mut object: Object,
+    unlabelled: bool,
     options: &WriteOptions,
 ) -> Result<Stored, Status> {
     let name = meta::name(&object).to_owned();
@@ -72,13 +84,19 @@ pub async fn create_tracked(
     let base = meta::string(&object, "generateName").to_owned();
     if !meta::name(&object).is_empty() || base.is_empty() {
         let name = meta::name(&object).to_owned();
-        return write(server, &Attributes { name: &name, ..attributes }, object).await;
+        let written = write(server, &Attributes { name: &name, ..attributes }, object, unlabelled).await;
+        // a name was given, but upstream only looks whether one could be generated
+        let told = |status: Status| match status.reason.as_str() {
+            "AlreadyExists" if !base.is_empty() => exhausted(status),
+            _ => status,
+        };
+        return written.map_err(told);
     }
     for attempt in 1.. {
         let mut object = object.clone();
         meta::set(&mut object, "name", system::generate_name(&base));
         let name = meta::name(&object).to_owned();
-        match write(server, &Attributes { name: &name, ..attributes }, object).await {
+        match write(server, &Attributes { name: &name, ..attributes }, object, unlabelled).await {
             Err(status) if status.reason == "AlreadyExists" && attempt < GENERATE_ATTEMPTS => {}
             Err(status) if status.reason == "AlreadyExists" => return Err(exhausted(status)),
             result => return result,
@@ -89,10 +107,16 @@ pub async fn create_tracked(
 
 fn exhausted(mut status: Status) -> Status {
     status.message.push_str(", the server was not able to generate a unique name for the object");
+    status.details["retryAfterSeconds"] = 1.into();
     status
 }
 
-async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Object) -> Result<Stored, Status> {
+async fn write(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    mut object: Object,
+    unlabelled: bool,
+) -> Result<Stored, Status> {
     let (request, resource) = (attributes.request, attributes.resource);
     let ctx = request.strategy_ctx(attributes.dry_run);
     if !resource.namespaced {
@@ -110,6 +134,9 @@ async fn write(server: &ApiServer, attributes: &Attributes<'_>, mut object: Obje
     resources::drop_disabled(resource.stored_schema(), &mut object, None);
     request.warn_all(resource.strategy.preparation_warnings(&object));
     resource.strategy.prepare_for_create(&ctx, &mut object);
+    if unlabelled {
+        resource.strategy.prepare_unlabelled(&mut object);
+    }
     let mut causes = access::causes(server, attributes, &object).await;
     causes.extend(resources::validate_create(&*resource.strategy, &ctx, &object, resource.namespaced));
     if !causes.is_empty() {
@@ -201,6 +228,9 @@ pub fn invalid(resource: &Resource, object: &Object, causes: &[api::Cause]) -> S
 }
 
 fn track_new(request: &Request, resource: &Resource, object: &mut Object, options: &WriteOptions) {
+    if resource.custom.is_some() && !merge::is_typed(object, resource.schema, resource.facts()) {
+        return meta::set(object, "managedFields", Value::Null);
+    }
     // What the strategy will drop belongs to nobody.
     let mut shown = object.clone();
     schema::drop_empty(resource.schema, &mut shown);
@@ -221,6 +251,7 @@ fn track_new(request: &Request, resource: &Resource, object: &mut Object, option
         return meta::set(object, "managedFields", Value::Null);
     }
     merge::update_managed_fields(&write, &mut shown, resource.facts());
+    super::facts::forget_foreign(resource, &mut shown);
     let managed = shown.pointer_mut("/metadata/managedFields").map(Value::take).unwrap_or(Value::Null);
     meta::set(object, "managedFields", managed);
 }

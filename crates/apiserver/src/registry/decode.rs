@@ -55,7 +55,7 @@ pub async fn body(request: &Request, expected: &Expected<'_>) -> Result<Object, 
     let failed = |found: &str, why: &str| cannot(&expected.gvk.version, found, why);
     // What is of another kind is named by its own version.
     let other = |(api_version, found): &(String, String), why: &str| match api::GroupVersion::parse(api_version) {
-        Some(own) if !api_version.is_empty() => cannot(&own.version, found, why),
+        Some(own) if !api_version.is_empty() => cannot(&own.version, if found.is_empty() { kind } else { found }, why),
         _ => failed(found, why),
     };
     let decoded = match format {
@@ -114,20 +114,23 @@ pub fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
 }
 
 /// Warns of, or fails for, fields that are unknown or given twice.
-pub fn validate_fields(
-    request: &Request,
-    found: Vec<String>,
-    failed: &dyn Fn(&str) -> Status,
-) -> Result<(), Status> {
+pub fn validate_fields(request: &Request, found: Vec<String>, failed: &dyn Fn(&str) -> Status) -> Result<(), Status> {
     if found.is_empty() {
         return Ok(());
     }
     match request.field_validation()? {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => found.into_iter().for_each(|text| request.warn(text)),
+        FieldValidation::Warn => found.iter().flat_map(|text| warnings_of(text)).for_each(|text| request.warn(text)),
         FieldValidation::Strict => return Err(failed(&found.join(", "))),
     }
     Ok(())
+}
+
+/// The warnings that a strict error makes: of YAML one for each line.
+fn warnings_of(error: &str) -> impl Iterator<Item = &str> {
+    let lines = error.strip_prefix("yaml: unmarshal errors:");
+    let (whole, lines) = (lines.is_none().then_some(error), lines.unwrap_or_default());
+    whole.into_iter().chain(lines.lines().map(str::trim).filter(|line| !line.is_empty()))
 }
 
 /// `apiVersion` and `kind` of a JSON document, without building it; or why they cannot be found.
@@ -155,7 +158,8 @@ pub fn peek(json: &[u8]) -> Result<(String, String), String> {
 
 /// What Go says where it cannot read the kind of a document; a kind that is given twice can be read.
 fn no_header(json: &[u8]) -> Result<(String, String), String> {
-    const HEADER: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    const HEADER: &str =
+        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let go = |value: &Value| match value {
         Value::Array(_) => "array",
         Value::String(_) => "string",
@@ -229,7 +233,7 @@ pub fn internal_package(group: &str) -> &str {
 pub fn no_kind(group: &str, version: &str, kind: &str, want: &Gvk) -> String {
     let version = api::GroupVersion::new(group, version);
     let scheme = if want.group == "apiextensions.k8s.io" { EXTENSIONS_SCHEME } else { SCHEME };
-    format!("no kind {kind:?} is registered for version \"{version}\" in scheme {scheme:?}")
+    format!("no kind {kind} is registered for version \"{version}\" in scheme {scheme:?}", kind = api::quoted(kind))
 }
 
 /// Parses YAML into a JSON value.
@@ -240,6 +244,9 @@ pub fn of_yaml(bytes: &[u8], kind: &str) -> Result<(Value, Option<String>), Stat
 /// The parts of an object that the request decides: its namespace must be that of the path.
 pub fn check_namespace(resource: &Resource, object: &mut Object, namespace: &str) -> Result<(), Status> {
     if !resource.namespaced {
+        if !api::meta::namespace(object).is_empty() {
+            api::meta::set(object, "namespace", Value::Null);
+        }
         return Ok(());
     }
     match api::meta::namespace(object) {

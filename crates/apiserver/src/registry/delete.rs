@@ -95,10 +95,8 @@ pub async fn delete(
         check(resource, &object, options)?;
         Ok(change(resource, object, options, now))
     };
-    let mut updated = resource
-        .store
-        .guaranteed_update(namespace, name, &Preconditions::default(), first, options.dry_run)
-        .await?;
+    let mut updated =
+        resource.store.guaranteed_update(namespace, name, &Preconditions::default(), first, options.dry_run).await?;
     if updated.changed && !updated.deleted && !options.dry_run && is_over(&updated.stored)? {
         // Watchers have seen the end of the grace period, and now see the deletion.
         let same = Preconditions { uid: Some(updated.stored.meta.uid.clone()), ..Preconditions::default() };
@@ -118,8 +116,7 @@ pub async fn delete(
 
 /// The preconditions of a deletion, with the texts of deletions.
 pub fn check(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<(), Status> {
-    let conflict =
-        |why: String| Err(Status::conflict(&resource.group, &resource.kind, meta::name(object), &why));
+    let conflict = |why: String| Err(Status::conflict(&resource.group, &resource.kind, meta::name(object), &why));
     let (uid, version) = (meta::uid(object), meta::resource_version(object));
     let namespace = resource.group.is_empty() && resource.resource == "namespaces";
     match options {
@@ -258,10 +255,11 @@ fn mark_as_deleting(object: &mut Object, now: Timestamp) {
 /// The finalizers with those of the garbage collector as the options want them.
 fn finalizers(resource: &Resource, object: &Object, options: &DeleteOptions) -> Vec<Value> {
     let present = meta::finalizers(object);
-    let mut out: Vec<Value> =
-        present.iter().filter(|f| **f != ORPHAN && **f != FOREGROUND).map(|f| json!(f)).collect();
+    let mut out: Vec<Value> = present.iter().filter(|f| **f != ORPHAN && **f != FOREGROUND).map(|f| json!(f)).collect();
     let default_orphan = resource.strategy.default_propagation() == Propagation::Orphan;
     let wanted = match (options.orphan_dependents, options.propagation.as_str()) {
+        // Nothing depends on an event: the collector leaves them alone.
+        _ if resource.resource == "events" => None,
         (Some(true), _) | (None, "Orphan") => Some(ORPHAN),
         (Some(false), _) | (None, "Background") => None,
         (None, "Foreground") => Some(FOREGROUND),

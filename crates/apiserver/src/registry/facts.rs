@@ -36,8 +36,24 @@ impl merge::Facts for BuiltIn {
     }
 
     fn key_default(&self, schema: &str, key: &str) -> Option<Value> {
-        Schema::find(schema)?.field(key)?.default()
+        key_default(Schema::find(schema)?.field(key)?)
     }
+}
+
+/// The default of a key: a field that Go always writes has its type's zero value.
+fn key_default(field: Field) -> Option<Value> {
+    let zero = || {
+        let ty = field.ty();
+        let written = !field.is_omitempty() && !field.is_omitzero() && !ty.is_pointer();
+        match ty.kind() {
+            _ if !written => None,
+            Kind::String => Some("".into()),
+            Kind::Int32 | Kind::Int64 => Some(0.into()),
+            Kind::Bool => Some(false.into()),
+            _ => None,
+        }
+    };
+    field.default().or_else(zero)
 }
 
 fn fact(field: Field) -> FieldFact {
@@ -46,7 +62,11 @@ fn fact(field: Field) -> FieldFact {
     let schema = ty.innermost_schema();
     FieldFact {
         shape: shape(ty),
-        schema: Cow::Borrowed(schema.map_or("", Schema::name)),
+        schema: Cow::Borrowed(match ty.kind() {
+            // Strategic merge looks for fields in it and finds none.
+            Kind::RawExtension => "runtime.RawExtension",
+            _ => schema.map_or("", Schema::name),
+        }),
         patch_merge: strategies().any(|s| s == "merge"),
         patch_retain_keys: strategies().any(|s| s == "retainKeys"),
         patch_replace: strategies().any(|s| s == "replace"),
@@ -67,16 +87,19 @@ fn fact(field: Field) -> FieldFact {
 fn scalar(ty: Type) -> Option<Scalar> {
     match ty.kind() {
         Kind::List | Kind::Map => scalar(ty.element()?),
-        Kind::String | Kind::Time | Kind::MicroTime | Kind::Duration | Kind::Bytes => Some(Scalar::String),
+        Kind::String | Kind::Duration | Kind::Bytes => Some(Scalar::String),
         Kind::Int32 | Kind::Int64 | Kind::Float64 => Some(Scalar::Numeric),
         Kind::Bool => Some(Scalar::Boolean),
-        Kind::Quantity | Kind::IntOrString => Some(Scalar::Any),
+        // An integer or a string is of no type that is checked before it is decoded.
+        Kind::Quantity | Kind::Time | Kind::MicroTime => Some(Scalar::Any),
         _ => None,
     }
 }
 
 fn shape(ty: Type) -> Shape {
     match ty.kind() {
+        // What declares no field may have any.
+        Kind::Struct if ty.schema().is_some_and(|schema| schema.flat_fields().is_empty()) => Shape::Untyped,
         Kind::Struct => Shape::Struct,
         Kind::List => Shape::List,
         Kind::Map => Shape::Map,
@@ -85,8 +108,27 @@ fn shape(ty: Type) -> Shape {
     }
 }
 
+/// Forgets managers whose entries are of versions that objects of the resource do not have, as those of the other group
+/// of events: what they own cannot be told.
+pub fn forget_foreign(resource: &super::Resource, object: &mut Value) {
+    let has = |version: &str| match api::GroupVersion::parse(version) {
+        Some(gv) if gv.group != resource.group => false,
+        Some(gv) => resource.custom.is_some() || schema::schema_name(&gv.group, &gv.version, &resource.kind).is_some(),
+        None => true,
+    };
+    let is_own = |entry: &Value| entry.get("apiVersion").and_then(Value::as_str).is_none_or(has);
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let Some(entries) = metadata.get_mut("managedFields").and_then(Value::as_array_mut) else { return };
+    let count = entries.len();
+    entries.retain(is_own);
+    // an empty list would be the wish to have no managers
+    if entries.is_empty() && count > 0 {
+        metadata.remove("managedFields");
+    }
+}
+
 /// Whether every item of a list that is merged by keys has one of its keys. Upstream cannot tell the owners of an
-/// object where it has not, and leaves its managedFields as they were.
+/// object where it has not, and gives it no managedFields.
 pub fn has_keys(schema: &str, object: &Value) -> bool {
     Schema::find(schema).is_none_or(|schema| struct_has_keys(schema, object))
 }
@@ -103,7 +145,9 @@ fn field_has_keys(field: Field, value: &Value) -> bool {
     let Some(inner) = field.ty().innermost_schema() else { return true };
     let keys = field.facts().list_map_keys;
     let has_key = |item: &Value| {
-        let of = |key: &&str| item.get(*key).is_some_and(|v| !v.is_null()) || inner.field(key).is_some_and(|f| f.default().is_some());
+        let of = |key: &&str| {
+            item.get(*key).is_some_and(|v| !v.is_null()) || inner.field(key).and_then(key_default).is_some()
+        };
         keys.is_empty() || keys.iter().any(|key| of(key))
     };
     match (field.ty().kind(), value) {
@@ -129,7 +173,11 @@ mod tests {
         };
         check(serde_json::json!({"secrets": [{"name": "a"}]}), true);
         check(serde_json::json!({"secrets": [{}]}), false);
-        check(serde_json::json!({"metadata": {"ownerReferences": [{"name": "a"}]}}), false);
+        check(serde_json::json!({"metadata": {"ownerReferences": [{"name": "a"}]}}), true);
+        let event = serde_json::json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "deprecatedCount": 1,
+            "deprecatedSource": {"component": "c"}, "eventTime": null, "regarding": {"kind": "Pod", "name": "p"},
+            "metadata": {"managedFields": [{"fieldsV1": {"f:count": {}}}], "annotations": {"a": "b"}}});
+        assert!(has_keys("io.k8s.api.events.v1.Event", &event));
         let ports = serde_json::json!({"spec": {"ports": [{"protocol": "TCP"}]}});
         assert!(has_keys("io.k8s.api.core.v1.Service", &ports));
     }
@@ -137,7 +185,10 @@ mod tests {
     #[test]
     fn facts_are_translated() {
         let containers = BuiltIn.field("io.k8s.api.core.v1.PodSpec", "containers").expect("field");
-        assert_eq!((containers.shape, containers.patch_merge, containers.list_type), (Shape::List, true, ListType::Map));
+        assert_eq!(
+            (containers.shape, containers.patch_merge, containers.list_type),
+            (Shape::List, true, ListType::Map)
+        );
         assert_eq!(containers.schema, "io.k8s.api.core.v1.Container");
         assert_eq!(BuiltIn.key_default("io.k8s.api.core.v1.ContainerPort", "protocol"), Some("TCP".into()));
         assert_eq!(BuiltIn.field("io.k8s.api.core.v1.PodSpec", "nope"), None);

@@ -4,7 +4,7 @@ use api::{Object, meta};
 use jiff::Timestamp;
 use rand::RngExt;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 /// The letters of generated names: no vowels, no 0, 1 and 3, so that no words come out.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -58,7 +58,8 @@ pub fn keep_system_fields(new: &mut Object, old: &Object) {
     if let Some(since) = of_old("deletionTimestamp") {
         meta::set(new, "deletionTimestamp", since);
     }
-    if let (Some(grace), None) = (of_old("deletionGracePeriodSeconds"), new.pointer("/metadata/deletionGracePeriodSeconds"))
+    if let (Some(grace), None) =
+        (of_old("deletionGracePeriodSeconds"), new.pointer("/metadata/deletionGracePeriodSeconds"))
     {
         meta::set(new, "deletionGracePeriodSeconds", grace);
     }
@@ -86,16 +87,14 @@ pub fn zero(schema: &str) -> Object {
 /// Removes owner references that are given twice, and says so.
 pub fn dedup_owners(object: &mut Object, after_mutation: bool) -> Option<String> {
     let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut)?;
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    let mut twice: Vec<String> = Vec::new();
+    let (mut seen, mut twice): (HashSet<String>, Vec<String>) = Default::default();
     owners.retain(|owner| {
-        let uid = owner.get("uid").and_then(Value::as_str).unwrap_or("").to_owned();
-        let count = seen.entry(uid.clone()).or_default();
-        *count += 1;
-        if *count == 2 {
-            twice.push(uid);
+        // Two references to one owner that differ are for validation to judge.
+        let is_new = seen.insert(owner.to_string());
+        if !is_new {
+            twice.push(owner.get("uid").and_then(Value::as_str).unwrap_or("").to_owned());
         }
-        *count == 1
+        is_new
     });
     let when = if after_mutation { " after mutating admission happens" } else { "" };
     (!twice.is_empty()).then(|| {
@@ -131,10 +130,24 @@ mod tests {
 
     #[test]
     fn updates_keep_what_is_the_servers() {
-        let old = json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2, "deletionTimestamp": "d"}});
+        let old =
+            json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2, "deletionTimestamp": "d"}});
         let mut new = json!({"metadata": {"creationTimestamp": "x", "generation": 9, "deletionTimestamp": "y"}});
         keep_system_fields(&mut new, &old);
         assert_eq!(new, old);
+    }
+
+    #[test]
+    fn owners_are_kept_once() {
+        let check = |owners: Value, kept: usize, want: Option<&str>| {
+            let mut object = json!({"metadata": {"ownerReferences": owners}});
+            let warning = dedup_owners(&mut object, false);
+            assert_eq!(object["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(kept));
+            let observed = warning.as_deref().and_then(|text| text.rsplit_once("observed: ")).map(|(_, uids)| uids);
+            assert_eq!(observed, want);
+        };
+        check(json!([{"uid": "a", "name": "x"}, {"uid": "a", "name": "y"}]), 2, None);
+        check(json!([{"uid": "a"}, {"uid": "a"}, {"uid": "b"}, {"uid": "a"}]), 2, Some("a, a"));
     }
 
     #[test]

@@ -13,12 +13,12 @@ pub mod meta;
 pub mod update;
 pub mod yaml;
 
+use crate::custom::{Behaviour, Definition};
 use crate::store::members::Members;
 use crate::store::{Dispatcher, ObjectStore, StoreSpec, Stored};
 use api::{Gvk, Object, Status};
 use bytes::Bytes;
 use parking_lot::RwLock;
-use crate::custom::{Behaviour, Definition};
 use resources::table::{Conversion, Row};
 use schema::ResourceFact;
 use serde_json::Value;
@@ -111,6 +111,14 @@ impl Resource {
         }
     }
 
+    /// As [`Resource::decode`] for what a merge has made of maps, which Go converts to types by other rules.
+    pub fn decode_merged(&self, object: &mut Object) -> Result<Vec<String>, String> {
+        match &self.custom {
+            None => schema::convert(self.schema, object, decode::canonical_quantity),
+            Some(custom) => custom.clean(object),
+        }
+    }
+
     /// What merging needs to know of the kind.
     pub fn facts(&self) -> &dyn merge::Facts {
         match &self.custom {
@@ -169,10 +177,19 @@ impl Resource {
     /// 400 for a field that selectors cannot name.
     pub fn unknown_field(&self, field: &str) -> String {
         if (self.group.as_str(), self.resource.as_str()) == ("batch", "jobs") {
-            return format!("field label {field:?} not supported for Job");
+            return format!("field label {field} not supported for Job", field = api::quoted(field));
+        }
+        if self.custom.is_some() {
+            return format!("field label not supported: {field}");
+        }
+        if self.resource == "resourceslices" {
+            return format!("field label not supported for {}, Kind={}: {field}", self.api_version(), self.kind);
         }
         match self.strategy.selectable_fields(&serde_json::json!({})).is_empty() {
-            true => format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
+            true => format!(
+                "{field} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                field = api::quoted(field)
+            ),
             false => format!("field label not supported: {field}"),
         }
     }
@@ -245,7 +262,11 @@ impl Registry {
     pub fn any_version(&self, group: &str, resource: &str) -> Option<Arc<Resource>> {
         let rows = self.rows.read();
         let mut found = rows.values().filter(|r| r.group == group && r.resource == resource);
-        found.clone().find(|r| r.convert.is_none() && r.custom.as_ref().is_none_or(|c| c.storage)).or_else(|| found.next()).cloned()
+        found
+            .clone()
+            .find(|r| r.convert.is_none() && r.custom.as_ref().is_none_or(|c| c.storage))
+            .or_else(|| found.next())
+            .cloned()
     }
 
     /// The resource of a kind.
@@ -305,7 +326,8 @@ fn built_in(
 
 fn spec(row: &'static Row, fact: &'static ResourceFact, api_version: &str) -> StoreSpec {
     let strategy = row.strategy;
-    let relaxed = matches!((row.group, row.resource), ("" | "events.k8s.io", "events") | ("coordination.k8s.io", "leases"));
+    let relaxed =
+        matches!((row.group, row.resource), ("" | "events.k8s.io", "events") | ("coordination.k8s.io", "leases"));
     let indexed = if row.resource == "pods" { vec!["spec.nodeName"] } else { Vec::new() };
     StoreSpec {
         prefix: row.storage.into(),
@@ -326,8 +348,14 @@ mod tests {
     #[test]
     fn items_lose_their_type() {
         let table = [
-            (r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{}}"#, r#"{"metadata":{"name":"a"},"spec":{}}"#),
-            (r#"{"apiVersion":"v1","data":{"kind":"x\"}"},"kind":"C","metadata":{}}"#, r#"{"data":{"kind":"x\"}"},"metadata":{}}"#),
+            (
+                r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{}}"#,
+                r#"{"metadata":{"name":"a"},"spec":{}}"#,
+            ),
+            (
+                r#"{"apiVersion":"v1","data":{"kind":"x\"}"},"kind":"C","metadata":{}}"#,
+                r#"{"data":{"kind":"x\"}"},"metadata":{}}"#,
+            ),
             (r#"{"apiVersion":"v1","count":1,"kind":"E"}"#, r#"{"count":1}"#),
             (r#"{"apiVersion":"v1","kind":"E"}"#, "{}"),
         ];

@@ -64,7 +64,10 @@ pub async fn update(
         };
         let old = resource.whole_object(&current)?;
         let mut wanted = make(Some(&old))?;
-        request.warn_all(system::dedup_owners(&mut wanted.object, false).into_iter().collect());
+        // A patch's owners are looked at after mutation alone.
+        if !change.unconditional {
+            request.warn_all(system::dedup_owners(&mut wanted.object, false).into_iter().collect());
+        }
         let sent = meta::resource_version(&wanted.object).to_owned();
         check_versions(resource, &options.subresource, change, &wanted.object, &old)?;
         let attributes = Attributes {
@@ -131,7 +134,8 @@ async fn create_instead(
     }
     let stored = if tracked {
         super::decode::check_namespace(resource, &mut object, change.namespace)?;
-        create_tracked(server, request, resource, change.namespace, object, options).await?
+        let unlabelled = super::create::is_unlabelled(&object);
+        create_tracked(server, request, resource, change.namespace, object, unlabelled, options).await?
     } else {
         create(server, request, resource, change.namespace, object, options).await?
     };
@@ -160,7 +164,8 @@ fn check_versions(
             (_, resource) => resource,
         };
         let group = if resource.custom.is_some() { resource.group.as_str() } else { "" };
-        let key = [group, prefix, namespace, change.name].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
+        let key =
+            [group, prefix, namespace, change.name].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
         return Err(conflict(&format!(
             "StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: \
              Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"
@@ -176,9 +181,11 @@ fn check_versions(
             Ok(())
         }
         sent if sent == meta::resource_version(old) => Ok(()),
-        sent if sent.parse::<u64>().is_err() => {
-            Err(Status::new(500, "", format!("strconv.ParseUint: parsing {sent:?}: invalid syntax")))
-        }
+        sent if sent.parse::<u64>().is_err() => Err(Status::new(
+            500,
+            "",
+            format!("strconv.ParseUint: parsing {sent}: invalid syntax", sent = api::quoted(sent)),
+        )),
         _ => Err(conflict(MODIFIED)),
     }
 }
@@ -250,11 +257,16 @@ async fn write(
     if !causes.is_empty() {
         return Err(invalid(resource, old, &causes));
     }
-    if options.subresource.is_empty() {
+    if matches!(options.subresource.as_str(), "" | "scale") {
         request.warn_all(resource.strategy.warnings(&new, Some(old)));
+    } else if options.subresource == "status" {
+        request.warn_all(resource.strategy.status_warnings(&new));
     }
     admission::validate(server, attributes, Some(&new)).await?;
     let undo = admission::Undo::of(server, attributes, &new);
+    if matches!(way, Way::Main(_)) {
+        resource.strategy.prepare_to_store(&mut new);
+    }
     resource.complete(&mut new);
     system::drop_empty(&mut new);
     if !options.dry_run
@@ -321,7 +333,18 @@ fn is_finished(resource: &Resource, object: &Object) -> bool {
 }
 
 /// Records who owns the fields that this write changes.
-fn track(request: &Request, resource: &Resource, way: &Way<'_>, new: &mut Object, old: &Object, options: &WriteOptions) {
+fn track(
+    request: &Request,
+    resource: &Resource,
+    way: &Way<'_>,
+    new: &mut Object,
+    old: &Object,
+    options: &WriteOptions,
+) {
+    let typed = |object: &Object| merge::is_typed(object, resource.schema, resource.facts());
+    if resource.custom.is_some() && !(typed(new) && typed(old)) {
+        return meta::set(new, "managedFields", Value::Null);
+    }
     let mut shown = new.clone();
     schema::drop_empty(resource.schema, &mut shown);
     match way {
@@ -330,10 +353,24 @@ fn track(request: &Request, resource: &Resource, way: &Way<'_>, new: &mut Object
                 resources::copy_field(&mut shown, old, path[0]);
             }
         }
+        // Of custom resources the strategy drops more than it says, and who wrote that owns it.
+        Way::Status(_) if resource.custom.is_some() => {
+            for path in resource.facts().reset_fields(resource.schema, "status") {
+                resources::copy_field(&mut shown, old, path[0]);
+            }
+            let managed = shown.pointer("/metadata/managedFields").cloned();
+            resources::copy_field(&mut shown, old, "metadata");
+            meta::set(&mut shown, "managedFields", managed.unwrap_or(Value::Null));
+        }
         Way::Status(strategy) => {
             let managed = shown.pointer("/metadata/managedFields").cloned();
+            let status = shown.get("status").cloned();
             strategy.prepare_for_status_update(&request.strategy_ctx(options.dry_run), &mut shown, old);
             meta::set(&mut shown, "managedFields", managed.unwrap_or(Value::Null));
+            // what is set on the way is nobody's
+            if let (Some(status), Value::Object(map)) = (status, &mut shown) {
+                map.insert("status".into(), status);
+            }
         }
     }
     resource.set_type(&mut shown);
@@ -346,10 +383,10 @@ fn track(request: &Request, resource: &Resource, way: &Way<'_>, new: &mut Object
         schema: resource.schema,
     };
     if resource.custom.is_none() && !super::facts::has_keys(resource.schema, &shown) {
-        let kept = old.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
-        return meta::set(new, "managedFields", kept);
+        return meta::set(new, "managedFields", Value::Null);
     }
     merge::update_managed_fields(&write, &mut shown, resource.facts());
+    super::facts::forget_foreign(resource, &mut shown);
     let mut managed = shown.pointer_mut("/metadata/managedFields").map(Value::take).unwrap_or(Value::Null);
     if options.subresource == "scale" {
         // As upstream's handler of scales: its entries have no time.

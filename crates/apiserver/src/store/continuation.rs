@@ -69,6 +69,11 @@ impl Continuation {
     }
 }
 
+/// Whether a list can go on from a token.
+pub fn check_continuation(token: &str) -> Result<(), Status> {
+    Continuation::decode(token).map(drop)
+}
+
 /// What Go says of text that is no token.
 fn unreadable(bytes: &[u8], error: &serde_json::Error) -> String {
     match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
@@ -104,6 +109,14 @@ pub(super) fn list_expired() -> Status {
 /// 410 for a watch that begins before what is remembered.
 pub(super) fn watch_expired(requested: u64, oldest: u64) -> Status {
     Status::expired(format!("too old resource version: {requested} ({oldest})"))
+}
+
+/// As an error of a page at a revision that has not happened: the store does not know when it will.
+pub(super) fn without_retry(mut status: Status) -> Status {
+    if let Some(details) = status.details.as_object_mut() {
+        details.remove("retryAfterSeconds");
+    }
+    status
 }
 
 /// 504 for a revision that has not happened.

@@ -30,13 +30,14 @@ mod watch;
 mod watchers;
 mod write;
 
+pub use continuation::check_continuation;
 pub use dispatcher::Dispatcher;
 pub use types::*;
 pub use view::Convert;
 pub use watch::Watch;
 
-use api::Object;
 use crate::fairness::Stats;
+use api::Object;
 use cacher::Cacher;
 use encode::Codec;
 use std::sync::Arc;

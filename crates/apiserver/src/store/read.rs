@@ -1,7 +1,7 @@
 //! get, list and watch.
 
 use super::cacher::{Begin, Registered, Snapshot, Span};
-use super::continuation::{Continuation, continue_expired, list_expired, too_large, watch_expired};
+use super::continuation::{Continuation, continue_expired, list_expired, too_large, watch_expired, without_retry};
 use super::view::{Shown, split};
 use super::watch::BOOKMARK_EVERY;
 use super::{
@@ -139,7 +139,8 @@ impl ObjectStore {
         paging: bool,
     ) -> Result<ListResult, Status> {
         self.cacher.ready(&self.dispatcher).await?;
-        self.dispatcher.wait_for(revision).await?;
+        let waited = self.dispatcher.wait_for(revision).await;
+        waited.map_err(without_retry)?;
         if paging && !self.dispatcher.continues(revision) {
             return Err(continue_expired(span.start.strip_prefix(&span.scope).unwrap_or_default()));
         }
@@ -156,7 +157,7 @@ impl ObjectStore {
                 Err(continue_expired(span.start.strip_prefix(&span.scope).unwrap_or_default()))
             }
             Err(kv::Error::Compacted { .. }) => Err(list_expired()),
-            Err(kv::Error::Future { requested, current }) => Err(too_large(requested, current)),
+            Err(kv::Error::Future { requested, current }) => Err(without_retry(too_large(requested, current))),
             Err(error) => Err(Status::internal(error)),
         }
     }

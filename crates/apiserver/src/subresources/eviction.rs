@@ -4,21 +4,23 @@ use crate::admission::{self, Attributes, Operation};
 use crate::body::Body;
 use crate::handlers::{Request, answer, options};
 use crate::registry::Resource;
-use crate::registry::decode::{Expected, body};
+use crate::registry::decode::{Expected, body, invalid_options};
 use crate::registry::delete::{DeleteOptions, check, delete};
 use crate::registry::meta::time;
 use crate::server::ApiServer;
 use crate::store::{ListOptions, Preconditions, Selection, Stored, Update};
-use api::{Gvk, Object, Status, meta};
+use api::{Cause, Gvk, Object, Status, meta};
 use http::Response;
 use serde_json::{Value, json};
 
 const SCHEMA: &str = "io.k8s.api.policy.v1.Eviction";
-const MULTIPLE: &str = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+const MULTIPLE: &str =
+    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
 const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
 /// Evicts a pod.
 pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> Result<Response<Body>, Status> {
+    crate::media::Format::of_content_type(&request.headers).ok_or_else(crate::media::unsupported)?;
     let write = options::write_options(request, "CreateOptions", "eviction")?;
     let gvk = Gvk::new("policy", "v1", "Eviction");
     let mut eviction = body(request, &Expected { schema: SCHEMA, gvk: &gvk, also: &["policy/v1beta1"] }).await?;
@@ -26,6 +28,7 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     if meta::name(&eviction) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    refuse_unsafe(&eviction, name)?;
     same_dry_run(request, &eviction)?;
     let attributes = Attributes {
         request,
@@ -48,6 +51,10 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     if !ignores_budget(&pod) {
         charge_budget(server, request, &pod, options.dry_run).await?;
     }
+    let causes = options::delete_causes(eviction.get("deleteOptions").unwrap_or(&Value::Null));
+    if !causes.is_empty() {
+        return Err(invalid_options("DeleteOptions", &causes));
+    }
     let told = tell_disruption(pods, request, &options).await?;
     if options.resource_version.is_some() && !options.dry_run {
         options.resource_version = Some(told.to_string());
@@ -55,6 +62,17 @@ pub async fn handle(server: &ApiServer, request: &Request, pods: &Resource) -> R
     delete(server, request, pods, namespace, name, &options).await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     answer::plain(request, 201, &done)
+}
+
+/// An eviction deletes no pod that cannot be read.
+fn refuse_unsafe(eviction: &Object, name: &str) -> Result<(), Status> {
+    const FIELD: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+    if eviction.pointer("/deleteOptions").and_then(|options| options.get(FIELD)) != Some(&json!(true)) {
+        return Ok(());
+    }
+    let why = "can not be set for pod eviction, try after removing the option";
+    let cause = Cause::invalid(format!("deleteOptions.{FIELD}"), &json!(true), why);
+    Err(Status::invalid("policy", "Eviction", name, &[cause]))
 }
 
 /// Where both the request and the options in its body say what is dry, they must agree.
@@ -88,7 +106,8 @@ async fn tell_disruption(pods: &Resource, request: &Request, options: &DeleteOpt
         Ok(Update::Write(pod))
     };
     let (namespace, name) = (&request.info.namespace, &request.info.name);
-    let updated = pods.store.guaranteed_update(namespace, name, &Preconditions::default(), change, options.dry_run).await?;
+    let updated =
+        pods.store.guaranteed_update(namespace, name, &Preconditions::default(), change, options.dry_run).await?;
     Ok(updated.stored.meta.resource_version)
 }
 
@@ -137,10 +156,7 @@ async fn charge_budget(server: &ApiServer, request: &Request, pod: &Object, dry_
     let (name, now, pod_name) = (&budget.meta.name, time(request.now), meta::name(pod).to_owned());
     let ready = is_ready(pod);
     let change = |_: &Stored, object: Object| take(object, &pod_name, ready, &now);
-    budgets
-        .guaranteed_update(meta::namespace(pod), name, &Preconditions::default(), change, dry_run)
-        .await
-        .map(drop)
+    budgets.guaranteed_update(meta::namespace(pod), name, &Preconditions::default(), change, dry_run).await.map(drop)
 }
 
 fn take(mut budget: Object, pod: &str, ready: bool, now: &str) -> Result<Update, Status> {

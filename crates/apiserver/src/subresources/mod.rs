@@ -20,11 +20,7 @@ use http::{Method, Response};
 use std::sync::Arc;
 
 /// Answers a request for a subresource.
-pub async fn handle(
-    server: &ApiServer,
-    request: &Request,
-    resource: &Arc<Resource>,
-) -> Result<Response<Body>, Status> {
+pub async fn handle(server: &ApiServer, request: &Request, resource: &Arc<Resource>) -> Result<Response<Body>, Status> {
     let info = &request.info;
     let unknown = || match resource.custom {
         Some(_) => resource.not_found(&info.name),
@@ -39,6 +35,11 @@ pub async fn handle(
     }
     if !info.rest.is_empty() && info.subresource != "proxy" {
         return Err(Status::no_such_path());
+    }
+    let streams = matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    let readable = verb != "patch" || patch::PatchType::of(request).is_ok();
+    if resource.custom.is_none() && !streams && readable {
+        crate::media::check_route(&request.headers, false)?;
     }
     match (resource.resource.as_str(), info.subresource.as_str()) {
         (_, "scale") => scale::handle(server, request, resource).await,

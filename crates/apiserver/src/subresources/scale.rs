@@ -2,18 +2,28 @@
 
 use crate::body::Body;
 use crate::handlers::patch::{self, PatchType};
-use crate::handlers::{Request, answer, namespace, options};
+use crate::handlers::{Request, answer, namespace, options, table};
+use crate::media::{self, Shape};
 use crate::registry::create::WriteOptions;
 use crate::registry::decode::{Expected, body, canonical_quantity};
 use crate::registry::update::{Change, Changed, update};
 use crate::registry::{Resource, facts::BuiltIn, meta as system};
 use crate::server::ApiServer;
 use crate::store::Preconditions;
+use api::table::Column;
 use api::{Cause, Gvk, Object, Status, meta};
 use http::Response;
 use serde_json::{Value, json};
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+/// The columns of a table of scales.
+const COLUMNS: [Column; 4] = [
+    Column::string("Name").field(OBJECT_META, "name"),
+    Column::integer("Desired").field("io.k8s.api.autoscaling.v1.ScaleSpec", "replicas"),
+    Column::integer("Available").field("io.k8s.api.autoscaling.v1.ScaleStatus", "replicas"),
+    Column::string("Age").field(OBJECT_META, "creationTimestamp"),
+];
 /// Where the scaled object has the number of replicas.
 const REPLICAS: [&str; 2] = ["f:spec", "f:replicas"];
 
@@ -26,7 +36,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         if let Some(why) = resource.custom.as_ref().and_then(|custom| custom.no_replicas(&object)) {
             return Err(Status::internal(why));
         }
-        return answer::plain(request, 200, &show(resource, &object)?);
+        return shown(request, resource, &object);
     }
     let gvk = Gvk::new("autoscaling", "v1", "Scale");
     let (mut patch, mut put) = (None, None);
@@ -71,7 +81,7 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
             tracked = true;
             track(request, &show(resource, old)?, old, &mut wanted, &options);
         }
-        check(resource, &wanted, name)?;
+        check(resource, &wanted, namespace, name)?;
         let mut object = old.clone();
         meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
         if !meta::uid(&wanted).is_empty() {
@@ -85,7 +95,26 @@ pub async fn handle(server: &ApiServer, request: &Request, resource: &Resource) 
         Ok(Changed { object, tracked })
     };
     let outcome = update(server, request, resource, &change, &options, &mut make).await?;
-    answer::plain(request, 200, &show(resource, &resource.whole_object(&outcome.stored)?)?)
+    shown(request, resource, &resource.whole_object(&outcome.stored)?)
+}
+
+/// Answers with the scale, as a row of a table where that is asked for.
+fn shown(request: &Request, resource: &Resource, object: &Object) -> Result<Response<Body>, Status> {
+    let (media, scale) = (request.media()?, show(resource, object)?);
+    if resource.custom.is_some() || media.shape == Shape::Object {
+        return answer::plain(request, 200, &scale);
+    }
+    media::check_shape(&request.headers, media, false, "Scale", "autoscaling")?;
+    let shown = match media.shape {
+        Shape::Table => {
+            let replicas = |part: &str| scale.pointer(part).cloned().unwrap_or(json!(0));
+            let age = resources::age::since_creation(&scale, request.now);
+            let cells = json!([meta::name(&scale), replicas("/spec/replicas"), replicas("/status/replicas"), age]);
+            table::of_one(request, &scale, &COLUMNS, cells)?
+        }
+        _ => table::partial(&scale),
+    };
+    answer::value(request, 200, media, &table::in_version(shown, request))
 }
 
 /// Upstream cannot apply to the scales of custom resources, and says so like this.
@@ -121,7 +150,10 @@ fn patched(request: &Request, scale: &Value, patch: &patch::Patch) -> Result<Val
         PatchType::Merge | PatchType::Apply => merge::merge_patch(scale, &patch.body),
     };
     let mut value = result.map_err(|e| patch::failure(&e))?;
-    let decoded = schema::decode(SCHEMA, &mut value, canonical_quantity);
+    let decoded = match patch.kind {
+        PatchType::Strategic => schema::convert(SCHEMA, &mut value, canonical_quantity),
+        _ => schema::decode(SCHEMA, &mut value, canonical_quantity),
+    };
     patch::check_decoded(request, patch, scale, decoded)?;
     Ok(value)
 }
@@ -147,6 +179,7 @@ fn applied(
         schema: SCHEMA,
     };
     let mut value = merge::apply(&apply, &BuiltIn).map_err(|e| patch::failure(&e))?.object;
+    patch::check_applied_twice(request, patch)?;
     schema::decode(SCHEMA, &mut value, canonical_quantity).map_err(Status::bad_request)?;
     Ok(value)
 }
@@ -167,17 +200,26 @@ fn track(request: &Request, scale: &Value, object: &Object, wanted: &mut Value, 
     merge::update_managed_fields(&write, wanted, &BuiltIn);
 }
 
-fn check(resource: &Resource, scale: &Value, name: &str) -> Result<(), Status> {
+fn check(resource: &Resource, scale: &Value, namespace: &str, name: &str) -> Result<(), Status> {
     let found = meta::name(scale);
     if !found.is_empty() && found != name {
         let why = format!("the name of the object ({found}) does not match the name on the URL ({name})");
         return Err(Status::bad_request(why));
     }
-    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     // Custom resources are validated as a whole.
-    if replicas < 0 && resource.custom.is_none() {
-        let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
-        return Err(Status::invalid("autoscaling", "Scale", name, &[cause]));
+    if resource.custom.is_some() {
+        return Ok(());
     }
-    Ok(())
+    let mut named = scale.clone();
+    meta::set(&mut named, "namespace", namespace);
+    let mut causes =
+        resources::metadata::validate_object_meta(&named, true, &resources::names::dns1123_subdomain, true);
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    if replicas < 0 {
+        causes.push(Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0"));
+    }
+    match causes.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid("autoscaling", "Scale", name, &causes)),
+    }
 }

@@ -20,13 +20,21 @@ type Object = Map<String, Value>;
 
 /// Merges a strategic patch into an object of the schema.
 pub fn strategic_merge(original: &Value, patch: &Value, schema: &str, facts: &dyn Facts) -> Result<Value, Error> {
+    // Go reads null as a map of nothing.
+    if patch.is_null() {
+        return Ok(original.clone());
+    }
     let Value::Object(patch) = patch else {
-        let found = crate::json::go_kind(patch);
-        let text = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
-        return Err(Error::BadRequest(format!("error decoding patch: {text}")));
+        return Err(Error::BadRequest(format!("error decoding patch: {}", strategic_kind(patch))));
     };
     let original = original.as_object().cloned().unwrap_or_default();
     Merge { facts }.map(original, patch.clone(), schema).map(Value::Object)
+}
+
+/// What Go says of a patch that is no map.
+pub fn strategic_kind(patch: &Value) -> String {
+    let found = crate::json::go_kind(patch);
+    format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")
 }
 
 struct Merge<'a> {
@@ -106,19 +114,28 @@ impl Merge<'_> {
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Error> {
     const BAD: &str = "invalid patch format of retainKeys";
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let keys = keys.as_array().ok_or_else(|| Error::Internal(BAD.into()))?;
+    let keys = keys.as_array().ok_or_else(|| Error::BadRequest(BAD.into()))?;
     let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
     let named = |key: &str| keys.contains(key);
     let is_directive = |key: &str| key.starts_with(DELETE_FROM_PRIMITIVE_LIST) || key.starts_with(SET_ELEMENT_ORDER);
     if patch.iter().any(|(key, value)| !value.is_null() && !is_directive(key) && !named(key)) {
-        return Err(Error::Internal(BAD.into()));
+        return Err(Error::BadRequest(BAD.into()));
     }
     original.retain(|key, _| named(key));
     Ok(())
 }
 
 fn bad_patch_type(directive: &Value, patch: &Object) -> Error {
-    Error::Internal(format!("unknown patch type: {} in map: {}", go_print(directive), go_print(&patch.clone().into())))
+    // Go is told to print a string, and says what it was given.
+    let shown = match directive {
+        Value::String(text) => text.clone(),
+        Value::Null => "%!s(<nil>)".into(),
+        Value::Bool(flag) => format!("%!s(bool={flag})"),
+        Value::Number(number) if number.is_f64() => format!("%!s(float64={number})"),
+        Value::Number(number) => format!("%!s(int64={number})"),
+        other => go_print(other),
+    };
+    Error::Internal(format!("unknown patch type: {shown} in map: {}", go_print(&patch.clone().into())))
 }
 
 /// Drops nulls of maps, at every depth.

@@ -103,6 +103,9 @@ impl Typed<'_> {
 
     /// Type of the elements of a list or map.
     fn element(&self, node: &Node) -> Node {
+        if let Some((fact, scalar)) = self.facts.element(&node.fact.schema) {
+            return Node { fact, scalar };
+        }
         let shape = if node.fact.schema.is_empty() { Shape::Untyped } else { Shape::Struct };
         let atomic = shape == Shape::Struct && self.facts.is_atomic(&node.fact.schema);
         let fact = FieldFact { shape, schema: node.fact.schema.clone(), atomic, ..FieldFact::default() };

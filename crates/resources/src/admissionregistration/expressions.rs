@@ -89,7 +89,7 @@ impl Compiler {
 }
 
 fn check(found: &Type, gives: Gives) -> Result<(), String> {
-    let found = found.to_string();
+    let found = found.runtime_text();
     let wanted: &[&str] = match gives {
         Gives::Anything => return Ok(()),
         Gives::Bool => &["bool"],

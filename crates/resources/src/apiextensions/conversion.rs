@@ -44,20 +44,7 @@ pub(super) fn check(errors: &mut Errors, spec: &Value, path: &Path<'_>, any_bund
 }
 
 fn client_config(errors: &mut Errors, config: &Value, path: &Path<'_>, any_bundle: bool) {
-    let mut found = Errors::default();
-    webhook_client::client_config(&mut found, config, path);
-    for cause in &mut found.0 {
-        // Upstream mixes the two up for definitions.
-        let at = path.field("service");
-        cause.field = match cause.field.strip_prefix(&format!("{at}.")) {
-            Some("name") => format!("{at}.namespace"),
-            Some("namespace") => format!("{at}.name"),
-            _ => continue,
-        };
-    }
-    let place = |field: &str| [".name", ".namespace"].iter().position(|end| field.ends_with(end)).unwrap_or(2);
-    found.0.sort_by_key(|cause| place(&cause.field));
-    errors.0.append(&mut found.0);
+    webhook_client::client_config(errors, config, path);
     let bundle = config.text("caBundle");
     if let (false, Err(why)) = (any_bundle || bundle.is_empty(), bundle_of(bundle)) {
         errors.invalid(&path.field("caBundle"), bundle, &format!("unable to load root certificates: {why}"));

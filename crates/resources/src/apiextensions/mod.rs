@@ -47,7 +47,7 @@ impl Strategy for CustomResourceDefinition {
                 }
             }
         }
-        if let Some(status) = field_mut(obj, "status")
+        if let Some(status) = map_mut(obj, "status")
             && let (Some(stored), true) = (stored, status.list("storedVersions").is_empty())
         {
             status["storedVersions"] = json!([stored]);
@@ -87,11 +87,6 @@ impl Strategy for CustomResourceDefinition {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        let (spec, name) = (obj.at("spec"), api::meta::name(obj));
-        let want = format!("{}.{}", spec.at("names").text("plural"), spec.text("group"));
-        if !name.is_empty() && name != want {
-            errors.invalid(&Path::root("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
-        }
         spec::definition(&mut errors, obj, &Before::nothing());
         names::of_status(&mut errors, obj);
         stored_versions(&mut errors, obj);
@@ -116,6 +111,15 @@ impl Strategy for CustomResourceDefinition {
         approval::check(&mut errors, new, Some(old));
         preserve_unknown(&mut errors, new, Some(old));
         errors.0
+    }
+
+    fn validate_name_of(&self, obj: &Object, name: &str, prefix: bool) -> Vec<String> {
+        let spec = obj.at("spec");
+        let mut wrong = self.validate_name(name, prefix);
+        if name != format!("{}.{}", spec.at("names").text("plural"), spec.text("group")) {
+            wrong.push("must be spec.names.plural+\".\"+spec.group".into());
+        }
+        wrong
     }
 
     fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
@@ -147,9 +151,15 @@ fn stored_versions(errors: &mut Errors, obj: &Object) {
     if stored.is_empty() {
         return errors.invalid(&path, Value::Null, "must have at least one stored version");
     }
-    for version in versions.iter().filter(|v| v.flag("storage") && !stored.contains(&v.text("name"))) {
-        let why = format!("must have the storage version {}", version.text("name"));
-        errors.invalid(&path, stored.clone(), &why);
+    // A name is found once: of two versions with it the second one is not known.
+    let mut known = stored.clone();
+    for version in versions {
+        let name = version.text("name");
+        let place = known.iter().position(|stored| *stored == name);
+        if version.flag("storage") && place.is_none() {
+            errors.invalid(&path, stored.clone(), &format!("must have the storage version {name}"));
+        }
+        place.map(|at| known.swap_remove(at));
     }
     for (i, name) in stored.iter().enumerate() {
         if !versions.iter().any(|v| v.text("name") == *name) {

@@ -1,9 +1,10 @@
 //! What a definition asks for.
 
-use super::versions::{self, PARTS};
+use super::versions::{self, Around, PARTS};
 use super::{SPEC, conversion, names};
-use crate::field::{Errors, Fields, go_struct, repeated, same};
+use crate::field::{Errors, Fields, repeated, same};
 use crate::names as rules;
+use crate::structural::definition::printed_version;
 use api::Object;
 use serde_json::Value;
 
@@ -82,10 +83,13 @@ fn each_version(errors: &mut Errors, spec: &Value, before: &Before<'_>) {
             errors.invalid(&item.field("name"), name, &wrong.join(","));
         }
         versions::deprecation(errors, version, &item);
-        let status = version.at("subresources").has("status");
+        // Of versions with the same name the first one's.
+        let named = list.iter().find(|v| v.text("name") == name).unwrap_or(version);
+        let status = named.at("subresources").has("status");
         for (part, _) in PARTS.iter().filter(|(part, _)| !common(list, part)) {
             let name = if *part == "schema" { "schema.openAPIV3Schema" } else { part };
-            versions::part(errors, version, &item.field(name), part, status, before);
+            let schema = !common(list, "schema");
+            versions::part(errors, version, &item.field(name), part, Around { status, schema, shared: false }, before);
         }
     }
 }
@@ -132,7 +136,8 @@ fn in_common(errors: &mut Errors, spec: &Value, before: &Before<'_>) {
     let Some(version) = list.first() else { return };
     let status = list.iter().any(|v| v.at("subresources").has("status"));
     for (part, name) in PARTS.iter().filter(|(part, _)| common(list, part)) {
-        versions::part(errors, version, &SPEC.field(name), part, status, before);
+        let schema = common(list, "schema");
+        versions::part(errors, version, &SPEC.field(name), part, Around { status, schema, shared: true }, before);
     }
 }
 
@@ -142,18 +147,6 @@ fn printed(spec: &Value) -> String {
         return "null".into();
     }
     let versions = spec.list("versions");
-    let one = |version: &Value| {
-        go_struct(&[
-            ("Name", version.text("name").into()),
-            ("Served", version.flag("served").into()),
-            ("Storage", version.flag("storage").into()),
-            ("Deprecated", version.flag("deprecated").into()),
-            ("DeprecationWarning", version.at("deprecationWarning").clone()),
-            ("Schema", Value::Null),
-            ("Subresources", Value::Null),
-            ("AdditionalPrinterColumns", Value::Null),
-            ("SelectableFields", Value::Null),
-        ])
-    };
+    let one = |version: &Value| printed_version(version, |part| !common(versions, part));
     format!("[{}]", versions.iter().map(one).collect::<Vec<_>>().join(","))
 }

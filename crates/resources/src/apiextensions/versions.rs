@@ -13,25 +13,55 @@ pub(super) const PARTS: [(&str, &str); 4] = [
     ("selectableFields", "selectableFields"),
 ];
 
-/// Checks one part of a version; `status`: the status is a subresource.
+/// What is known beside a part of a version.
+#[derive(Clone, Copy)]
+pub(super) struct Around {
+    /// The status is a subresource.
+    pub status: bool,
+    /// The schema stands at the same place: with all versions, or with this one.
+    pub schema: bool,
+    /// The part is said of all versions.
+    pub shared: bool,
+}
+
+/// Checks one part of a version.
 pub(super) fn part(
     errors: &mut Errors,
     version: &Value,
     path: &Path<'_>,
     name: &str,
-    status: bool,
+    around: Around,
     before: &Before<'_>,
 ) {
     match name {
         "schema" if version.at("schema").has("openAPIV3Schema") => {
             let unchanged = before.same_schema(version);
-            let options = structural::Options { status, unchanged };
+            let options = structural::Options { status: around.status, unchanged };
             structural::schema(errors, version.at("schema").at("openAPIV3Schema"), path, options);
         }
         "subresources" => scale(errors, version.at("subresources").at("scale"), &path.field("scale")),
         "additionalPrinterColumns" => columns(errors, version, path),
-        "selectableFields" => structural::selectable(errors, version, path),
+        "selectableFields" => selectable(errors, version, path, around),
         _ => {}
+    }
+}
+
+/// Selectable fields come with the schema that they are looked up in.
+fn selectable(errors: &mut Errors, version: &Value, path: &Path<'_>, around: Around) {
+    if version.list("selectableFields").is_empty() {
+        return;
+    }
+    let schema = version.at("schema").at("openAPIV3Schema");
+    match (around.schema && !schema.is_null(), around.shared) {
+        (true, _) => match structural::unstructured(schema) {
+            Some(why) if around.shared => errors.invalid(&Path::root("spec.schema.openAPIV3Schema"), "", &why),
+            Some(_) => {}
+            None => structural::selectable(errors, version, path),
+        },
+        (false, true) => errors.invalid(path, "", "may only be set when validations.schema is included"),
+        (false, false) => {
+            errors.invalid(path, "", "may only be set when `version.schema.openAPIV3Schema` is not included");
+        }
     }
 }
 

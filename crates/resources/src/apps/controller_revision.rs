@@ -36,10 +36,12 @@ impl Strategy for ControllerRevision {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        if !obj.has("data") {
-            errors.required(&Path::root("data"), "data is mandatory");
-        }
         revision(&mut errors, obj);
+        match obj.at("data") {
+            Value::Null => errors.required(&Path::root("data"), "data is mandatory"),
+            Value::Object(_) => {}
+            _ => errors.required(&Path::root("data"), "data must be a valid JSON object"),
+        }
         errors.0
     }
 

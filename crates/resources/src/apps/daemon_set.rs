@@ -5,7 +5,7 @@ use crate::apps::status::Counts;
 use crate::apps::{self, SPEC};
 use crate::columns::{AGE, CONTAINERS, IMAGES, NAME, or_none};
 use crate::core::pod::{defaults, template};
-use crate::field::{Errors, Fields, Path, go_struct, map_mut, same, set_default};
+use crate::field::{Errors, Fields, Path, map_mut, same, set_default};
 use crate::rules::{self, Check, Rule};
 use crate::{Ctx, StatusRules, Strategy, copy_field, metadata};
 use api::table::Column;
@@ -52,7 +52,17 @@ const COUNTS: Counts = Counts {
     ready: "",
 };
 
+const STRATEGY: &str = "io.k8s.api.apps.v1.DaemonSetUpdateStrategy";
+
 impl Strategy for DaemonSet {
+    fn unreadable(&self, obj: &Object) -> Option<String> {
+        let text = api::meta::annotation(obj, GENERATION)?;
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        let why = if number { "value out of range" } else { "invalid syntax" };
+        text.parse::<i64>().is_err().then(|| format!("strconv.ParseInt: parsing {}: {why}", api::quoted(text)))
+    }
+
     fn default(&self, obj: &mut Object) {
         if let Some(spec) = map_mut(obj, "spec") {
             set_default(spec, "revisionHistoryLimit", 10);
@@ -61,9 +71,8 @@ impl Strategy for DaemonSet {
         }
         apps::zero_counts(obj, &SHOWN);
         // the template's generation is a field of the object that is written as an annotation
-        if api::meta::annotation(obj, GENERATION).is_none() {
-            api::meta::set_annotation(obj, GENERATION, "0");
-        }
+        let generation: i64 = api::meta::annotation(obj, GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0);
+        api::meta::set_annotation(obj, GENERATION, &generation.to_string());
     }
 
     fn status_rules(&self) -> StatusRules {
@@ -99,7 +108,7 @@ impl Strategy for DaemonSet {
         let (selector, of) = (spec.at("selector"), spec.at("template"));
         let path = SPEC.field("template");
         metadata::label_selector(&mut errors, selector, &SPEC.field("selector"));
-        if metadata::selector_matches(selector, of.at("metadata").at("labels")) == Some(false) {
+        if apps::selects(selector, of.at("metadata").at("labels")) == Some(false) {
             template::labels_mismatch(&mut errors, of, &path);
         }
         if !selector.is_null() && metadata::selector_is_empty(selector) {
@@ -161,10 +170,9 @@ fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
         "OnDelete" => {}
         "RollingUpdate" if rolling.is_null() => errors.required(&path_of, ""),
         "RollingUpdate" => rolling_update(errors, rolling, &path_of),
-        other => {
-            let printed = go_struct(&[("Type", other.into()), ("RollingUpdate", rolling.clone())]);
-            let message = format!("Unsupported value: {printed}: supported values: \"RollingUpdate\", \"OnDelete\"");
-            errors.0.push(Cause { kind: api::CauseType::FieldValueNotSupported, field: path.to_string(), message });
+        _ => {
+            let printed = schema::internal_json(STRATEGY, strategy, schema::Layout::Compact);
+            errors.not_supported_printed(path, &printed, &["RollingUpdate", "OnDelete"]);
         }
     }
 }

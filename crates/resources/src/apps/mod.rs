@@ -11,7 +11,7 @@ use crate::core::pod::{template, warnings};
 use crate::field::{Errors, Fields, Path, map_mut, set_default};
 use crate::{Scale, metadata, names};
 use api::Object;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const SPEC: Path<'static> = Path::root("spec");
 
@@ -22,22 +22,22 @@ pub fn containers(template: &Value) -> (String, String) {
     (join("name"), join("image"))
 }
 
-/// A selector as JSON in the order of its fields.
+/// A selector as Go prints it.
 pub fn print_selector(selector: &Value) -> String {
-    let mut fields = Vec::new();
-    if selector.entries("matchLabels").next().is_some() {
-        fields.push(format!("\"matchLabels\":{}", selector.at("matchLabels")));
-    }
-    let expressions = selector.list("matchExpressions");
-    if !expressions.is_empty() {
-        fields.push(format!("\"matchExpressions\":{}", json!(expressions)));
-    }
-    format!("{{{}}}", fields.join(","))
+    schema::internal_json("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector", selector, schema::Layout::Compact)
+}
+
+/// Whether a selector matches labels; `None` when it is malformed, which it is by a single bad key or value.
+pub fn selects(selector: &Value, labels: &Value) -> Option<bool> {
+    let mut wrong = Errors::default();
+    metadata::label_selector(&mut wrong, selector, &Path::TOP);
+    if wrong.is_empty() { metadata::selector_matches(selector, labels) } else { None }
 }
 
 /// An error when a selector changed.
 pub fn fixed_selector(errors: &mut Errors, new: &Value, old: &Value) {
-    if !crate::field::same(new.at("selector"), old.at("selector")) {
+    let same = crate::field::same(new.at("selector"), old.at("selector"));
+    if !same || new.has("selector") != old.has("selector") {
         let printed = if new.at("selector").is_null() { "null".into() } else { print_selector(new.at("selector")) };
         errors.invalid_printed(&SPEC.field("selector"), &printed, crate::field::IMMUTABLE);
     }
@@ -65,7 +65,7 @@ fn selector_and_template(
         false => own_selector(errors, selector, words.kind, &path),
     }
     let (of, at) = (spec.at("template"), SPEC.field("template"));
-    match metadata::selector_matches(selector, of.at("metadata").at("labels")) {
+    match selects(selector, of.at("metadata").at("labels")) {
         None => return errors.invalid_printed(&path, &print_selector(selector), words.malformed),
         Some(false) => template::labels_mismatch(errors, of, &at),
         Some(true) => {}
@@ -90,12 +90,15 @@ fn replicated(errors: &mut Errors, spec: &Value) {
     });
 }
 
-/// Defaults of a strategy that rolls, with as many pods missing or too many as the kind allows.
+/// Defaults of a strategy that rolls, with as many pods missing or too many as the kind allows. Numbers that another
+/// strategy leaves out are zero: they are no pointers inside the server.
 fn rolling_defaults(strategy: &mut Value, unavailable: impl Into<Value>, surge: impl Into<Value>) {
     set_default(strategy, "type", "RollingUpdate");
-    if strategy.text("type") != "RollingUpdate" {
-        return;
-    }
+    let (unavailable, surge) = match strategy.text("type") == "RollingUpdate" {
+        true => (unavailable.into(), surge.into()),
+        false if strategy.has("rollingUpdate") => (0.into(), 0.into()),
+        false => return,
+    };
     if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
         set_default(rolling, "maxUnavailable", unavailable);
         set_default(rolling, "maxSurge", surge);
@@ -134,14 +137,17 @@ pub fn at_most_all(errors: &mut Errors, value: &Value, path: &Path<'_>) {
     }
 }
 
-/// The number of a percentage.
+/// The number of a percentage; one that no number holds is the largest.
 pub fn percentage(value: &Value) -> Option<i64> {
-    value.as_str()?.strip_suffix('%')?.parse().ok()
+    let digits = value.as_str()?.strip_suffix('%')?;
+    let fine = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    fine.then(|| digits.parse().unwrap_or(i64::MAX))
 }
 
-/// The number, of a percentage or a plain number.
+/// The number, of a percentage or a plain number, which a text may be too.
 fn number(value: &Value) -> i64 {
-    percentage(value).or(value.as_i64()).unwrap_or(0)
+    let written = || value.as_str()?.parse().ok();
+    percentage(value).or(value.as_i64()).or_else(written).unwrap_or(0)
 }
 
 /// The scale of a workload with a selector.
@@ -159,5 +165,39 @@ fn scale(obj: &Object) -> Option<Scale> {
 pub fn zero_counts(obj: &mut Object, fields: &[&str]) {
     if let Some(status) = map_mut(obj, "status") {
         fields.iter().for_each(|field| set_default(status, field, 0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_bad_key_or_value_makes_a_selector_malformed() {
+        let check = |selector: Value, want: Option<bool>| assert_eq!(selects(&selector, &json!({"a": "x"})), want);
+        check(json!({"matchLabels": {"a": "x"}}), Some(true));
+        check(json!({"matchLabels": {"a": "y"}}), Some(false));
+        check(json!({"matchLabels": {"a": "::1"}}), None);
+        check(json!({"matchLabels": {"Bad Key": "x"}}), None);
+        check(json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["x"]}]}), None);
+        check(Value::Null, Some(false));
+    }
+
+    #[test]
+    fn selectors_print_what_is_required() {
+        let selector = json!({"matchLabels": {}, "matchExpressions": [{"operator": "In"}]});
+        assert_eq!(print_selector(&selector), r#"{"matchExpressions":[{"key":"","operator":"In"}]}"#);
+    }
+
+    #[test]
+    fn numbers_of_pods() {
+        let check = |value: Value, want: i64| assert_eq!(number(&value), want, "{value}");
+        check(json!("10%"), 10);
+        check(json!("-1%"), 0);
+        check(json!("99999999999999999999%"), i64::MAX);
+        check(json!("5"), 5);
+        check(json!(3), 3);
+        check(json!("x"), 0);
     }
 }

@@ -6,7 +6,7 @@ use crate::apps::{self, SPEC, SelectorWords};
 use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
 use crate::core::persistent_volume_claim;
 use crate::core::pod::{defaults, template};
-use crate::field::{Errors, Fields, Path, go_struct, items_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, Path, items_mut, map_mut, same, set_default};
 use crate::rules::{self, Check, Rule, each};
 use crate::{Ctx, Scale, StatusRules, Strategy, copy_field, names};
 use api::table::Column;
@@ -56,6 +56,8 @@ const POLICIES: &[Rule] = &[
     ("updateStrategy", Check::By(strategy)),
     ("persistentVolumeClaimRetentionPolicy", Check::By(retention)),
 ];
+const STRATEGY: &str = "io.k8s.api.apps.v1.StatefulSetUpdateStrategy";
+const ROLLING: &str = "io.k8s.api.apps.v1.RollingUpdateStatefulSetStrategy";
 const SELECTOR: SelectorWords = SelectorWords { kind: "statefulset", malformed: "" };
 
 impl Strategy for StatefulSet {
@@ -91,11 +93,13 @@ impl Strategy for StatefulSet {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        spec(obj.at("spec"), true).0
+        spec(obj.at("spec"), true, false).0
     }
 
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = spec(new.at("spec"), false);
+        // A set that would be refused today may still change in other ways.
+        let was_wrong = !spec(old.at("spec"), false, false).is_empty();
+        let mut errors = spec(new.at("spec"), false, was_wrong);
         let mut rest = new.at("spec").clone();
         CHANGEABLE.iter().for_each(|field| copy_field(&mut rest, old.at("spec"), field));
         if !same(&rest, old.at("spec")) {
@@ -148,7 +152,7 @@ fn strategy_defaults(strategy: &mut Value) {
         strategy["type"] = "RollingUpdate".into();
         map_mut(strategy, "rollingUpdate");
     }
-    if strategy.text("type") == "RollingUpdate" && strategy.has("rollingUpdate") {
+    if strategy.has("rollingUpdate") {
         set_default(&mut strategy["rollingUpdate"], "partition", 0);
     }
 }
@@ -161,8 +165,9 @@ fn claim_defaults(claim: &mut Value) {
     persistent_volume_claim::PersistentVolumeClaim.default(claim);
 }
 
-/// Claims and the service's name are checked when the set is made; they cannot change afterwards.
-fn spec(spec: &Value, create: bool) -> Errors {
+/// Claims and the service's name are checked when the set is made; they cannot change afterwards. `lenient`: the
+/// template's pod is not looked at.
+fn spec(spec: &Value, create: bool, lenient: bool) -> Errors {
     let mut errors = Errors::default();
     let new: &[Rule] = if create { NEW } else { &[] };
     [POLICIES, new, NUMBERS].iter().for_each(|rules| rules::check(&mut errors, spec, &SPEC, rules));
@@ -170,7 +175,9 @@ fn spec(spec: &Value, create: bool) -> Errors {
         rules::check(&mut errors, spec, &SPEC, &[("serviceName", Check::MaybeNamed(names::label))]);
     }
     apps::selector_and_template(&mut errors, spec, &SELECTOR, |errors, of, at| {
-        template::validate(errors, &complete(of, spec.list("volumeClaimTemplates")), at);
+        if !lenient {
+            template::validate(errors, &complete(of, spec.list("volumeClaimTemplates")), at);
+        }
         // Upstream looks at them twice.
         template::described(errors, of, at);
     });
@@ -206,7 +213,7 @@ fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
     match strategy.text("type") {
         "" => errors.required(path, ""),
         "OnDelete" if !rolling.is_null() => {
-            errors.invalid(&path_of, rolling.clone(), "only allowed for updateStrategy 'RollingUpdate'");
+            errors.invalid_struct(&path_of, ROLLING, rolling, "only allowed for updateStrategy 'RollingUpdate'");
         }
         "OnDelete" => {}
         "RollingUpdate" => {
@@ -220,9 +227,8 @@ fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
                 apps::at_most_all(errors, value, &path);
             }
         }
-        other => {
-            let printed = go_struct(&[("Type", other.into()), ("RollingUpdate", rolling.clone())]);
-            errors.invalid_printed(path, &printed, "must be 'RollingUpdate' or 'OnDelete'");
+        _ => {
+            errors.invalid_struct(path, STRATEGY, strategy, "must be 'RollingUpdate' or 'OnDelete'");
         }
     }
 }

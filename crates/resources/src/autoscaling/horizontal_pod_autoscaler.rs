@@ -24,16 +24,12 @@ const COLUMNS: &[Column] = &[
     Column::string("Replicas").field("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerStatus", "currentReplicas"),
     AGE,
 ];
-const AUTOSCALER: &[Rule] = &[
-    ("scaleTargetRef", Check::By(metrics::scaled)),
-    ("metrics", Check::In(metrics::metrics)),
-    ("behavior", Check::By(behavior)),
-];
 const BEHAVIOR: &[Rule] =
     &[("scaleUp", Check::By(metrics::scaling_rules)), ("scaleDown", Check::By(metrics::scaling_rules))];
 
 impl Strategy for HorizontalPodAutoscaler {
     fn default(&self, obj: &mut Object) {
+        super::v1::drop_annotations(obj);
         if let Some(spec) = map_mut(obj, "spec") {
             set_default(spec, "minReplicas", 1);
             if spec.list("metrics").is_empty() {
@@ -63,21 +59,11 @@ impl Strategy for HorizontalPodAutoscaler {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        let (min, max) = (spec.int("minReplicas"), spec.int("maxReplicas").unwrap_or(0));
-        if let Some(min) = min.filter(|m| *m < 1) {
-            errors.invalid(&SPEC.field("minReplicas"), min, "must be greater than or equal to 1");
-        }
-        match max {
-            0 => errors.required(&SPEC.field("maxReplicas"), "must be set and greater than 0"),
-            max if max < 0 => errors.invalid(&SPEC.field("maxReplicas"), max, "must be greater than or equal to 1"),
-            _ => {}
-        }
-        if min.is_some_and(|min| max < min) {
-            errors.invalid(&SPEC.field("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
-        }
-        rules::check(&mut errors, spec, &SPEC, AUTOSCALER);
-        errors.0
+        validate(obj.at("spec"), &Value::Null).0
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        validate(new.at("spec"), old.at("spec")).0
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
@@ -106,6 +92,37 @@ impl Strategy for HorizontalPodAutoscaler {
             age::since_creation(obj, now).into(),
         ]
     }
+}
+
+/// Errors of a spec; what the old one had wrong before may stay.
+fn validate(spec: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::default();
+    let (min, max) = (spec.int("minReplicas"), spec.int("maxReplicas").unwrap_or(0));
+    let least = if old.int("minReplicas") == Some(0) { 0 } else { 1 };
+    if let Some(min) = min.filter(|m| *m < least) {
+        errors.invalid(&SPEC.field("minReplicas"), min, &format!("must be greater than or equal to {least}"));
+    }
+    match max {
+        0 => errors.required(&SPEC.field("maxReplicas"), "must be set and greater than 0"),
+        max if max < 0 => errors.invalid(&SPEC.field("maxReplicas"), max, "must be greater than or equal to 1"),
+        _ => {}
+    }
+    if min.is_some_and(|min| max < min) {
+        errors.invalid(&SPEC.field("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
+    }
+    let (target, was) = (spec.at("scaleTargetRef"), old.at("scaleTargetRef"));
+    let kept = !old.is_null() && ["apiVersion", "kind"].iter().all(|field| target.text(field) == was.text(field));
+    let version = match target.text("kind") {
+        _ if kept => metrics::Version::Any,
+        // the only one without a group that can be scaled
+        "ReplicationController" => metrics::Version::Valid,
+        _ => metrics::Version::Grouped,
+    };
+    metrics::reference(&mut errors, target, version, &SPEC.field("scaleTargetRef"));
+    let version = if metrics::has_bad_versions(old) { metrics::Version::Any } else { metrics::Version::Valid };
+    metrics::metrics(&mut errors, spec, version, &SPEC.field("metrics"));
+    rules::check(&mut errors, spec, &SPEC, &[("behavior", Check::By(behavior))]);
+    errors
 }
 
 fn behavior(errors: &mut Errors, behavior: &Value, path: &Path<'_>) {

@@ -1,12 +1,12 @@
 //! Metrics and scaling rules of an autoscaler.
 
-use crate::core::quantities::quantity;
+use crate::core::quantities::{self, quantity};
 use crate::field::{Errors, Fields, NOT_NEGATIVE, Path};
+use crate::names;
 use crate::rules::{self, Check, Rule};
-use crate::{metadata, names};
 use serde_json::Value;
 
-/// The types of metrics: their fields, the rules of what is measured, and the rule of what is aimed at.
+/// The types of metrics: their fields, the errors of what is measured, and of what is aimed at.
 struct Source {
     field: &'static str,
     kind: &'static str,
@@ -25,42 +25,64 @@ const fn source(
 
 const METRIC: Rule = ("metric", Check::By(identifier));
 const NAME: Rule = ("name", Check::Given("must specify a resource name"));
+const OF_CONTAINER: &[Rule] = &[
+    NAME,
+    ("name", Check::By(container_resource)),
+    ("container", Check::Given("must specify a container")),
+    ("container", Check::MaybeNamed(names::label)),
+];
 /// In the order in which they are looked at; only the first that a metric has is.
 const SOURCES: [Source; 5] = [
-    source("object", "Object", &[("describedObject", Check::By(measured)), METRIC], of_object),
+    source("object", "Object", &[METRIC], of_object),
     source("external", "External", &[METRIC], of_external),
     source("pods", "Pods", &[METRIC], of_pods),
     source("resource", "Resource", &[NAME], of_resource),
-    source(
-        "containerResource",
-        "ContainerResource",
-        &[NAME, ("container", Check::Given("must specify a container"))],
-        of_resource,
-    ),
+    source("containerResource", "ContainerResource", OF_CONTAINER, of_resource),
 ];
 const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 const REFERENCE: &[Rule] = &[("kind", Check::Named(names::segment)), ("name", Check::Named(names::segment))];
 const SHOWN: usize = 2;
 
-/// Errors of a reference to what is scaled, which has a group unless it is a replication controller.
-pub fn scaled(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    measured(errors, of, path);
-    let version = of.text("apiVersion");
-    let core = of.text("kind") == "ReplicationController" && version == "v1";
-    if !core && !version.contains('/') {
-        errors.invalid(&path.field("apiVersion"), version, "apiVersion must specify API group");
+/// What the `apiVersion` of a reference may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// Whatever it is.
+    Any,
+    /// One that can be read.
+    Valid,
+    /// One with a group.
+    Grouped,
+}
+
+/// Errors of a reference to what is scaled or measured.
+pub fn reference(errors: &mut Errors, of: &Value, version: Version, path: &Path<'_>) {
+    rules::check(errors, of, path, REFERENCE);
+    if let Some(why) = bad_version(of.text("apiVersion"), version) {
+        errors.invalid(&path.field("apiVersion"), of.text("apiVersion"), &why);
     }
 }
 
-fn measured(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    rules::check(errors, of, path, REFERENCE);
+fn bad_version(text: &str, version: Version) -> Option<String> {
+    match text.split_once('/') {
+        _ if version == Version::Any => None,
+        Some((_, rest)) if rest.contains('/') => Some(format!("unexpected GroupVersion string: {text}")),
+        None | Some(("", _)) if version == Version::Grouped => Some("apiVersion must specify API group".into()),
+        _ => None,
+    }
 }
 
-/// Errors of `metrics`.
-pub fn metrics(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+/// Whether a spec holds metrics of objects whose `apiVersion` cannot be read.
+pub fn has_bad_versions(spec: &Value) -> bool {
+    let of_objects = spec.list("metrics").iter().filter(|metric| metric.text("type") == "Object");
+    let mut versions = of_objects.map(|metric| metric.at("object").at("describedObject").text("apiVersion"));
+    versions.any(|version| bad_version(version, Version::Valid).is_some())
+}
+
+/// Errors of `metrics`; `version`: what the `apiVersion` of measured objects may be.
+pub fn metrics(errors: &mut Errors, spec: &Value, version: Version, path: &Path<'_>) {
     let list = spec.list("metrics");
     for (i, metric) in list.iter().enumerate() {
-        self::metric(errors, metric, &path.index(i));
+        self::metric(errors, metric, version, &path.index(i));
     }
     let outside = list.iter().any(|m| ["Object", "External"].contains(&m.text("type")));
     if spec.int("minReplicas") == Some(0) && !outside {
@@ -69,13 +91,16 @@ pub fn metrics(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
 }
 
-fn metric(errors: &mut Errors, metric: &Value, path: &Path<'_>) {
+fn metric(errors: &mut Errors, metric: &Value, version: Version, path: &Path<'_>) {
     let (kind, type_path) = (metric.text("type"), path.field("type"));
     rules::check(errors, metric, path, &[("type", Check::Given("must specify a metric source type"))]);
     errors.one_of(&type_path, kind, &TYPES);
     let present: Vec<&Source> = SOURCES.iter().filter(|source| metric.has(source.field)).collect();
     if let Some(source) = present.first() {
         let (of, path) = (metric.at(source.field), path.field(source.field));
+        if source.kind == "Object" {
+            reference(errors, of.at("describedObject"), version, &path.field("describedObject"));
+        }
         rules::check(errors, of, &path, source.rules);
         target(errors, of.at("target"), &path.field("target"));
         (source.goal)(errors, of.at("target"), &path.field("target"));
@@ -91,6 +116,12 @@ fn metric(errors: &mut Errors, metric: &Value, path: &Path<'_>) {
         for other in present.iter().filter(|source| source.kind != kind) {
             errors.forbidden(&path.field(other.field), "must populate the given metric source only");
         }
+    }
+}
+
+fn container_resource(errors: &mut Errors, name: &Value, path: &Path<'_>) {
+    if let Some(name) = name.as_str().filter(|name| !name.is_empty()) {
+        quantities::container_resource_name(errors, name, path);
     }
 }
 
@@ -114,7 +145,7 @@ fn of_external(errors: &mut Errors, goal: &Value, path: &Path<'_>) {
 }
 
 fn of_pods(errors: &mut Errors, goal: &Value, path: &Path<'_>) {
-    if !goal.has("averageValue") || quantity(goal.at("averageValue")).sign() <= 0 {
+    if !goal.has("averageValue") {
         errors.required(&path.field("averageValue"), "must specify a positive target averageValue");
     }
 }
@@ -138,7 +169,6 @@ fn identifier(errors: &mut Errors, of: &Value, path: &Path<'_>) {
         "" => errors.required(&path.field("name"), "must specify a metric name"),
         name => errors.invalid_each(&path.field("name"), name, names::segment(name)),
     }
-    metadata::label_selector(errors, of.at("selector"), &path.field("selector"));
 }
 
 fn target(errors: &mut Errors, of: &Value, path: &Path<'_>) {
@@ -254,5 +284,36 @@ fn one(metric: &Value, status: &Value) -> String {
             let goal = percent(goal).unwrap_or_else(|| "<auto>".into());
             format!("{}: {}/{goal}", of.text("name"), or_unknown(percent(current)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn references_have_a_group() {
+        let check = |text: &str, version: Version, want: Option<&str>| {
+            assert_eq!(bad_version(text, version).as_deref(), want, "{text}");
+        };
+        check("apps/v1", Version::Grouped, None);
+        for text in ["v1", "", "/a", "/"] {
+            check(text, Version::Grouped, Some("apiVersion must specify API group"));
+            check(text, Version::Valid, None);
+        }
+        check("a/b/c", Version::Valid, Some("unexpected GroupVersion string: a/b/c"));
+        check("a/b/c", Version::Any, None);
+    }
+
+    #[test]
+    fn a_container_is_named_and_its_resource_known() {
+        let spec = json!({"metrics": [{"type": "ContainerResource", "containerResource": {"name": "b",
+            "container": "1.2", "target": {"type": "Value", "averageUtilization": 1}}}]});
+        let mut errors = Errors::default();
+        metrics(&mut errors, &spec, Version::Valid, &Path::root("m"));
+        let got: Vec<&str> = errors.0.iter().map(|cause| cause.field.as_str()).collect();
+        let name = "m[0].containerResource.name";
+        assert_eq!(got, [name, name, "m[0].containerResource.container"]);
     }
 }

@@ -3,5 +3,6 @@
 pub mod horizontal_pod_autoscaler;
 mod metrics;
 mod v1;
+mod v1_annotations;
 
 pub use v1::{HorizontalPodAutoscalerV1, V1};

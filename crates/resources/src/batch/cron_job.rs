@@ -171,21 +171,55 @@ fn job_template(errors: &mut Errors, template: &Value, path: &Path<'_>) {
     }
 }
 
+/// The longest part of a zone's name.
+const ZONE_PART_MAX: usize = 14;
+
 fn time_zone(errors: &mut Errors, zone: &str, path: &Path<'_>) {
     if zone.is_empty() {
         return errors.invalid(path, zone, "timeZone must be nil or non-empty string");
     }
-    let fine = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
-    let bad =
-        |part: &str| part == "." || part == ".." || part.starts_with('-') || part.is_empty() || !part.chars().all(fine);
-    if zone.split('/').any(bad) {
-        return errors.invalid(path, zone, &format!("unknown time zone {zone}"));
+    let fine = |part: &str| part.bytes().all(|c| c.is_ascii_alphanumeric() || b"_.+-".contains(&c));
+    let named = |part: &str| !part.starts_with('-') && (1..=ZONE_PART_MAX).contains(&part.len()) && fine(part);
+    let unknown = format!("unknown time zone {zone}");
+    if zone.split('/').any(|part| part == "." || part == ".." || !named(part)) {
+        return errors.invalid(path, zone, &unknown);
     }
     if zone.eq_ignore_ascii_case("Local") {
         let text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
-        return errors.invalid(path, zone, text);
+        errors.invalid(path, zone, text);
     }
-    if jiff::tz::TimeZone::get(zone).is_err() {
-        errors.invalid(path, zone, &format!("unknown time zone {zone}"));
+    // names of zones are names of files, where case matters
+    let known = jiff::tz::TimeZone::get(zone).is_ok_and(|found| found.iana_name() == Some(zone));
+    if zone.contains("..") {
+        errors.invalid(path, zone, "time: invalid location name");
+    } else if !known && zone != "UTC" && zone != "Local" {
+        errors.invalid(path, zone, &unknown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_are_known_by_their_exact_names() {
+        let check = |zone: &str, want: &[&str]| {
+            let mut errors = Errors::default();
+            time_zone(&mut errors, zone, &Path::root("z"));
+            let got: Vec<&str> = errors.0.iter().filter_map(|cause| cause.message.splitn(3, ": ").nth(2)).collect();
+            assert_eq!(got, want, "{zone}");
+        };
+        check("Europe/Berlin", &[]);
+        check("UTC", &[]);
+        check("europe/berlin", &["unknown time zone europe/berlin"]);
+        check("abcdefghijklmno", &["unknown time zone abcdefghijklmno"]);
+        check(
+            "local",
+            &[
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+                "unknown time zone local",
+            ],
+        );
+        check("a..b", &["time: invalid location name"]);
     }
 }

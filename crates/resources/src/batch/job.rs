@@ -1,11 +1,13 @@
 //! Jobs.
 
+use super::job_policy;
 use super::job_spec::{self, SPEC};
 use crate::age;
 use crate::apps;
 use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
 use crate::core::pod::{copy_node_affinity, defaults, warnings};
-use crate::field::{Errors, Fields, Path, items_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, Path, items_mut, map_mut, set_default};
+use crate::semantic;
 use crate::{Ctx, MetadataChecks, Propagation, StatusRules, Strategy, copy_field, metadata, names};
 use api::table::Column;
 use api::{Cause, Object};
@@ -29,6 +31,17 @@ const UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB: &str = "batch.kubernetes.io/job-name";
 /// Labels of a job's pods under their new and old names.
 const LABELS: [(&str, bool); 4] = [("controller-uid", true), ("job-name", false), (UID, true), (JOB, false)];
+
+const TEMPLATE: &str = "io.k8s.api.core.v1.PodTemplateSpec";
+const POD_SPEC: &str = "io.k8s.api.core.v1.PodSpec";
+/// What stays as it was made, and how it is printed.
+const FIXED: [(&str, &str); 5] = [
+    ("completionMode", ""),
+    ("podFailurePolicy", "io.k8s.api.batch.v1.PodFailurePolicy"),
+    ("backoffLimitPerIndex", ""),
+    ("managedBy", ""),
+    ("successPolicy", job_policy::SUCCESS),
+];
 
 impl Strategy for Job {
     fn default(&self, obj: &mut Object) {
@@ -55,6 +68,15 @@ impl Strategy for Job {
         }
     }
 
+    /// Upstream shares the map of labels that defaulting took from the template, generated labels and all.
+    fn prepare_unlabelled(&self, obj: &mut Object) {
+        let labels = obj.at("spec").at("template").at("metadata").at("labels").clone();
+        let shared = obj.at("metadata").entries("labels").next().is_some();
+        if shared && labels.is_object() {
+            api::meta::set(obj, "labels", labels);
+        }
+    }
+
     fn prepare_to_store(&self, obj: &mut Object) {
         labels_of_template(obj);
     }
@@ -69,42 +91,27 @@ impl Strategy for Job {
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let mut errors = Errors::default();
-        let spec = obj.at("spec");
-        if !spec.flag("manualSelector") {
-            generated(&mut errors, obj);
-        }
-        job_spec::with_selector(&mut errors, spec);
-        let completions = spec.int("completions").unwrap_or(0);
-        if spec.text("completionMode") == "Indexed" && completions > 0 {
-            let (name, path) = (api::meta::name(obj), Path::root("metadata.name"));
-            let host = format!("{name}-{}", completions - 1);
-            let wrong = names::dns1123_label(&host, false);
-            if !wrong.is_empty() {
-                let list = wrong.join(" ");
-                errors.invalid(
-                    &path,
-                    name,
-                    &format!("will not able to create pod with invalid DNS label: {host}: [{list}]"),
-                );
-            }
-        }
-        errors.0
+        validate(obj, true).0
     }
 
     fn metadata_on_update(&self) -> MetadataChecks {
         MetadataChecks::Both
     }
 
-    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
-        let mut errors = Errors(self.validate(ctx, new));
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let (now, was) = (new.at("spec"), old.at("spec"));
+        let labelled = |label: &str| was.at("template").at("metadata").at("labels").has(label);
+        let mut errors = validate(new, labelled(UID) && labelled(JOB));
         job_spec::with_selector(&mut errors, now);
         completions(&mut errors, now, was);
         apps::fixed_selector(&mut errors, now, was);
         template(&mut errors, new, old);
-        for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
-            errors.immutable(&SPEC.field(field), now.at(field), was.at(field));
+        let stays = |field: &str, schema: &str| {
+            now.has(field) == was.has(field) && semantic::equal(schema, now.at(field), was.at(field))
+        };
+        for (field, schema) in FIXED.into_iter().filter(|(field, schema)| !stays(field, schema)) {
+            let schema = if now.has(field) { schema } else { "" };
+            errors.invalid_struct(&SPEC.field(field), schema, now.at(field), crate::field::IMMUTABLE);
         }
         errors.0
     }
@@ -165,6 +172,25 @@ impl Strategy for Job {
     }
 }
 
+/// Errors of a job. `prefixed`: the labels of Kubernetes' own prefix are among those of its pods.
+fn validate(job: &Object, prefixed: bool) -> Errors {
+    let mut errors = Errors::default();
+    let spec = job.at("spec");
+    if !spec.flag("manualSelector") {
+        generated(&mut errors, job, prefixed);
+    }
+    job_spec::with_selector(&mut errors, spec);
+    let completions = spec.int("completions").unwrap_or(0);
+    if spec.text("completionMode") == "Indexed" && completions > 0 {
+        let (name, path) = (api::meta::name(job), Path::root("metadata.name"));
+        let host = format!("{name}-{}", completions - 1);
+        if !names::dns1123_label(&host, false).is_empty() {
+            errors.invalid(&path, name, &format!("will not able to create pod with invalid DNS label: {host}"));
+        }
+    }
+    errors
+}
+
 /// Warnings about a job's spec.
 pub fn spec_warnings(spec: &Value, path: &Path<'_>) -> Vec<String> {
     let mut out = Vec::new();
@@ -192,7 +218,9 @@ pub fn template_defaults(spec: &mut Value) {
     map_mut(spec, "template").into_iter().for_each(defaults::template);
     let rules = spec.get_mut("podFailurePolicy").into_iter().flat_map(|p| items_mut(p, "rules"));
     for pattern in rules.flat_map(|r| items_mut(r, "onPodConditions")) {
-        set_default(pattern, "status", "True");
+        if pattern.text("status").is_empty() {
+            pattern["status"] = "True".into();
+        }
     }
 }
 
@@ -204,31 +232,24 @@ fn labels_of_template(obj: &mut Object) {
     }
 }
 
+/// Gives the pods and the selector what tells them from others'; what is there already is for validation to judge.
 fn generate_selector(obj: &mut Object) {
     let (uid, name) = (api::meta::uid(obj).to_owned(), api::meta::name(obj).to_owned());
-    // Labels that defaulting took from the template are the template's own: upstream shares the map.
-    let of_template = obj.at("spec").at("template").at("metadata").at("labels");
-    let shared = of_template.is_object() && of_template == obj.at("metadata").at("labels");
     let Some(spec) = map_mut(obj, "spec") else { return };
-    let mut labels = Value::Null;
     if let Some(meta) = map_mut(spec, "template").and_then(|t| map_mut(t, "metadata"))
         && let Some(own) = map_mut(meta, "labels")
     {
         for (label, by_uid) in LABELS {
-            own[label] = if by_uid { uid.as_str() } else { name.as_str() }.into();
+            set_default(own, label, if by_uid { uid.as_str() } else { name.as_str() });
         }
-        labels = own.clone();
     }
     if let Some(selector) = map_mut(spec, "selector").and_then(|s| map_mut(s, "matchLabels")) {
-        selector[UID] = uid.into();
-    }
-    if shared {
-        api::meta::set(obj, "labels", labels);
+        set_default(selector, UID, uid);
     }
 }
 
 /// Errors of labels and selector that the server would have made otherwise.
-fn generated(errors: &mut Errors, obj: &Object) {
+fn generated(errors: &mut Errors, obj: &Object, prefixed: bool) {
     let (spec, uid, name) = (obj.at("spec"), api::meta::uid(obj), api::meta::name(obj));
     if !spec.has("selector") {
         return;
@@ -236,7 +257,7 @@ fn generated(errors: &mut Errors, obj: &Object) {
     let labels = spec.at("template").at("metadata").at("labels");
     let path = SPEC.field("template.metadata.labels");
     let mut expected = serde_json::Map::new();
-    for (label, by_uid) in LABELS {
+    for (label, by_uid) in LABELS.into_iter().filter(|(label, _)| prefixed || !label.contains('/')) {
         let want = if by_uid { uid } else { name };
         expected.insert(label.into(), want.into());
         match labels.at(label).as_str() {
@@ -248,7 +269,7 @@ fn generated(errors: &mut Errors, obj: &Object) {
         }
     }
     let selector = spec.at("selector");
-    if metadata::selector_matches(selector, &Value::Object(expected)) == Some(false) && !selector.is_null() {
+    if apps::selects(selector, &Value::Object(expected)) == Some(false) && !selector.is_null() {
         let printed = apps::print_selector(selector);
         errors.invalid_printed(&SPEC.field("selector"), &printed, "`selector` not auto-generated");
     }
@@ -266,22 +287,50 @@ fn completions(errors: &mut Errors, now: &Value, was: &Value) {
     }
 }
 
-/// The template stays, but for where a suspended job that never started may run.
+/// The template stays; but while a job is suspended and has no pods its pods may be told to run elsewhere, and to
+/// have other resources. Of such a template nothing but the pod's spec is looked at.
 fn template(errors: &mut Errors, new: &Object, old: &Object) {
-    let (mut now, was) = (new.at("spec").at("template").clone(), old.at("spec").at("template"));
-    let started = old.at("status").has("startTime");
-    if old.at("spec").flag("suspend") && !started {
-        for field in ["nodeSelector", "tolerations", "schedulingGates"] {
-            copy_field(&mut now["spec"], was.at("spec"), field);
+    let (now, mut was) = (new.at("spec").at("template"), old.at("spec").at("template").clone());
+    let path = SPEC.field("template");
+    if !is_paused(old) {
+        if !semantic::equal(TEMPLATE, now, &was) {
+            errors.invalid_struct(&path, TEMPLATE, now, crate::field::IMMUTABLE);
         }
-        for field in ["annotations", "labels"] {
-            copy_field(&mut now["metadata"], was.at("metadata"), field);
-        }
-        copy_node_affinity(&mut now["spec"], was.at("spec"));
+        return;
     }
-    if !same(&now, was) {
-        let schema = "io.k8s.api.core.v1.PodTemplateSpec";
-        errors.invalid_struct(&SPEC.field("template"), schema, &now, crate::field::IMMUTABLE);
+    let (spec, was) = (now.at("spec"), &mut was["spec"]);
+    match (spec.has("affinity"), was.has("affinity")) {
+        (true, false) => was["affinity"] = json!({"nodeAffinity": spec.at("affinity").at("nodeAffinity")}),
+        _ => copy_node_affinity(was, spec),
+    }
+    if !spec.has("affinity") && was.at("affinity").as_object().is_some_and(serde_json::Map::is_empty) {
+        copy_field(was, spec, "affinity");
+    }
+    for field in ["nodeSelector", "tolerations", "schedulingGates"] {
+        copy_field(was, spec, field);
+    }
+    for list in ["containers", "initContainers"] {
+        copy_resources(was, spec, list);
+    }
+    if !semantic::equal(POD_SPEC, spec, was) {
+        errors.invalid_struct(&path.field("spec"), POD_SPEC, spec, crate::field::IMMUTABLE);
+    }
+}
+
+/// Whether a job is suspended, and has no pods that would not hear of a change.
+fn is_paused(job: &Object) -> bool {
+    let status = job.at("status");
+    let idle = !status.has("startTime") || condition(job, "Suspended");
+    job.at("spec").flag("suspend") && idle && status.int("active").unwrap_or(0) == 0
+}
+
+/// Makes the resources of containers what they are in another spec, where there are as many, by the same names.
+fn copy_resources(spec: &mut Value, from: &Value, list: &str) {
+    if from.list(list).len() == spec.list(list).len() {
+        for (c, from) in items_mut(spec, list).zip(from.list(list)).filter(|(c, from)| c.at("name") == from.at("name"))
+        {
+            copy_field(c, from, "resources");
+        }
     }
 }
 

@@ -1,9 +1,14 @@
 //! When a job fails or succeeds before its time, and what its status may say.
 
-use crate::field::{Errors, Fields, Path, go_struct};
+use crate::field::{Errors, Fields, Path};
 use crate::names;
 use api::Cause;
 use serde_json::Value;
+
+/// The schema of `successPolicy`.
+pub const SUCCESS: &str = "io.k8s.api.batch.v1.SuccessPolicy";
+/// As long as the indexes of one rule may be, in bytes.
+const INDEXES_MAX: usize = 64 << 10;
 
 /// Errors of `podFailurePolicy`.
 pub fn failure(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
@@ -99,16 +104,7 @@ pub fn success(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
     let rules = policy.list("rules");
     if spec.text("completionMode") != "Indexed" {
-        let print = |r: &Value| {
-            go_struct(&[
-                ("SucceededIndexes", r.at("succeededIndexes").clone()),
-                ("SucceededCount", r.at("succeededCount").clone()),
-            ])
-        };
-        let list: Vec<String> = rules.iter().map(print).collect();
-        let list = if rules.is_empty() { "null".into() } else { format!("[{}]", list.join(",")) };
-        let printed = format!("{{\"Rules\":{list}}}");
-        return errors.invalid_printed(path, &printed, "requires indexed completion mode");
+        return errors.invalid_struct(path, SUCCESS, policy, "requires indexed completion mode");
     }
     let path = path.field("rules");
     match rules.len() {
@@ -128,6 +124,9 @@ fn success_rule(errors: &mut Errors, rule: &Value, completions: i64, path: &Path
     }
     let mut total = 0;
     if let Some(text) = indexes {
+        if text.len() > INDEXES_MAX {
+            errors.too_long(&path.field("succeededIndexes"), INDEXES_MAX);
+        }
         match self::indexes(text, completions) {
             Ok(found) => total = found,
             Err(why) => {
@@ -180,7 +179,7 @@ pub(super) fn interval(part: &str, completions: i64) -> Result<(i64, i64), Strin
         if number >= completions { Err(format!("too large index: {end:?}")) } else { Ok(number) }
     };
     let (first, last) = (number(ends[0])?, number(ends[ends.len() - 1])?);
-    if first > last {
+    if first > last || (ends.len() > 1 && first == last) {
         return Err(format!("non-increasing order, previous: {first}, current: {last}"));
     }
     Ok((first, last))
@@ -192,9 +191,14 @@ mod tests {
 
     #[test]
     fn indexes_are_counted() {
-        for (text, want) in
-            [("1,3-5", Ok(4)), ("", Ok(0)), ("0", Ok(1)), ("5-2", Err("too large index: \"9\"")), ("x", Err(""))]
-        {
+        for (text, want) in [
+            ("1,3-5", Ok(4)),
+            ("", Ok(0)),
+            ("0", Ok(1)),
+            ("5-2", Err("too large index: \"9\"")),
+            ("x", Err("")),
+            ("4,3-3", Err("non-increasing order, previous: 3, current: 3")),
+        ] {
             let got = indexes(&text.replace('5', if want.is_err() { "9" } else { "5" }), 8);
             match want {
                 Ok(want) => assert_eq!(got, Ok(want), "{text}"),

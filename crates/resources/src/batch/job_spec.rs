@@ -1,10 +1,12 @@
 //! Validation of a job's spec.
 
 use super::job_policy;
+use crate::apps;
 use crate::core::pod::template;
 use crate::field::{Errors, Fields, Path};
+use crate::metadata;
+use crate::networking::ingress_class::domain_prefixed_path;
 use crate::rules::{self, Check, Rule};
-use crate::{metadata, names};
 use serde_json::Value;
 
 /// `spec`
@@ -22,7 +24,7 @@ pub fn with_selector(errors: &mut Errors, spec: &Value) {
         metadata::label_selector(errors, selector, &SPEC.field("selector"));
     }
     let of = spec.at("template");
-    if metadata::selector_matches(selector, of.at("metadata").at("labels")) == Some(false) {
+    if apps::selects(selector, of.at("metadata").at("labels")) == Some(false) {
         template::labels_mismatch(errors, of, &SPEC.field("template"));
     }
 }
@@ -74,13 +76,7 @@ fn only_indexed(errors: &mut Errors, value: &Value, path: &Path<'_>) {
 
 fn managed_by(errors: &mut Errors, manager: &Value, path: &Path<'_>) {
     let Some(text) = manager.as_str() else { return };
-    match text.split_once('/') {
-        None | Some(("" | ".", _)) | Some((_, "")) if text.is_empty() => errors.required(path, ""),
-        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
-            errors.invalid_each(path, domain, names::dns1123_subdomain(domain, false));
-        }
-        _ => errors.invalid(path, text, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
-    }
+    domain_prefixed_path(errors, text, path);
     if text.len() > 63 {
         errors.too_long(path, 63);
     }

@@ -8,6 +8,7 @@ use api::{Cause, Object};
 use serde_json::Value;
 
 const COUNTS: [&str; 5] = ["active", "succeeded", "failed", "ready", "terminating"];
+const UNCOUNTED: &str = "io.k8s.api.batch.v1.UncountedTerminatedPods";
 /// Conditions that stay once they are true.
 const TERMINAL: [&str; 3] = ["Failed", "Complete", "FailureTarget"];
 
@@ -195,6 +196,7 @@ fn apply(errors: &mut Errors, change: &Change<'_>, rules: &[Rule], path: &Path<'
             match (detail.strip_prefix("required: "), *field) {
                 (Some(detail), _) => errors.required(&path, detail),
                 (None, "conditions") => without_value(errors, &path, detail),
+                (None, "uncountedTerminatedPods") => errors.invalid_struct(&path, UNCOUNTED, value, detail),
                 (None, _) => errors.invalid(&path, value.clone(), detail),
             }
         }

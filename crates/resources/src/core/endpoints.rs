@@ -42,6 +42,20 @@ impl Strategy for Endpoints {
         errors.0
     }
 
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::new();
+        if obj.at("metadata").at("labels").text("endpoints.kubernetes.io/managed-by") == "endpoint-controller" {
+            return out;
+        }
+        each(obj, "subsets", &Path::TOP, |subset, path| {
+            each_of(subset, &["addresses", "notReadyAddresses"], path, |address, path| {
+                let odd = names::ip_warning(address.text("ip"));
+                out.extend(odd.map(|why| format!("{}: {why}", path.field("ip"))));
+            });
+        });
+        out
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }

@@ -44,14 +44,9 @@ impl Strategy for Event {
         }
     }
 
-    /// Its finalizers are not held against the standard ones.
-    fn is_built_in(&self) -> bool {
-        false
-    }
-
     /// The old form is hardly validated.
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        crate::names::path_segment(name, prefix)
+    fn metadata_on_create(&self) -> bool {
+        false
     }
 
     fn metadata_on_update(&self) -> crate::MetadataChecks {
@@ -153,6 +148,11 @@ impl Strategy for NewEvent {
             match kind {
                 As::Struct(schema) if !same(now, was) => errors.invalid_struct(&path, schema, now, IMMUTABLE),
                 As::Struct(_) => {}
+                As::Number => {
+                    if now.as_i64().unwrap_or(0) != was.as_i64().unwrap_or(0) {
+                        errors.invalid(&path, now.as_i64().unwrap_or(0), IMMUTABLE);
+                    }
+                }
                 As::Text => errors.immutable_text(&path, now, was),
                 As::MicroTime if microsecond(now) == microsecond(was) => {}
                 As::Value | As::MicroTime => drop(errors.immutable(&path, now, was)),
@@ -181,6 +181,7 @@ impl Strategy for NewEvent {
 /// How a field is compared and shown.
 enum As {
     Value,
+    Number,
     Text,
     /// By its schema.
     Struct(&'static str),
@@ -196,7 +197,7 @@ const FROZEN: &[(&str, &str, As)] = &[
     ("source", "source", As::Struct("io.k8s.api.core.v1.EventSource")),
     ("firstTimestamp", "firstTimestamp", As::Value),
     ("lastTimestamp", "lastTimestamp", As::Value),
-    ("count", "count", As::Value),
+    ("count", "count", As::Number),
     ("reason", "reason", As::Text),
     ("type", "type", As::Text),
     ("eventTime", "eventTime", As::MicroTime),
@@ -234,7 +235,7 @@ fn either_form(errors: &mut Errors, obj: &Object, controller: &str) {
         if !fine {
             errors.invalid(&path, about, text);
         }
-        return;
+        return namespace(errors, obj);
     }
     if about.is_empty() && ns != "default" && ns != "kube-system" {
         errors.invalid(&path, about, text);
@@ -254,6 +255,13 @@ fn either_form(errors: &mut Errors, obj: &Object, controller: &str) {
             errors.invalid(&path, "", &format!("can have at most {max} characters"));
         }
     }
+    namespace(errors, obj);
+}
+
+/// The name of the namespace may be what that of an object may be.
+fn namespace(errors: &mut Errors, obj: &Object) {
+    let ns = api::meta::namespace(obj);
+    errors.invalid_each(&Path::root("namespace"), ns, names::subdomain(ns));
 }
 
 fn row(obj: &Object, now: Timestamp) -> Vec<Value> {

@@ -80,6 +80,10 @@ impl Strategy for Namespace {
         crate::MetadataChecks::Both
     }
 
+    fn metadata_on_status_update(&self) -> crate::MetadataChecks {
+        crate::MetadataChecks::Update
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

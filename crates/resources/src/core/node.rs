@@ -64,6 +64,10 @@ impl Strategy for Node {
         let mut errors = Errors::default();
         taints(&mut errors, obj);
         resources(&mut errors, obj);
+        let swap = obj.at("status").at("nodeInfo").at("swap").int("capacity");
+        if let Some(capacity) = swap.filter(|capacity| *capacity <= 0) {
+            errors.invalid(&Path::root("metadata.nodeSwapStatus.capacity"), capacity, "must be greater than 0");
+        }
         declared_features(&mut errors, obj);
         cidrs(&mut errors, obj.at("spec"));
         errors.0
@@ -75,7 +79,12 @@ impl Strategy for Node {
             ("configSource", "spec.configSource: the feature is removed"),
             ("externalID", "spec.externalID: this field is deprecated, and is unused by Kubernetes"),
         ];
-        texts.into_iter().filter(|(field, _)| spec.has(field)).map(|(_, text)| text.to_owned()).collect()
+        let mut out: Vec<String> =
+            texts.into_iter().filter(|(field, _)| spec.has(field)).map(|(_, text)| text.to_owned()).collect();
+        crate::rules::each_text(spec, "podCIDRs", &Path::root("spec"), |cidr, path| {
+            out.extend(names::cidr_warnings(cidr).into_iter().map(|why| format!("{path}: {why}")));
+        });
+        out
     }
 
     fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
@@ -105,6 +114,10 @@ impl Strategy for Node {
         crate::MetadataChecks::Both
     }
 
+    fn metadata_on_status_update(&self) -> crate::MetadataChecks {
+        crate::MetadataChecks::Update
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }
@@ -121,7 +134,10 @@ impl Strategy for Node {
             address(obj, "InternalIP").into(),
             address(obj, "ExternalIP").into(),
             unknown("osImage").into(),
-            unknown("kernelVersion").into(),
+            match info.text("architecture") {
+                "" => unknown("kernelVersion").into(),
+                architecture => format!("{} ({architecture})", unknown("kernelVersion")).into(),
+            },
             unknown("containerRuntimeVersion").into(),
         ]
     }
@@ -144,7 +160,10 @@ const NODE_INFO: [&str; 10] = [
 fn pod_cidrs(spec: &mut Value) {
     let (one, many) = (spec.text("podCIDR").to_owned(), spec.list("podCIDRs").len());
     match (one.is_empty(), many) {
-        (false, 0) => spec["podCIDRs"] = json!([one]),
+        // older clients know the one field alone
+        (false, _) if spec.list("podCIDRs").first().is_none_or(|first| *first != one) => {
+            spec["podCIDRs"] = json!([one])
+        }
         (true, 1..) => spec["podCIDR"] = spec.list("podCIDRs")[0].clone(),
         _ => {}
     }

@@ -1,14 +1,16 @@
 //! Persistent volumes.
 
+mod source;
+
 use crate::age;
 use crate::columns::{AGE, NAME, or_unset};
 use crate::core::pod::defaults;
-use crate::core::pod::{node_selector, volume_sources, warnings};
+use crate::core::pod::{node_selector, warnings};
 use crate::core::quantities::{quantity, round_up};
 use crate::difference::difference;
-use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, IMMUTABLE, Path, field_mut, map_mut, same, set_default};
 use crate::rules::{self, Check, Rule};
-use crate::{Ctx, Strategy, copy_field, names};
+use crate::{Ctx, MetadataChecks, Strategy, copy_field, names, semantic};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -33,32 +35,6 @@ const COLUMNS: &[Column] = &[
 ];
 const MODES: [(&str, &str); 4] =
     [("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOnce", "RWO"), ("ReadWriteOncePod", "RWOP")];
-/// Volume types in upstream's order, and the names its errors give them.
-const SOURCES: &[(&str, &str)] = &[
-    ("hostPath", "hostPath"),
-    ("gcePersistentDisk", "persistentDisk"),
-    ("awsElasticBlockStore", "awsElasticBlockStore"),
-    ("glusterfs", "glusterfs"),
-    ("flocker", "flocker"),
-    ("nfs", "nfs"),
-    ("rbd", "rbd"),
-    ("quobyte", "quobyte"),
-    ("cephfs", "cephFS"),
-    ("iscsi", "iscsi"),
-    ("cinder", "cinder"),
-    ("fc", "fc"),
-    ("flexVolume", "flexVolume"),
-    ("azureFile", "azureFile"),
-    ("vsphereVolume", "vsphereVolume"),
-    ("photonPersistentDisk", "photonPersistentDisk"),
-    ("portworxVolume", "portworxVolume"),
-    ("azureDisk", "azureDisk"),
-    ("scaleIO", "scaleIO"),
-    ("local", "local"),
-    ("storageos", "storageos"),
-    ("csi", "csi"),
-];
-
 const DEPRECATED_ANNOTATIONS: [(&str, &str); 2] = [
     ("volume.beta.kubernetes.io/storage-class", "deprecated since v1.8; use \"storageClassName\" attribute instead"),
     ("volume.beta.kubernetes.io/mount-options", "deprecated since v1.31; use \"mountOptions\" attribute instead"),
@@ -123,7 +99,8 @@ impl Strategy for PersistentVolume {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        spec(&mut errors, obj.at("spec"), false, &SPEC);
+        spec(&mut errors, obj.at("spec"), Some(api::meta::name(obj)), &SPEC);
+        source::mount_options(&mut errors, obj);
         errors.0
     }
 
@@ -131,18 +108,26 @@ impl Strategy for PersistentVolume {
         let mut errors = Errors::default();
         let (now, was) = (new.at("spec"), old.at("spec"));
         // Upstream validates a changed volume twice over.
-        spec(&mut errors, now, false, &SPEC);
-        spec(&mut errors, now, false, &SPEC);
+        let name = Some(api::meta::name(new));
+        spec(&mut errors, now, name, &SPEC);
+        source::mount_options(&mut errors, new);
+        spec(&mut errors, now, name, &SPEC);
         fixed_source(&mut errors, now, was);
         errors.immutable(&Path::root("volumeMode"), now.at("volumeMode"), was.at("volumeMode"));
-        if was.has("nodeAffinity") {
-            errors.immutable(&SPEC.field("nodeAffinity"), now.at("nodeAffinity"), was.at("nodeAffinity"));
+        fixed_affinity(&mut errors, now.at("nodeAffinity"), was.at("nodeAffinity"));
+        if was.has("volumeAttributesClassName") && !now.has("volumeAttributesClassName") {
+            let path = SPEC.field("volumeAttributesClassName");
+            errors.forbidden(&path, "update from non-nil value to nil is forbidden");
         }
         errors.0
     }
 
     fn metadata_on_update(&self) -> crate::MetadataChecks {
-        crate::MetadataChecks::Both
+        MetadataChecks::CreateTwice
+    }
+
+    fn metadata_on_status_update(&self) -> MetadataChecks {
+        MetadataChecks::Update
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -175,16 +160,54 @@ impl Strategy for PersistentVolume {
 /// The source stays, but a secret for expansion may be added to it.
 fn fixed_source(errors: &mut Errors, now: &Value, was: &Value) {
     let source = |spec: &Value| -> Value {
-        SOURCES.iter().filter(|(kind, _)| spec.has(kind)).map(|(kind, _)| (*kind, spec.at(kind).clone())).collect()
+        let given = source::SOURCES.iter().filter(|(kind, ..)| spec.has(kind));
+        given.map(|(kind, ..)| (*kind, spec.at(kind).clone())).collect()
     };
     let (mut new, old) = (source(now), source(was));
     if was.at("csi").is_object() && !was.at("csi").has("controllerExpandSecretRef") {
         new.get_mut("csi").and_then(Value::as_object_mut).map(|csi| csi.remove("controllerExpandSecretRef"));
     }
-    if !same(&new, &old) {
+    let schema = "io.k8s.api.core.v1.PersistentVolumeSource";
+    if !semantic::equal(schema, &new, &old) {
         let text = "spec.persistentvolumesource is immutable after creation";
-        let changes = difference("io.k8s.api.core.v1.PersistentVolumeSource", &old, &new);
+        let changes = difference(schema, &old, &new);
         errors.forbidden(&SPEC.field("persistentvolumesource"), &format!("{text}\n{changes}"));
+    }
+}
+
+/// Labels that were renamed when they became stable.
+const RENAMED: [(&str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
+
+/// The nodes stay once they are given, but labels may go by their newer names.
+fn fixed_affinity(errors: &mut Errors, now: &Value, was: &Value) {
+    let (schema, mut was) = ("io.k8s.api.core.v1.VolumeNodeAffinity", was.clone());
+    if was.is_null() {
+        return;
+    }
+    let terms = |of: &Value| of.at("required").list("nodeSelectorTerms").to_vec();
+    let new_terms = terms(now);
+    let old_terms = was.pointer_mut("/required/nodeSelectorTerms").and_then(Value::as_array_mut).into_iter().flatten();
+    for (old, new) in old_terms.zip(&new_terms) {
+        for list in ["matchExpressions", "matchFields"] {
+            for (old, new) in crate::field::items_mut(old, list).zip(new.list(list)) {
+                if RENAMED.contains(&(old.text("key"), new.text("key"))) {
+                    old["key"] = new.at("key").clone();
+                }
+            }
+        }
+    }
+    if now.is_null() || !semantic::equal(schema, now, &was) {
+        let text = format!("{IMMUTABLE}, except for updating from beta label to GA");
+        match now {
+            Value::Null => errors.invalid(&Path::root("nodeAffinity"), Value::Null, &text),
+            now => errors.invalid_struct(&Path::root("nodeAffinity"), schema, now, &text),
+        }
     }
 }
 
@@ -238,27 +261,48 @@ const OWN: [&[Rule]; 2] = [
 const INLINE_ONE: [&[Rule]; 2] = [
     &[
         ("claimRef", Check::Absent(INLINE)),
-        ("capacity", Check::Absent(INLINE)),
+        ("capacity", Check::Unset(INLINE)),
         ("csi", Check::By(inline_csi)),
         MODES_GIVEN,
         MODES_KNOWN,
+        ("persistentVolumeReclaimPolicy", Check::In(retained)),
         ("nodeAffinity", Check::Absent(INLINE)),
     ],
     &[
         ("persistentVolumeReclaimPolicy", Check::In(recycled_root)),
-        ("storageClassName", Check::Unset(INLINE)),
-        ("volumeAttributesClassName", Check::In(attributes_class)),
+        ("storageClassName", Check::In(no_class)),
+        ("volumeMode", Check::In(mounted)),
     ],
 ];
 
-/// Errors of a volume's spec; `inline`: one that a volume attachment carries.
-pub fn spec(errors: &mut Errors, spec: &Value, inline: bool, path: &Path<'_>) {
-    let [before, after] = if inline { INLINE_ONE } else { OWN };
+/// Errors of the spec of a volume of this name, or without one of that which a volume attachment carries.
+pub fn spec(errors: &mut Errors, spec: &Value, name: Option<&str>, path: &Path<'_>) {
+    let [before, after] = if name.is_none() { INLINE_ONE } else { OWN };
     rules::check(errors, spec, path, before);
-    sources(errors, spec, path);
+    let placed = name.is_some() && spec.has("nodeAffinity");
+    source::sources(errors, spec, name.unwrap_or(""), placed, path);
     rules::check(errors, spec, path, after);
-    if spec.has("volumeAttributesClassName") && !spec.has("csi") {
+    if name.is_some() && spec.has("volumeAttributesClassName") && !spec.has("csi") {
         errors.required(&path.field("csi"), "has to be specified when using volumeAttributesClassName");
+    }
+}
+
+/// What is carried is not reclaimed.
+fn retained(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    if !["", "Retain"].contains(&spec.text("persistentVolumeReclaimPolicy")) {
+        errors.forbidden(path, "may only be Retain in the context of inline volumes");
+    }
+}
+
+fn no_class(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    if !spec.text("storageClassName").is_empty() {
+        errors.forbidden(path, INLINE);
+    }
+}
+
+fn mounted(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    if spec.has("volumeMode") && spec.text("volumeMode") != "Filesystem" {
+        errors.forbidden(path, "may not specify volumeMode other than Filesystem in the context of inline volumes");
     }
 }
 
@@ -277,10 +321,19 @@ fn reclaim_policy(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
 
 /// What is recycled is emptied.
 fn recycled_root(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let root = spec.has("hostPath") && spec.at("hostPath").text("path").trim_end_matches('/').is_empty();
+    let root = spec.has("hostPath") && is_root(spec.at("hostPath").text("path"));
     if root && spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
         errors.forbidden(path, "may not be 'recycle' for a hostPath mount of '/'");
     }
+}
+
+/// Whether a path is another way to write `/`.
+fn is_root(path: &str) -> bool {
+    let mut depth = 0_usize;
+    for part in path.split('/').filter(|part| !["", "."].contains(part)) {
+        depth = if part == ".." { depth.saturating_sub(1) } else { depth + 1 };
+    }
+    path.starts_with('/') && depth == 0
 }
 
 fn attributes_class(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
@@ -300,6 +353,9 @@ fn size(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         errors.not_supported(path, spec.at("capacity").clone(), &["storage"]);
     }
     for (name, value) in spec.entries("capacity") {
+        if quantity(value).value() < 0 {
+            errors.invalid(&path.key(name), quantity(value).value(), "must be a valid resource quantity");
+        }
         if quantity(value).sign() <= 0 {
             errors.invalid(&path.key(name), quantity(value).to_string(), "must be greater than zero");
         }
@@ -311,48 +367,5 @@ fn node_affinity(errors: &mut Errors, affinity: &Value, path: &Path<'_>) {
         _ if affinity.is_null() => {}
         true => node_selector(errors, affinity.at("required"), &path.field("required")),
         false => errors.required(&path.field("required"), "must specify required node constraints"),
-    }
-}
-
-fn sources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let mut found = false;
-    for (kind, shown) in SOURCES.iter().filter(|(kind, _)| spec.has(kind)) {
-        // flexVolume may stand beside another, as upstream forgot
-        if std::mem::replace(&mut found, true) && *kind != "flexVolume" {
-            let shown = if *kind == "gcePersistentDisk" { kind } else { shown };
-            errors.forbidden(&path.field(shown), "may not specify more than 1 volume type");
-            continue;
-        }
-        let (of, path_of) = (spec.at(kind), path.field(shown));
-        match *kind {
-            "csi" => rules::check(errors, of, &path_of, CSI),
-            kind => volume_sources::source(errors, kind, of, &path_of),
-        }
-        if *kind == "local" && !spec.has("nodeAffinity") {
-            errors.required(&path.field("nodeAffinity"), "Local volume requires node affinity");
-        }
-    }
-    if !found {
-        errors.required(path, "must specify a volume type");
-    }
-}
-
-const SECRET: &[Rule] = &[("name", Check::Named(names::subdomain)), ("namespace", Check::Named(names::label))];
-const CSI: &[Rule] = &[
-    ("driver", Check::In(driver)),
-    ("volumeHandle", Check::Given("")),
-    ("controllerPublishSecretRef", Check::By(secret)),
-    ("controllerExpandSecretRef", Check::By(secret)),
-    ("nodePublishSecretRef", Check::By(secret)),
-    ("nodeExpandSecretRef", Check::By(secret)),
-];
-
-fn driver(errors: &mut Errors, csi: &Value, path: &Path<'_>) {
-    volume_sources::csi_driver_name(errors, csi.text("driver"), path);
-}
-
-fn secret(errors: &mut Errors, secret: &Value, path: &Path<'_>) {
-    if !secret.is_null() {
-        rules::check(errors, secret, path, SECRET);
     }
 }

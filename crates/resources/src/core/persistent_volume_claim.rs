@@ -5,9 +5,9 @@ use crate::columns::{AGE, NAME, or_unset};
 use crate::core::persistent_volume::{access_modes, capacity, format_access_modes};
 use crate::core::quantities::{amount, fractional, is_native, quantity, round_up};
 use crate::difference::difference;
-use crate::field::{Errors, Fields, Path, field_mut, map_mut, same, set_default};
+use crate::field::{Errors, Fields, IMMUTABLE, Path, field_mut, map_mut, set_default};
 use crate::rules::{self, Check, Rule};
-use crate::{Ctx, StatusRules, Strategy, copy_field, metadata, names};
+use crate::{Ctx, MetadataChecks, StatusRules, Strategy, copy_field, metadata, names, semantic};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -41,6 +41,9 @@ impl Strategy for PersistentVolumeClaim {
         }
         if let Some(status) = map_mut(obj, "status") {
             set_default(status, "phase", "Pending");
+            for list in ["capacity", "allocatedResources"] {
+                field_mut(status, list).into_iter().for_each(round_up);
+            }
         }
     }
 
@@ -60,16 +63,14 @@ impl Strategy for PersistentVolumeClaim {
     fn prepare_for_create(&self, _ctx: &Ctx<'_>, obj: &mut Object) {
         self.status_rules().begin(obj);
         if let Some(spec) = obj.get_mut("spec") {
-            data_source(spec, true);
+            data_source(spec, &Value::Null);
         }
     }
 
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         copy_field(new, old, "status");
         if let Some(spec) = new.get_mut("spec") {
-            // what a claim was made from is decided when it is made
-            let unsourced = !old.at("spec").has("dataSource") && !old.at("spec").has("dataSourceRef");
-            data_source(spec, unsourced);
+            data_source(spec, old.at("spec"));
         }
     }
 
@@ -81,7 +82,10 @@ impl Strategy for PersistentVolumeClaim {
 
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        spec(&mut errors, new.at("spec"), &SPEC);
+        let grouped = |field: &str| old.at("spec").at(field).has("apiGroup");
+        // a group that was once accepted stays accepted
+        let lenient = grouped("dataSource") || grouped("dataSourceRef");
+        check_spec(&mut errors, new.at("spec"), lenient, &SPEC);
         fixed(&mut errors, new, old);
         errors.0
     }
@@ -99,7 +103,11 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     fn metadata_on_update(&self) -> crate::MetadataChecks {
-        crate::MetadataChecks::Both
+        MetadataChecks::Both
+    }
+
+    fn metadata_on_status_update(&self) -> MetadataChecks {
+        MetadataChecks::Update
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -129,29 +137,28 @@ impl Strategy for PersistentVolumeClaim {
     }
 }
 
-/// `dataSource` and `dataSourceRef` say the same; each is completed from the other. A new `dataSource` that is
-/// neither a claim nor a snapshot is dropped, as it always was.
-fn data_source(spec: &mut Value, create: bool) {
+/// `dataSource` and `dataSourceRef` say the same; each is completed from the other. A new `dataSource` that stands alone
+/// and is neither a claim nor a snapshot is dropped, as it always was.
+fn data_source(spec: &mut Value, was: &Value) {
+    let drop = |spec: &mut Value, field: &str| spec.as_object_mut().map(|map| map.remove(field));
+    // A source in another namespace is behind a gate that is off.
+    if !was.has("dataSourceRef") && !spec.at("dataSourceRef").text("namespace").is_empty() {
+        drop(spec, "dataSourceRef");
+    }
     let kind = (spec.at("dataSource").text("apiGroup"), spec.at("dataSource").text("kind"));
     let known = [("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot")].contains(&kind);
-    if create && !known {
-        spec.as_object_mut().map(|map| map.remove("dataSource"));
-    }
-    // A source in another namespace is behind a gate that is off.
-    if create && !spec.at("dataSourceRef").text("namespace").is_empty() {
-        spec.as_object_mut().map(|map| map.remove("dataSourceRef"));
+    if !was.has("dataSource") && !spec.has("dataSourceRef") && !known {
+        drop(spec, "dataSource");
     }
     let (source, by_ref) = (spec.at("dataSource").clone(), spec.at("dataSourceRef").clone());
-    if by_ref.text("namespace").is_empty() {
-        match (source.is_null(), by_ref.is_null()) {
-            (false, true) => spec["dataSourceRef"] = source,
-            (true, false) => {
-                let mut source = by_ref;
-                source.as_object_mut().map(|map| map.remove("namespace"));
-                spec["dataSource"] = source;
-            }
-            _ => {}
+    match (source.is_null(), by_ref.is_null()) {
+        (false, true) => spec["dataSourceRef"] = source,
+        (true, false) if by_ref.text("namespace").is_empty() => {
+            let mut source = by_ref;
+            drop(&mut source, "namespace");
+            spec["dataSource"] = source;
         }
+        _ => {}
     }
 }
 
@@ -169,13 +176,19 @@ const CLAIM: &[Rule] = &[
     ("resources", Check::By(storage)),
     ("storageClassName", CLASS),
     ("volumeMode", Check::Optional(&["Block", "Filesystem"])),
-    ("dataSource", Check::By(source)),
-    ("dataSourceRef", Check::By(source)),
 ];
 
 /// Errors of a claim's spec.
 pub fn spec(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    check_spec(errors, spec, false, path);
+}
+
+/// As [`spec`]; `lenient`: groups of sources are not looked at.
+fn check_spec(errors: &mut Errors, spec: &Value, lenient: bool, path: &Path<'_>) {
     rules::check(errors, spec, path, CLAIM);
+    for field in ["dataSource", "dataSourceRef"] {
+        source(errors, spec.at(field), lenient, &path.field(field));
+    }
     both_sources(errors, spec, path);
     rules::check(errors, spec, path, &[("volumeAttributesClassName", CLASS)]);
 }
@@ -197,32 +210,53 @@ fn both_sources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     if source.is_null() || by_ref.is_null() {
         return;
     }
-    let at = path.field("dataSource").to_string();
+    // upstream gives a path for the value, which has no JSON
+    let at = json!({});
     if !by_ref.text("namespace").is_empty() {
         errors.invalid(path, at, "may not be specified when dataSourceRef.namespace is specified");
-    } else if ["apiGroup", "kind", "name"].iter().any(|f| source.text(f) != by_ref.text(f)) {
+    } else if ["apiGroup", "kind", "name"].iter().any(|f| source.at(f) != by_ref.at(f)) {
         errors.invalid(path, at, "must match dataSourceRef");
     }
 }
 
-const SOURCE: &[Rule] = &[
-    ("name", Check::Given("")),
-    ("kind", Check::Given("")),
-    ("apiGroup", Check::MaybeNamed(names::subdomain)),
-    ("namespace", Check::MaybeNamed(names::label)),
-];
+const SOURCE: &[Rule] = &[("name", Check::Given("")), ("kind", Check::Given(""))];
 
-fn source(errors: &mut Errors, source: &Value, path: &Path<'_>) {
+fn source(errors: &mut Errors, source: &Value, lenient: bool, path: &Path<'_>) {
     if source.is_null() {
         return;
     }
-    let (required, names) = SOURCE.split_at(2);
-    rules::check(errors, source, path, required);
+    rules::check(errors, source, path, SOURCE);
     let kind = source.text("kind");
     if source.text("apiGroup").is_empty() && kind != "PersistentVolumeClaim" {
         errors.invalid(path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
     }
-    rules::check(errors, source, path, names);
+    if !lenient {
+        rules::check(errors, source, path, &[("apiGroup", Check::MaybeNamed(names::subdomain))]);
+    }
+    rules::check(errors, source, path, &[("namespace", Check::MaybeNamed(names::label))]);
+}
+
+/// Where the class of a claim once was.
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Sets aside the class of a changed claim where it only moves from the annotation into its field, or is given for the
+/// first time. The annotation itself stays otherwise.
+fn moved_class(errors: &mut Errors, rest: &mut Value, new: &Object, old: &Object) {
+    let annotation = |obj: &Object| api::meta::annotation(obj, CLASS_ANNOTATION).map(str::to_owned);
+    let (noted, was_noted) = (annotation(new), annotation(old));
+    let class = new.at("spec").at("storageClassName").as_str();
+    let first = class.is_some() && !old.at("spec").has("storageClassName");
+    let stays = noted.is_none() || noted == was_noted;
+    if first && was_noted.is_some() && class == was_noted.as_deref() && stays {
+        return copy_field(rest, old.at("spec"), "storageClassName");
+    }
+    if noted.as_deref().unwrap_or("") != was_noted.as_deref().unwrap_or("") {
+        let path = Path::root("metadata.annotations");
+        errors.invalid(&path.field(CLASS_ANNOTATION), noted.unwrap_or_default(), IMMUTABLE);
+    }
+    if first && (was_noted.is_none() || class == was_noted.as_deref()) {
+        copy_field(rest, old.at("spec"), "storageClassName");
+    }
 }
 
 /// Only a bound claim may grow, or change the class of its volume's attributes; volume and class are given once.
@@ -232,19 +266,18 @@ fn fixed(errors: &mut Errors, new: &Object, old: &Object) {
     if was.text("volumeName").is_empty() {
         copy_field(&mut before, now, "volumeName");
     }
-    if !was.has("storageClassName") {
-        copy_field(&mut rest, was, "storageClassName");
-    }
+    moved_class(errors, &mut rest, new, old);
     if new.at("status").text("phase") == "Bound" {
         copy_field(&mut rest, was, "volumeAttributesClassName");
         if let Some(requests) = rest.pointer_mut("/resources/requests") {
             copy_field(requests, was.at("resources").at("requests"), "storage");
         }
     }
-    if !same(&rest, &before) {
+    let schema = "io.k8s.api.core.v1.PersistentVolumeClaimSpec";
+    if !semantic::equal(schema, &rest, &before) {
         let text =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        let changes = difference("io.k8s.api.core.v1.PersistentVolumeClaimSpec", &before, &rest);
+        let changes = difference(schema, &before, &rest);
         errors.forbidden(&SPEC, &format!("{text}\n{changes}"));
     }
     let size = |obj: &Value| quantity(obj.at("resources").at("requests").at("storage"));
@@ -259,7 +292,7 @@ fn fixed(errors: &mut Errors, new: &Object, old: &Object) {
 /// A class of attributes that is in use can be changed for another, not given up.
 fn kept_class(errors: &mut Errors, now: &Value, old: &Object) {
     let (class, was) = (now.at("volumeAttributesClassName"), old.at("spec").at("volumeAttributesClassName"));
-    if !old.at("status").has("currentVolumeAttributesClassName") || same(class, was) {
+    if !old.at("status").has("currentVolumeAttributesClassName") || class == was {
         return;
     }
     let to = match class.as_str() {

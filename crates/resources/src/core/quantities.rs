@@ -28,8 +28,8 @@ const STANDARD: [(&str, bool, bool); 22] = [
     ("persistentvolumeclaims", true, true),
     ("storage", false, false),
     ("requests.storage", false, true),
-    ("services.nodeports", true, false),
-    ("services.loadbalancers", true, false),
+    ("services.nodeports", true, true),
+    ("services.loadbalancers", true, true),
     ("count/pods", false, false),
     ("count/services", false, false),
 ];
@@ -78,7 +78,7 @@ pub fn is_integer(name: &str) -> bool {
 
 /// Whether a quota's scopes must suit the name.
 pub fn is_scoped(name: &str) -> bool {
-    standard(name).is_some_and(|(.., scoped)| *scoped)
+    standard(name).is_some_and(|(.., scoped)| *scoped) || is_huge_page(name) || name.starts_with("requests.hugepages-")
 }
 
 /// Whether the name is one Kubernetes knows.

@@ -2,7 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, CONTAINERS, IMAGES, NAME};
-use crate::core::pod::{defaults, template};
+use crate::core::pod::{defaults, template, warnings};
 use crate::field::{Errors, Fields, Path, field_mut, map_mut, set_default};
 use crate::{Ctx, Propagation, Scale, Strategy, metadata};
 use api::table::Column;
@@ -50,7 +50,8 @@ impl Strategy for ReplicationController {
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        crate::names::long_name(name, prefix)
+        // of a generated name only the outcome counts
+        if prefix { Vec::new() } else { crate::names::long_name(name, prefix) }
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -79,7 +80,11 @@ impl Strategy for ReplicationController {
     }
 
     fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
-        crate::apps::named_template_warnings(obj, old)
+        // Upstream confuses the templates: a change is warned of by what it replaces.
+        match old.filter(|old| warnings::due(obj, Some(old))) {
+            Some(old) => warnings::template(old.at("spec").at("template"), &SPEC.field("template")),
+            None => crate::apps::named_template_warnings(obj, old),
+        }
     }
 
     fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {

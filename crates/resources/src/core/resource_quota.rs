@@ -9,6 +9,7 @@ use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Resource quotas.
 pub struct ResourceQuota;
@@ -30,17 +31,7 @@ const SCOPES: [&str; 7] = [
     "CrossNamespacePodAffinity",
     "VolumeAttributesClass",
 ];
-const COMPUTE: [&str; 9] = [
-    "pods",
-    "cpu",
-    "memory",
-    "requests.cpu",
-    "requests.memory",
-    "limits.cpu",
-    "limits.memory",
-    "ephemeral-storage",
-    "requests.ephemeral-storage",
-];
+const COMPUTE: [&str; 7] = ["pods", "cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
 impl Strategy for ResourceQuota {
     fn default(&self, obj: &mut Object) {
@@ -58,6 +49,24 @@ impl Strategy for ResourceQuota {
         StatusRules::begins(|| serde_json::json!({}))
     }
 
+    fn warnings(&self, obj: &Object, old: Option<&Object>) -> Vec<String> {
+        let hard = obj.at("spec").at("hard");
+        let mut out = Vec::new();
+        for name in ["cpu", "memory", "storage", "ephemeral-storage"].into_iter().filter(|_| old.is_none()) {
+            let (requests, limits) = (format!("requests.{name}"), format!("limits.{name}"));
+            let bare = !hard.has(&requests) && ["cpu", "memory"].contains(&name);
+            let requests = if bare { name.to_owned() } else { requests };
+            if !hard.has(&requests) || !hard.has(&limits) {
+                continue;
+            }
+            let (request, limit) = (quantity(hard.at(&requests)), quantity(hard.at(&limits)));
+            if request > limit {
+                out.push(format!("ResourceQuota {requests} ({request}) should be less than {limits} ({limit})"));
+            }
+        }
+        out
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         spec(&mut errors, obj.at("spec"));
@@ -67,12 +76,8 @@ impl Strategy for ResourceQuota {
     fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         spec(&mut errors, new.at("spec"));
-        let sorted = |obj: &Object| {
-            let mut list: Vec<String> = obj.at("spec").texts("scopes").into_iter().map(str::to_owned).collect();
-            list.sort();
-            list
-        };
-        if sorted(new) != sorted(old) {
+        let [now, was] = [new, old].map(|obj| BTreeSet::from_iter(obj.at("spec").texts("scopes")));
+        if now != was {
             errors.invalid(&SPEC.field("scopes"), new.at("spec").at("scopes").clone(), IMMUTABLE);
         }
         errors.0
@@ -130,7 +135,7 @@ fn fits(scope: &str, resource: &str) -> bool {
     match scope {
         "BestEffort" => resource == "pods",
         "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
-            COMPUTE.contains(&resource) || resource == "limits.ephemeral-storage"
+            COMPUTE.contains(&resource)
         }
         "VolumeAttributesClass" => ["persistentvolumeclaims", "requests.storage"].contains(&resource),
         _ => true,
@@ -170,7 +175,8 @@ fn selector(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         }
         for (resource, _) in spec.entries("hard").filter(|(r, _)| is_scoped(r)) {
             if !fits(scope, resource) {
-                errors.invalid(path, spec.at("scopeSelector").clone(), "unsupported scope applied to resource");
+                let schema = "io.k8s.api.core.v1.ScopeSelector";
+                errors.invalid_struct(path, schema, spec.at("scopeSelector"), "unsupported scope applied to resource");
             }
         }
         if !["PriorityClass", "VolumeAttributesClass"].contains(&scope)

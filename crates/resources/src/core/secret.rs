@@ -56,6 +56,10 @@ impl Strategy for Secret {
         errors.0
     }
 
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        if obj.text("type") == TLS { unreadable_pair(obj.at("data")).into_iter().collect() } else { Vec::new() }
+    }
+
     fn selectable_fields(&self, obj: &Object) -> Vec<(&'static str, String)> {
         vec![("type", obj.text("type").into())]
     }
@@ -72,6 +76,60 @@ impl Strategy for Secret {
         let count = obj.entries("data").count();
         vec![api::meta::name(obj).into(), obj.text("type").into(), count.into(), age::since_creation(obj, now).into()]
     }
+}
+
+/// What Go says of a certificate and a key without the PEM blocks that they should have. What is in the blocks is not
+/// looked at.
+fn unreadable_pair(data: &Value) -> Option<String> {
+    let types = |key: &str| pem_types(&STANDARD.decode(data.text(key)).unwrap_or_default());
+    let (of_certificate, of_key) = (types("tls.crt"), types("tls.key"));
+    let is_key = |kind: &String| kind == "PRIVATE KEY" || kind.ends_with(" PRIVATE KEY");
+    let switched = "PEM inputs may have been switched";
+    if !of_certificate.iter().any(|kind| kind == "CERTIFICATE") {
+        return Some(match of_certificate.as_slice() {
+            [] => "tls: failed to find any PEM data in certificate input".into(),
+            [kind] if kind.ends_with("PRIVATE KEY") => format!(
+                "tls: failed to find certificate PEM data in certificate input, but did find a private key; {switched}"
+            ),
+            kinds => format!(
+                "tls: failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the \
+                 following types: [{}]",
+                kinds.join(" ")
+            ),
+        });
+    }
+    if of_key.iter().any(is_key) {
+        return None;
+    }
+    Some(match of_key.as_slice() {
+        [] => "tls: failed to find any PEM data in key input".into(),
+        [kind] if kind == "CERTIFICATE" => {
+            "tls: found a certificate rather than a key in the PEM for the private key".into()
+        }
+        kinds => format!(
+            "tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of \
+             the following types: [{}]",
+            kinds.join(" ")
+        ),
+    })
+}
+
+/// The types of the PEM blocks of a text.
+fn pem_types(text: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(text);
+    let (mut out, mut rest) = (Vec::new(), &*text);
+    while let Some((_, from)) = rest.split_once("-----BEGIN ") {
+        let Some((kind, body)) = from.split_once("-----") else { break };
+        let end = format!("-----END {kind}-----");
+        match body.split_once(end.as_str()) {
+            Some((_, after)) => {
+                out.push(kind.to_owned());
+                rest = after;
+            }
+            None => rest = body,
+        }
+    }
+    out
 }
 
 /// `stringData` is a way to write `data`, never kept.
@@ -108,13 +166,14 @@ enum Needs {
     Annotation(&'static str),
 }
 
+const TLS: &str = "kubernetes.io/tls";
 const TYPES: &[(&str, Needs)] = &[
     ("kubernetes.io/service-account-token", Needs::Annotation(ACCOUNT)),
     ("kubernetes.io/dockercfg", Needs::Json(".dockercfg")),
     ("kubernetes.io/dockerconfigjson", Needs::Json(".dockerconfigjson")),
     ("kubernetes.io/basic-auth", Needs::OneOf(&["username", "password"])),
     ("kubernetes.io/ssh-auth", Needs::Filled("ssh-privatekey")),
-    ("kubernetes.io/tls", Needs::Each(&["tls.crt", "tls.key"])),
+    (TLS, Needs::Each(&["tls.crt", "tls.key"])),
 ];
 
 fn by_type(errors: &mut Errors, obj: &Object, path: &Path<'_>) {
@@ -146,9 +205,15 @@ fn json_value(errors: &mut Errors, data: &Value, key: &str, path: &Path<'_>) {
     let bytes = STANDARD.decode(data.text(key)).unwrap_or_default();
     match serde_json::from_slice::<Value>(&bytes) {
         Ok(Value::Object(_) | Value::Null) => {}
-        Ok(_) => {
-            let text = "json: cannot unmarshal value into Go value of type map[string]interface {}";
-            errors.invalid(&path.key(key), "<secret contents redacted>", text);
+        Ok(other) => {
+            let kind = match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            let text = format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}");
+            errors.invalid(&path.key(key), "<secret contents redacted>", &text);
         }
         Err(_) => errors.invalid(&path.key(key), "<secret contents redacted>", &go_syntax_error(&bytes)),
     }
@@ -190,6 +255,18 @@ mod tests {
         Secret.default(&mut obj);
         assert_eq!(obj, json!({"type": "Opaque", "data": {"a": "MQ==", "b": "Mg=="}}));
         assert_eq!(decoded_len("MQ=="), 1);
+    }
+
+    #[test]
+    fn pairs_have_their_blocks() {
+        let pem = |kind: &str| STANDARD.encode(format!("-----BEGIN {kind}-----\nAA==\n-----END {kind}-----\n"));
+        let check = |certificate: String, key: String, want: Option<&str>| {
+            let got = unreadable_pair(&json!({"tls.crt": certificate, "tls.key": key}));
+            assert_eq!(got.as_deref(), want);
+        };
+        check(pem("CERTIFICATE"), pem("EC PRIVATE KEY"), None);
+        check("YQ==".into(), String::new(), Some("tls: failed to find any PEM data in certificate input"));
+        check(pem("CERTIFICATE"), "YQ==".into(), Some("tls: failed to find any PEM data in key input"));
     }
 
     #[test]

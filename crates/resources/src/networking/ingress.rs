@@ -2,7 +2,7 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
-use crate::core::service::ingress_status;
+use crate::core::service::{ingress_status, ingress_warnings};
 use crate::field::{Errors, Fields, Path, map_mut};
 use crate::{Ctx, MetadataChecks, StatusRules, Strategy, names};
 use api::table::Column;
@@ -45,6 +45,10 @@ impl Strategy for Ingress {
         MetadataChecks::Both
     }
 
+    fn metadata_on_status_update(&self) -> MetadataChecks {
+        MetadataChecks::Update
+    }
+
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
         spec(&mut errors, obj.at("spec"));
@@ -71,11 +75,15 @@ impl Strategy for Ingress {
         }
     }
 
-    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        let list = new.at("status").at("loadBalancer").list("ingress");
-        ingress_status(&mut errors, list, &Path::root("status.loadBalancer.ingress"), false);
+        let [list, was] = [new, old].map(|obj| obj.at("status").at("loadBalancer").list("ingress"));
+        ingress_status(&mut errors, list, was, &Path::root("status.loadBalancer.ingress"), false);
         errors.0
+    }
+
+    fn status_warnings(&self, obj: &Object) -> Vec<String> {
+        ingress_warnings(obj)
     }
 
     fn columns(&self) -> &'static [Column] {

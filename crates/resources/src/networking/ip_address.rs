@@ -24,11 +24,7 @@ impl Strategy for IpAddress {
     }
 
     fn validate_name(&self, name: &str, _prefix: bool) -> Vec<String> {
-        match name.parse::<std::net::IpAddr>() {
-            Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
-            Ok(ip) if ip.to_string() != name => vec![format!("must be in canonical form ({:?})", ip.to_string())],
-            Ok(_) => Vec::new(),
-        }
+        names::strict_ip(name)
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
@@ -65,10 +61,11 @@ impl Strategy for IpAddress {
         COLUMNS
     }
 
-    fn row(&self, obj: &Object, _now: Timestamp) -> Vec<Value> {
+    fn row(&self, obj: &Object, now: Timestamp) -> Vec<Value> {
         let parent = obj.at("spec").at("parentRef");
         let parts = ["group", "resource", "namespace", "name"].map(|f| parent.text(f));
         let text = parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
-        vec![api::meta::name(obj).into(), text.into()]
+        // The age is there without a column of its own, as upstream has it.
+        vec![api::meta::name(obj).into(), text.into(), crate::age::since_creation(obj, now).into()]
     }
 }

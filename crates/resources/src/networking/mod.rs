@@ -9,13 +9,6 @@ pub mod service_cidr;
 use crate::field::{Errors, Path};
 use crate::names;
 
-/// An error when a text is no CIDR.
-fn cidr(errors: &mut Errors, text: &str, path: &Path<'_>) {
-    if let Some(wrong) = names::cidr(text) {
-        errors.invalid(path, text, wrong);
-    }
-}
-
 /// An error when a text is neither empty nor a path segment; `required` says whether it may be empty.
 fn segment(errors: &mut Errors, text: &str, required: bool, path: &Path<'_>) {
     match text {

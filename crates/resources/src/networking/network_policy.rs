@@ -3,7 +3,7 @@
 use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::field::{Errors, Fields, Path, items_mut, map_mut, set_default};
-use crate::{Ctx, Strategy, metadata, names};
+use crate::{Ctx, Strategy, metadata, names, rules};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -39,32 +39,42 @@ impl Strategy for NetworkPolicy {
         true
     }
 
-    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
-        let (mut errors, spec) = (Errors::default(), obj.at("spec"));
-        metadata::label_selector(&mut errors, spec.at("podSelector"), &SPEC.field("podSelector"));
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::new();
         for (list, peers) in [("ingress", "from"), ("egress", "to")] {
-            let list_path = SPEC.field(list);
-            for (i, rule) in spec.list(list).iter().enumerate() {
-                let path = list_path.index(i);
-                let ports = path.field("ports");
-                for (j, port) in rule.list("ports").iter().enumerate() {
-                    self::port(&mut errors, port, &ports.index(j));
-                }
-                let peers_path = path.field(peers);
-                for (j, peer) in rule.list(peers).iter().enumerate() {
-                    self::peer(&mut errors, peer, &peers_path.index(j));
-                }
+            rules::each(obj.at("spec"), list, &SPEC, |rule, path| {
+                rules::each(rule, peers, path, |peer, path| {
+                    odd_block(&mut out, peer.at("ipBlock"), &path.field("ipBlock"))
+                });
+            });
+        }
+        out
+    }
+
+    /// Of its rules even empty ones and none differ.
+    fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        if new.at("spec") != old.at("spec") {
+            api::meta::set(new, "generation", api::meta::generation(old) + 1);
+        }
+    }
+
+    fn generation_changes(&self, _new: &Object, _old: &Object) -> bool {
+        false
+    }
+
+    fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
+        policy(obj.at("spec"), &[]).0
+    }
+
+    fn validate_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        let mut known = Vec::new();
+        for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+            for peer in old.at("spec").list(list).iter().flat_map(|rule| rule.list(peers)) {
+                known.push(peer.at("ipBlock").text("cidr"));
+                known.extend(peer.at("ipBlock").texts("except"));
             }
         }
-        let (types, path) = (spec.texts("policyTypes"), SPEC.field("policyTypes"));
-        if types.len() > 2 {
-            errors.invalid(&path, spec.at("policyTypes").clone(), "may not specify more than two policyTypes");
-            return errors.0;
-        }
-        for (i, kind) in types.into_iter().enumerate() {
-            errors.supported(&path.index(i), kind, &["Ingress", "Egress"]);
-        }
-        errors.0
+        policy(new.at("spec"), &known).0
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -75,6 +85,35 @@ impl Strategy for NetworkPolicy {
         let selector = metadata::format_selector(obj.at("spec").at("podSelector"));
         vec![api::meta::name(obj).into(), selector.into(), age::since_creation(obj, now).into()]
     }
+}
+
+/// Errors of a policy's spec; `known`: the ranges that were in it before, which may stay whatever they are.
+fn policy(spec: &Value, known: &[&str]) -> Errors {
+    let mut errors = Errors::default();
+    metadata::label_selector(&mut errors, spec.at("podSelector"), &SPEC.field("podSelector"));
+    for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+        let list_path = SPEC.field(list);
+        for (i, rule) in spec.list(list).iter().enumerate() {
+            let path = list_path.index(i);
+            let ports = path.field("ports");
+            for (j, port) in rule.list("ports").iter().enumerate() {
+                self::port(&mut errors, port, &ports.index(j));
+            }
+            let peers_path = path.field(peers);
+            for (j, peer) in rule.list(peers).iter().enumerate() {
+                self::peer(&mut errors, peer, known, &peers_path.index(j));
+            }
+        }
+    }
+    let (types, path) = (spec.texts("policyTypes"), SPEC.field("policyTypes"));
+    if types.len() > 2 {
+        errors.invalid(&path, spec.at("policyTypes").clone(), "may not specify more than two policyTypes");
+        return errors;
+    }
+    for (i, kind) in types.into_iter().enumerate() {
+        errors.supported(&path.index(i), kind, &["Ingress", "Egress"]);
+    }
+    errors
 }
 
 fn port(errors: &mut Errors, port: &Value, path: &Path<'_>) {
@@ -111,7 +150,7 @@ fn port(errors: &mut Errors, port: &Value, path: &Path<'_>) {
     }
 }
 
-fn peer(errors: &mut Errors, peer: &Value, path: &Path<'_>) {
+fn peer(errors: &mut Errors, peer: &Value, known: &[&str], path: &Path<'_>) {
     let mut count = 0;
     for field in ["podSelector", "namespaceSelector"] {
         if peer.has(field) {
@@ -120,7 +159,7 @@ fn peer(errors: &mut Errors, peer: &Value, path: &Path<'_>) {
         }
     }
     if peer.has("ipBlock") {
-        ip_block(errors, peer.at("ipBlock"), &path.field("ipBlock"));
+        ip_block(errors, peer.at("ipBlock"), known, &path.field("ipBlock"));
         if count > 0 {
             errors.forbidden(path, "may not specify both ipBlock and another peer");
         }
@@ -129,21 +168,30 @@ fn peer(errors: &mut Errors, peer: &Value, path: &Path<'_>) {
     }
 }
 
-fn ip_block(errors: &mut Errors, block: &Value, path: &Path<'_>) {
+fn ip_block(errors: &mut Errors, block: &Value, known: &[&str], path: &Path<'_>) {
     let cidr = block.text("cidr");
     if cidr.is_empty() {
         return errors.required(&path.field("cidr"), "");
     }
-    super::cidr(errors, cidr, &path.field("cidr"));
+    errors.new_cidr(&path.field("cidr"), cidr, known);
     let Some((network, bits)) = names::parse_cidr(cidr) else { return };
     let list = path.field("except");
     for (i, except) in block.texts("except").into_iter().enumerate() {
-        super::cidr(errors, except, &list.index(i));
+        errors.new_cidr(&list.index(i), except, known);
         let Some((inner, inner_bits)) = names::parse_cidr(except) else { continue };
         if inner_bits <= bits || prefix(network, bits) != prefix(inner, bits) {
             errors.invalid(&list.index(i), except, "must be a strict subset of `cidr`");
         }
     }
+}
+
+/// Warnings about the addresses that a peer has.
+fn odd_block(out: &mut Vec<String>, block: &Value, path: &Path<'_>) {
+    let mut odd = |text: &str, path: &Path<'_>| {
+        out.extend(names::cidr_warnings(text).into_iter().map(|why| format!("{path}: {why}")));
+    };
+    odd(block.text("cidr"), &path.field("cidr"));
+    rules::each_text(block, "except", path, odd);
 }
 
 /// The first bits of an address, with its family.
@@ -163,7 +211,7 @@ mod tests {
     fn exceptions_lie_inside() {
         for (except, errors_wanted) in [("10.1.0.0/16", 0), ("10.0.0.0/8", 1), ("11.0.0.0/16", 1), ("fd00::/64", 1)] {
             let mut errors = Errors::default();
-            ip_block(&mut errors, &json!({"cidr": "10.0.0.0/8", "except": [except]}), &Path::root("b"));
+            ip_block(&mut errors, &json!({"cidr": "10.0.0.0/8", "except": [except]}), &[], &Path::root("b"));
             assert_eq!(errors.0.len(), errors_wanted, "{except}");
         }
     }

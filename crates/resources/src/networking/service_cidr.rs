@@ -71,11 +71,11 @@ fn spec(errors: &mut Errors, spec: &Value) {
         return errors.invalid_printed(&path, &printed, "may only hold up to 2 values");
     }
     for (i, cidr) in list.iter().enumerate() {
-        super::cidr(errors, cidr, &path.index(i));
+        errors.invalid_each(&path.index(i), cidr, names::strict_cidr(cidr));
     }
     let v4: Vec<bool> = list.iter().filter_map(|c| names::parse_cidr(c)).map(|(ip, _)| ip.is_ipv4()).collect();
     if v4.len() == 2 && v4[0] == v4[1] {
-        let text = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96";
+        let text = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         errors.invalid(&path, spec.at("cidrs").clone(), text);
     }
 }

@@ -1,38 +1,85 @@
 //! Parts of devices that classes, claims and slices share: names, attributes, taints, configuration.
 
-use crate::field::{Errors, Fields, Path};
+use super::request_policy;
+use crate::core::pod::affinity;
+use crate::field::{Errors, Fields, Path, same};
 use crate::names;
 use crate::rules::Unique;
 use serde_json::Value;
+use std::borrow::Cow;
 
 const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
 const VALUES: [&str; 8] = ["bool", "int", "string", "version", "bools", "ints", "strings", "versions"];
 const VALUE_MAX: usize = 64;
+const TAINTS_MAX: usize = 16;
+/// The longest name of an attribute or capacity, with its domain.
+const KEY_MAX: usize = 63 + 1 + 32;
+/// Sets of counters of a slice, those that a device takes from, and the counters of each.
+const SETS_MAX: usize = 8;
+const CONSUMED_MAX: usize = 2;
+const COUNTERS_MAX: usize = 32;
+/// Conditions that a binding waits for, or is given up for.
+const CONDITIONS_MAX: usize = 4;
 const PER_DEVICE: &str = "perDeviceNodeSelection` is set to true in the ResourceSlice spec";
 
-/// Errors of a device of a slice.
-pub(super) fn device(errors: &mut Errors, device: &Value, per_device: bool, path: &Path<'_>) {
+/// Errors of a device of a slice; `old`: the device of that name before, whose taints are let pass.
+pub(super) fn device(errors: &mut Errors, device: &Value, old: Option<&Value>, per_device: bool, path: &Path<'_>) {
     let name = device.text("name");
     errors.invalid_each(&path.field("name"), name, names::dns1123_label(name, false));
+    sizes(errors, device, path);
     let attributes = path.field("attributes");
     for (name, value) in device.entries("attributes") {
         qualified_name(errors, name, &attributes);
-        attribute(errors, value, &attributes.key(name));
+        attribute(errors, value, &attributes.key(&shortened(name, KEY_MAX)));
     }
-    let capacity = path.field("capacity");
-    device.entries("capacity").for_each(|(name, _)| qualified_name(errors, name, &capacity));
-    let taints = path.field("taints");
-    for (i, taint) in device.list("taints").iter().enumerate() {
-        self::taint(errors, taint, &taints.index(i));
+    let (shared, capacity) = (device.flag("allowMultipleAllocations"), path.field("capacity"));
+    for (name, value) in device.entries("capacity") {
+        qualified_name(errors, name, &capacity);
+        request_policy::check(errors, value, shared, &capacity.key(&shortened(name, KEY_MAX)).field("requestPolicy"));
     }
-    let counters = path.field("consumesCounters");
-    let mut sets = Unique::default();
-    for (i, consumption) in device.list("consumesCounters").iter().enumerate() {
-        consumed(errors, consumption, &counters.index(i));
-        sets.add(errors, consumption.text("counterSet"), &counters.index(i));
+    let (list, taints) = (device.list("taints"), path.field("taints"));
+    let changed = old.is_none_or(|old| !same(old.at("taints"), device.at("taints")));
+    if changed && errors.at_most(&taints, list, TAINTS_MAX) {
+        list.iter().enumerate().for_each(|(i, taint)| self::taint(errors, taint, &taints.index(i)));
     }
+    consumed(errors, device.list("consumesCounters"), &path.field("consumesCounters"));
     placement(errors, device, per_device, path);
     binding(errors, device, path);
+}
+
+/// Whether a device has taints, takes from counters, or has lists for attributes.
+pub(super) fn is_advanced(device: &Value) -> bool {
+    let lists = |of: &Value| VALUES[4..].iter().any(|list| of.has(list));
+    !device.list("taints").is_empty()
+        || !device.list("consumesCounters").is_empty()
+        || device.entries("attributes").any(|(_, value)| lists(value))
+}
+
+/// Errors of how much a device says of itself.
+fn sizes(errors: &mut Errors, device: &Value, path: &Path<'_>) {
+    const NAMES_MAX: usize = 32;
+    const VALUES_MAX: usize = 48;
+    let names = device.entries("attributes").count() + device.entries("capacity").count();
+    if names > NAMES_MAX {
+        let text = format!("the total number of attributes and capacities must not exceed {NAMES_MAX}");
+        errors.invalid(path, names, &text);
+    }
+    let items = |of: &Value| VALUES[4..].iter().map(|list| of.list(list).len()).sum::<usize>().max(1);
+    let values: usize = device.entries("attributes").map(|(_, value)| items(value)).sum();
+    if values > VALUES_MAX {
+        errors.invalid(path, values, &format!("the total number of attribute values must not exceed {VALUES_MAX}"));
+    }
+}
+
+/// A key of a map as paths show it: cut in the middle where it is too long.
+fn shortened(key: &str, max: usize) -> Cow<'_, str> {
+    if key.len() <= max {
+        return key.into();
+    }
+    let left = max - 3;
+    let (head, tail) = (key.as_bytes().get(..left.div_ceil(2)), key.as_bytes().get(key.len() - left / 2..));
+    let text = |part: Option<&[u8]>| String::from_utf8_lossy(part.unwrap_or_default()).into_owned();
+    format!("{}...{}", text(head), text(tail)).into()
 }
 
 /// Errors of the name of a driver.
@@ -44,7 +91,7 @@ pub(super) fn driver_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
     if name.len() > MAX {
         errors.too_long(path, MAX);
     }
-    errors.invalid_each(path, name, names::dns1123_subdomain(name, false));
+    errors.invalid_each(path, name, names::dns1123_subdomain(&name.to_lowercase(), false));
 }
 
 /// `[domain/]identifier`
@@ -96,30 +143,49 @@ pub(super) fn pool_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
 
 /// Errors of the counters that the devices of a pool share.
 pub(super) fn shared_counters(errors: &mut Errors, sets: &[Value], path: &Path<'_>) {
-    let mut names_so_far = Unique::default();
+    counter_sets(errors, sets, "name", SETS_MAX, path);
+}
+
+/// Errors of the counters that a device takes from.
+fn consumed(errors: &mut Errors, sets: &[Value], path: &Path<'_>) {
+    counter_sets(errors, sets, "counterSet", CONSUMED_MAX, path);
+}
+
+/// Errors of sets of counters, each named by a field.
+fn counter_sets(errors: &mut Errors, sets: &[Value], field: &str, max: usize, path: &Path<'_>) {
+    if !errors.at_most(path, sets, max) {
+        return;
+    }
     for (i, set) in sets.iter().enumerate() {
-        let (item, name) = (path.index(i), set.text("name"));
+        let (item, name) = (path.index(i), set.text(field));
         match name {
-            "" => errors.required(&item.field("name"), ""),
-            name => errors.invalid_each(&item.field("name"), name, names::dns1123_label(name, false)),
+            "" => errors.required(&item.field(field), ""),
+            name => errors.invalid_each(&item.field(field), name, names::dns1123_label(name, false)),
         }
         counters(errors, set, &item.field("counters"));
-        names_so_far.add(errors, name, &item);
     }
+    let mut names_so_far = Unique::default();
+    sets.iter().enumerate().for_each(|(i, set)| names_so_far.add(errors, set.text(field), &path.index(i)));
 }
 
 fn counters(errors: &mut Errors, of: &Value, path: &Path<'_>) {
-    if of.entries("counters").next().is_none() {
-        errors.required(path, "");
-    }
-    for (name, _) in of.entries("counters") {
-        errors.invalid_each(path, name, names::dns1123_label(name, false));
+    match of.entries("counters").count() {
+        0 => errors.required(path, ""),
+        count if count > COUNTERS_MAX => errors.too_many(path, count, COUNTERS_MAX),
+        _ => {
+            for (name, _) in of.entries("counters") {
+                errors.invalid_each(path, name, names::dns1123_label(name, false));
+            }
+        }
     }
 }
 
 fn attribute(errors: &mut Errors, attribute: &Value, path: &Path<'_>) {
     for (field, versions) in [("string", false), ("strings", false), ("version", true), ("versions", true)] {
         let (field_path, of) = (path.field(field), attribute.at(field));
+        if of.as_array().is_some_and(Vec::is_empty) {
+            errors.invalid(&field_path, of.clone(), "must not be empty if specified");
+        }
         let texts = of.as_str().into_iter().chain(attribute.texts(field));
         for (i, text) in texts.enumerate() {
             let item = if of.is_array() { field_path.index(i) } else { path.field(field) };
@@ -186,14 +252,6 @@ pub(super) fn toleration(errors: &mut Errors, toleration: &Value, path: &Path<'_
     }
 }
 
-fn consumed(errors: &mut Errors, consumption: &Value, path: &Path<'_>) {
-    match consumption.text("counterSet") {
-        "" => errors.required(&path.field("counterSet"), ""),
-        name => errors.invalid_each(&path.field("counterSet"), name, names::dns1123_label(name, false)),
-    }
-    counters(errors, consumption, &path.field("counters"));
-}
-
 /// A device says where it is only where its slice says that devices do.
 fn placement(errors: &mut Errors, device: &Value, per_device: bool, path: &Path<'_>) {
     let fields = ["nodeName", "nodeSelector", "allNodes"];
@@ -209,6 +267,9 @@ fn placement(errors: &mut Errors, device: &Value, per_device: bool, path: &Path<
         (true, "") => errors.invalid(&path.field("nodeName"), "", "must not be empty"),
         (true, node) => errors.invalid_each(&path.field("nodeName"), node, names::dns1123_subdomain(node, false)),
         _ => {}
+    }
+    if device.has("nodeSelector") {
+        affinity::node_selector(errors, device.at("nodeSelector"), &path.field("nodeSelector"));
     }
     if device.at("allNodes") == &Value::Bool(false) {
         errors.invalid(&path.field("allNodes"), false, "must be either unset or set to true");
@@ -232,6 +293,9 @@ pub(super) fn binding(errors: &mut Errors, device: &Value, path: &Path<'_>) {
     let lists = ["bindingConditions", "bindingFailureConditions"];
     for list in lists {
         let list_path = path.field(list);
+        if !errors.at_most(&list_path, device.list(list), CONDITIONS_MAX) {
+            continue;
+        }
         for (i, name) in device.texts(list).into_iter().enumerate() {
             errors.invalid_each(&list_path.index(i), name, names::label_key(name));
         }
@@ -249,7 +313,11 @@ pub(super) fn binding(errors: &mut Errors, device: &Value, path: &Path<'_>) {
     }
     for (missing, given) in [(lists[0], lists[1]), (lists[1], lists[0])] {
         if device.list(missing).is_empty() && !device.list(given).is_empty() {
-            errors.invalid(&path.field(missing), Value::Null, &format!("{missing} are required to use {given}"));
+            errors.invalid(
+                &path.field(missing),
+                device.at(missing).clone(),
+                &format!("{missing} are required to use {given}"),
+            );
         }
     }
 }
@@ -294,7 +362,7 @@ mod tests {
 
     fn check(value: Value, want: &[&str]) {
         let mut errors = Errors::default();
-        device(&mut errors, &value, false, &Path::root("d"));
+        device(&mut errors, &value, None, false, &Path::root("d"));
         let got: Vec<String> = errors.0.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
         assert_eq!(got, want);
     }
@@ -312,6 +380,17 @@ mod tests {
                 "d.attributes[w]: Invalid value: \"\": exactly one value must be specified",
             ],
         );
+        let long = "x".repeat(90) + ".test/b23456";
+        check(
+            json!({"name": "a", "capacity": {"c": {"value": "1", "requestPolicy": {}}}, "attributes": {"X.Test/m": {"int": 1}},
+                "consumesCounters": [{}, {}, {}], "taints": [{"key": "k"}]}),
+            &[
+                "d.capacity[c].requestPolicy: Forbidden: allowMultipleAllocations must be true",
+                "d.taints[0].effect: Required value",
+                "d.consumesCounters: Too many: 3: must have at most 2 items",
+            ],
+        );
+        assert_eq!(shortened(&long, KEY_MAX).len(), KEY_MAX);
         check(
             json!({"name": "a", "bindingConditions": ["c"]}),
             &[

@@ -23,9 +23,8 @@ static ENV: LazyLock<Env> = LazyLock::new(|| {
         [
             ("driver", DeclType::string().at_most(63)),
             ("allowMultipleAllocations", DeclType::boolean()),
-            ("attributes", by_domain(DeclType::dynamic().at_most(VALUE_MAX))),
-            // Quantities have no declared type.
-            ("capacity", by_domain(DeclType::dynamic())),
+            ("attributes", by_domain(DeclType::any().at_most(VALUE_MAX))),
+            ("capacity", by_domain(DeclType::quantity())),
         ],
     );
     Env::new().with_bind().variable("device", device)
@@ -55,7 +54,8 @@ fn expression(errors: &mut Errors, text: &str, path: &Path<'_>) {
         Err(error) => return errors.invalid(path, text, &error.to_string()),
     };
     let kind = program.result_type();
-    if !matches!(kind, Type::Bool | Type::Dyn) {
+    if !matches!(kind, Type::Bool | Type::Any) {
+        let kind = kind.runtime_text();
         errors.invalid(path, text, &format!("must evaluate to bool or the unknown type, not {kind}"));
     } else if program.estimate().max > COST_MAX {
         errors.forbidden(path, "too complex, exceeds cost limit");
@@ -81,6 +81,19 @@ mod tests {
         check("device.attributes['d.example.com'].ok", &[]);
         check("cel.bind(d, device.attributes['x'], d.a && d.b)", &[]);
         check("device.capacity['x'].memory.isGreaterThan(quantity('1Gi'))", &[]);
+        check(
+            "device.attributes['x'].l.all(a, a == 1)",
+            &[
+                "s[0].cel.expression: Invalid value: \"device.attributes['x'].l.all(a, a == 1)\": compilation failed: ERROR: <input>:1:23: expression of type 'any' cannot be range of a comprehension",
+            ],
+        );
+        check("[1, null]", &["s[0].cel.expression: Invalid value: \"[1, null]\": compilation failed"]);
+        check(
+            "duration('1s')",
+            &[
+                "s[0].cel.expression: Invalid value: \"duration('1s')\": must evaluate to bool or the unknown type, not google.protobuf.Duration",
+            ],
+        );
         check("1", &["s[0].cel.expression: Invalid value: \"1\": must evaluate to bool or the unknown type, not int"]);
         check(
             "device.nope",

@@ -1,7 +1,7 @@
 //! The status of a claim: what was allocated, who it is reserved for, and what drivers tell of the devices.
 
-use super::device::{self, Limits};
 use super::Requests;
+use super::device::{self, Limits};
 use crate::core::pod::affinity;
 use crate::field::{Errors, Fields, IMMUTABLE, Path, repeated, same_but};
 use crate::names;
@@ -19,7 +19,6 @@ const INTERFACE_MAX: usize = 256;
 const HARDWARE_ADDRESS_MAX: usize = 128;
 const IPS_MAX: usize = 16;
 const DATA_MAX: usize = 10 * 1024;
-const REASON_FORM: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
 
 /// Which device something is about, maybe a share of it.
 type Id<'a> = [&'a str; 4];
@@ -47,7 +46,9 @@ pub(super) fn check(claim: &Object, old: &Object) -> Vec<Cause> {
             let requests = Requests::of(claim.at("spec").at("devices"));
             self::allocation(&mut errors, allocation, &requests, &path);
         }
-        (false, before) if !same_but(&["parameters"], allocation, before) => errors.invalid_struct(&path, ALLOCATION, allocation, IMMUTABLE),
+        (false, before) if !same_but(&["parameters"], allocation, before) => {
+            errors.invalid_struct(&path, ALLOCATION, allocation, IMMUTABLE)
+        }
         _ => {}
     }
     errors.0
@@ -55,7 +56,8 @@ pub(super) fn check(claim: &Object, old: &Object) -> Vec<Cause> {
 
 /// Takes what a driver told of devices along with them when they are allocated no more.
 pub(super) fn drop_deallocated(claim: &mut Object, old: &Object) {
-    let results = |of: &Object| -> Vec<Value> { of.at("status").at("allocation").at("devices").list("results").to_vec() };
+    let results =
+        |of: &Object| -> Vec<Value> { of.at("status").at("allocation").at("devices").list("results").to_vec() };
     let (now, was) = (results(claim), results(old));
     let kept: HashSet<Id<'_>> = now.iter().map(id).collect();
     let gone: HashSet<Id<'_>> = was.iter().map(id).filter(|id| !kept.contains(id)).collect();
@@ -124,7 +126,7 @@ fn device(errors: &mut Errors, device: &Value, allocated: &HashSet<Id<'_>>, path
         if twice[i] {
             errors.duplicate(&conditions.index(i).field("type"), condition.text("type"));
         }
-        self::condition(errors, condition, &conditions.index(i));
+        crate::conditions::condition(errors, condition, &conditions.index(i));
     }
     if device.has("data") {
         device::parameters(errors, device.at("data"), DATA_MAX, &path.field("data"));
@@ -155,39 +157,6 @@ fn share(errors: &mut Errors, of: &Value, path: &Path<'_>) {
         36 => {}
         length => errors.invalid(&path, share, &format!("error validating uid: invalid UUID length: {length}")),
     }
-}
-
-fn condition(errors: &mut Errors, condition: &Value, path: &Path<'_>) {
-    const REASON_MAX: usize = 1024;
-    const MESSAGE_MAX: usize = 32 * 1024;
-    let kind = condition.text("type");
-    errors.invalid_each(&path.field("type"), kind, names::qualified_name(kind));
-    errors.one_of(&path.field("status"), condition.text("status"), &["False", "True", "Unknown"]);
-    if let Some(generation) = condition.int("observedGeneration").filter(|generation| *generation < 0) {
-        errors.invalid(&path.field("observedGeneration"), generation, "must be greater than or equal to zero");
-    }
-    if condition.text("lastTransitionTime").is_empty() {
-        errors.required(&path.field("lastTransitionTime"), "");
-    }
-    let (reason, at) = (condition.text("reason"), path.field("reason"));
-    match reason {
-        "" => errors.required(&at, ""),
-        reason if !is_reason(reason) => errors.invalid(&at, reason, REASON_FORM),
-        _ => {}
-    }
-    if reason.len() > REASON_MAX {
-        errors.too_long(&at, REASON_MAX);
-    }
-    if condition.text("message").len() > MESSAGE_MAX {
-        errors.too_long(&path.field("message"), MESSAGE_MAX);
-    }
-}
-
-fn is_reason(text: &str) -> bool {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.ends_with(word)
-        && text.chars().all(|c| word(c) || c == ',' || c == ':')
 }
 
 fn network(errors: &mut Errors, data: &Value, path: &Path<'_>) {

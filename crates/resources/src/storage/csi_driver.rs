@@ -60,11 +60,17 @@ impl Strategy for CsiDriver {
         let exposed = !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets");
         let text = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent \
                     possible logging of tokens in volume attributes";
-        if old.is_none() && exposed { vec![text.into()] } else { Vec::new() }
+        let is_new = old.is_none_or(|old| !same(old.at("spec").at("tokenRequests"), spec.at("tokenRequests")));
+        if is_new && exposed { vec![text.into()] } else { Vec::new() }
     }
 
     /// The generation starts at none and counts changes.
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
+        if !old.at("spec").has("preventPodSchedulingIfMissing") {
+            map_mut(new, "spec")
+                .and_then(Value::as_object_mut)
+                .map(|spec| spec.remove("preventPodSchedulingIfMissing"));
+        }
         if !same(new.at("spec"), old.at("spec")) {
             api::meta::set(new, "generation", api::meta::generation(old) + 1);
         }
@@ -84,7 +90,7 @@ impl Strategy for CsiDriver {
         let mut errors = Errors::default();
         let (now, was) = (new.at("spec"), old.at("spec"));
         spec(&mut errors, now);
-        for field in ["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"] {
+        for field in ["attachRequired", "volumeLifecycleModes"] {
             errors.immutable(
                 &SPEC.field(if field == "attachRequired" { "attachedRequired" } else { field }),
                 now.at(field),
@@ -129,6 +135,7 @@ fn spec(errors: &mut Errors, spec: &Value) {
         let (item, audience) = (path.index(i), request.text("audience"));
         if twice[i] {
             errors.duplicate(&item.field("audience"), audience);
+            continue;
         }
         if let Some(seconds) = request.int("expirationSeconds") {
             if seconds < 600 {

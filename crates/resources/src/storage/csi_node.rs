@@ -4,11 +4,11 @@ use crate::age;
 use crate::columns::{AGE, NAME};
 use crate::core::pod::volume_sources::csi_driver_name;
 use crate::field::{Errors, Fields, IMMUTABLE, Path, go_struct, items_mut, map_mut, repeated, same};
-use crate::{Ctx, Strategy, names};
+use crate::{Ctx, MetadataChecks, Strategy, names};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// CSI nodes.
 pub struct CsiNode;
@@ -34,6 +34,10 @@ impl Strategy for CsiNode {
 
     fn has_status(&self) -> bool {
         false
+    }
+
+    fn metadata_on_update(&self) -> MetadataChecks {
+        MetadataChecks::Create
     }
 
     fn allow_unconditional_update(&self) -> bool {
@@ -77,20 +81,15 @@ impl Strategy for CsiNode {
         let mut errors = Errors(self.validate(ctx, new));
         for was in old.at("spec").list("drivers") {
             let same_name = |d: &&Value| d.text("name") == was.text("name");
-            let Some(now) = new.at("spec").list("drivers").iter().find(same_name) else { continue };
-            if !same(now, was) {
+            // how many volumes a driver takes may change
+            let differs =
+                |now: &&Value| ["nodeID", "topologyKeys"].iter().any(|field| !same(now.at(field), was.at(field)));
+            for now in new.at("spec").list("drivers").iter().filter(same_name).filter(differs) {
                 let printed = go_struct(&[
                     ("Name", now.at("name").clone()),
                     ("NodeID", now.at("nodeID").clone()),
                     ("TopologyKeys", now.at("topologyKeys").clone()),
-                    (
-                        "Allocatable",
-                        if now.has("allocatable") {
-                            json!({"Count": now.at("allocatable").at("count")})
-                        } else {
-                            Value::Null
-                        },
-                    ),
+                    ("Allocatable", Value::Null),
                 ]);
                 errors.invalid_printed(&Path::root("spec.drivers"), &printed, IMMUTABLE);
             }

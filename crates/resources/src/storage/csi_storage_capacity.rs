@@ -1,6 +1,7 @@
 //! CSI storage capacities.
 
 use crate::apps::print_selector;
+use crate::core::pod::warnings;
 use crate::core::quantities::quantity;
 use crate::field::{Errors, Fields, IMMUTABLE, NOT_NEGATIVE, Path, same};
 use crate::{Ctx, MetadataChecks, Strategy, metadata, names};
@@ -27,6 +28,15 @@ impl Strategy for CsiStorageCapacity {
 
     fn metadata_on_update(&self) -> MetadataChecks {
         MetadataChecks::Both
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let (topology, path) = (obj.at("nodeTopology"), Path::root("nodeTopology"));
+        let mut out = warnings::deprecated_labels(topology, &path);
+        let labels = topology.entries("matchLabels");
+        let outdated = labels.filter_map(|(label, _)| Some((label, warnings::deprecated_label(label)?)));
+        out.extend(outdated.map(|(label, why)| format!("nodeTopology.matchLabels.{label}: {why}")));
+        out
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

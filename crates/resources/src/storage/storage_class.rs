@@ -2,13 +2,14 @@
 
 use crate::age;
 use crate::columns::{AGE, NAME};
+use crate::core::pod::warnings;
 use crate::field::{Errors, Fields, Path, set_default};
-use crate::{Ctx, MetadataChecks, Strategy, names};
+use crate::{Ctx, MetadataChecks, Strategy, names, rules};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Storage classes.
 pub struct StorageClass;
@@ -37,6 +38,17 @@ impl Strategy for StorageClass {
 
     fn metadata_on_update(&self) -> MetadataChecks {
         MetadataChecks::Both
+    }
+
+    fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut out = Vec::new();
+        rules::each(obj, "allowedTopologies", &Path::TOP, |term, path| {
+            rules::each(term, "matchLabelExpressions", path, |expression, path| {
+                let outdated = warnings::deprecated_label(expression.text("key"));
+                out.extend(outdated.map(|why| format!("{}: {why}", path.field("key"))));
+            });
+        });
+        out
     }
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {

@@ -10,16 +10,26 @@ impl Schema {
         match value {
             Value::Object(map) => {
                 for (key, value) in map {
-                    if let Some(below) = node.properties.get(key).copied().or(node.additional) {
+                    if let Some(below) = node.properties.get(key) {
                         let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                        self.list_types(below, value, &place, out);
+                        self.list_types(*below, value, &place, out);
+                    } else if let Some(below) = node.additional {
+                        self.list_types(below, value, &format!("{path}[{key}]"), out);
                     }
                 }
             }
             Value::Array(list) => {
                 match node.list_type {
                     ListType::Set => unique(list, path, Value::clone, out),
-                    ListType::Map => unique(list, path, |item| self.key_of(at, item), out),
+                    ListType::Map if list.iter().all(Value::is_object) => {
+                        unique(list, path, |item| self.key_of(at, item), out);
+                    }
+                    ListType::Map => {
+                        for (i, item) in list.iter().enumerate().filter(|(_, item)| !item.is_object()) {
+                            let why = "must be an object for an array of list-type map";
+                            out.push(Cause::invalid(format!("{path}[{i}]"), item, why));
+                        }
+                    }
                     ListType::Atomic => {}
                 }
                 let Some(items) = node.items else { return };
@@ -53,5 +63,30 @@ fn unique(list: &[Value], path: &str, key: impl Fn(&Value) -> Value, out: &mut V
         if *times == 2 {
             out.push(Cause::duplicate(format!("{path}[{i}]"), &key));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_say_where_they_are() {
+        let set = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+        let keyed = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+            "items": {"type": "object", "properties": {"k": {"type": "string"}}}});
+        let schema = Schema::new(&json!({"type": "object", "properties": {
+            "m": {"type": "object", "additionalProperties": set}, "l": keyed}}));
+        let check = |object: Value, want: &[&str]| {
+            let got: Vec<_> =
+                schema.lists(&object, None).iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+            assert_eq!(got, want);
+        };
+        check(json!({"m": {"a b": ["x", "x"]}}), &["m[a b][1]: Duplicate value: \"x\""]);
+        check(
+            json!({"l": [{"k": "a"}, ["a"], {"k": "a"}]}),
+            &["l[1]: Invalid value: [\"a\"]: must be an object for an array of list-type map"],
+        );
     }
 }

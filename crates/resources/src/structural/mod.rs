@@ -17,6 +17,8 @@ mod prune;
 mod rules;
 mod validate;
 
+pub use prune::decode_metadata;
+
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -108,6 +110,13 @@ pub struct Node {
     pub(crate) any_of: Vec<usize>,
     pub(crate) one_of: Vec<usize>,
     pub(crate) not: Option<usize>,
+}
+
+impl Node {
+    /// `format`, empty where it is not said.
+    pub fn format(&self) -> &str {
+        &self.bounds.format
+    }
 }
 
 /// A compiled schema.

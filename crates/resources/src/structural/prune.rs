@@ -1,6 +1,7 @@
 //! Pruning: fields that no schema knows are removed, and named.
 
 use super::{Node, Schema};
+use api::Cause;
 use serde_json::{Map, Value};
 
 impl Schema {
@@ -63,12 +64,23 @@ impl Schema {
         });
     }
 
-    /// Calls `visit` with every embedded resource of an object, and its path.
-    pub fn embedded(&self, object: &mut Value, visit: &mut dyn FnMut(&str, &mut Value)) {
-        self.embedded_at(0, object, "", visit);
+    /// Makes the metadata of the embedded resources what metadata is, and adds to `strict` what is unknown there; gives
+    /// the error of what cannot be a type or metadata, the first one.
+    pub fn uncoerced(&self, object: &mut Value, strict: &mut Vec<String>) -> Option<Cause> {
+        let mut failed = None;
+        self.embedded_at(0, object, ["", ""], &mut |[path, dotted], value| {
+            let found = type_error(path, value).or_else(|| {
+                let metadata = value.get("metadata").cloned().unwrap_or_default();
+                let why = decode_metadata(value, dotted, strict).err()?;
+                Some(Cause::invalid(join(path, "metadata"), &metadata, &why))
+            });
+            failed = failed.take().or(found);
+        });
+        failed
     }
 
-    fn embedded_at(&self, at: usize, value: &mut Value, path: &str, visit: &mut dyn FnMut(&str, &mut Value)) {
+    /// Visits the embedded resources of a value with their paths; in the second form keys of maps are told as fields are.
+    fn embedded_at(&self, at: usize, value: &mut Value, path: [&str; 2], visit: &mut dyn FnMut([&str; 2], &mut Value)) {
         let node = self.node(at);
         if node.embedded && value.is_object() {
             visit(path, value);
@@ -76,16 +88,19 @@ impl Schema {
         match value {
             Value::Object(map) => {
                 for (key, value) in map {
-                    if let Some(below) = node.properties.get(key).copied().or(node.additional) {
-                        let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                        self.embedded_at(below, value, &place, visit);
+                    let field = path.map(|path| join(path, key));
+                    if let Some(below) = node.properties.get(key) {
+                        self.embedded_at(*below, value, [&field[0], &field[1]], visit);
+                    } else if let Some(below) = node.additional {
+                        self.embedded_at(below, value, [&format!("{}[{key}]", path[0]), &field[1]], visit);
                     }
                 }
             }
             Value::Array(list) => {
                 let Some(items) = node.items else { return };
                 for (i, item) in list.iter_mut().enumerate() {
-                    self.embedded_at(items, item, &format!("{path}[{i}]"), visit);
+                    let place = path.map(|path| format!("{path}[{i}]"));
+                    self.embedded_at(items, item, [&place[0], &place[1]], visit);
                 }
             }
             _ => {}
@@ -93,10 +108,59 @@ impl Schema {
     }
 }
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+fn join(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+}
+
+/// The error of an embedded resource's type that is no text.
+fn type_error(path: &str, resource: &Value) -> Option<Cause> {
+    let given = |field: &&str| resource.get(*field).is_some_and(|value| !value.is_string());
+    let field = ["apiVersion", "kind"].into_iter().find(given)?;
+    Some(Cause::invalid(join(path, field), &resource[field], "must be a string"))
+}
+
+/// Decodes the metadata of a resource, whole or embedded at a path; adds to `strict` what is unknown there.
+pub fn decode_metadata(resource: &mut Value, path: &str, strict: &mut Vec<String>) -> Result<(), String> {
+    let Some(metadata) = resource.get_mut("metadata") else { return Ok(()) };
+    if metadata.is_null() {
+        *metadata = Value::Object(Map::new());
+    }
+    let prefix = join(path, "metadata");
+    // There are no quantities in metadata.
+    for error in schema::decode(OBJECT_META, metadata, |_| None)? {
+        strict.push(error.replacen('"', &format!("\"{prefix}."), 1));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn embedded_resources_have_types_and_metadata() {
+        let schema =
+            Schema::new(&json!({"type": "object", "properties": {"x": {"type": "array", "items": {"type": "object",
+            "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}}}));
+        let check = |resource: Value, want: Option<&str>, strict: &[&str]| {
+            let mut unknown = Vec::new();
+            let found = schema.uncoerced(&mut json!({"x": [resource]}), &mut unknown);
+            assert_eq!(found.map(|c| format!("{}: {}", c.field, c.message)).as_deref(), want);
+            assert_eq!(unknown, strict);
+        };
+        check(json!({"kind": "K", "metadata": {"zz": 1}}), None, &["unknown field \"x[0].metadata.zz\""]);
+        check(json!({"kind": 1}), Some("x[0].kind: Invalid value: 1: must be a string"), &[]);
+        check(
+            json!({"metadata": {"labels": {"a": 1}}}),
+            Some(
+                "x[0].metadata: Invalid value: {\"labels\":{\"a\":1}}: json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string",
+            ),
+            &[],
+        );
+    }
 
     #[test]
     fn unknown_fields_go() {

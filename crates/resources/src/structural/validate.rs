@@ -4,12 +4,14 @@ use super::correlate::Correlated;
 use super::{Kind, Node, Schema, formats, numbers};
 use api::{Cause, CauseType};
 use serde_json::Value;
+use std::collections::HashSet;
 
 impl Schema {
     /// The errors of an object's values; those of a changed object's that did change.
     pub fn values(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
         let mut out = Vec::new();
         self.check_part(0, new, "", old.map(|old| Correlated::of(self, new, old)), &mut out);
+        once(&mut out);
         out
     }
 
@@ -18,6 +20,7 @@ impl Schema {
         let mut out = Vec::new();
         if let (Some(status), Some(node)) = (new.get("status"), self.root().properties.get("status")) {
             self.check_part(*node, status, "", Correlated::of(self, new, old).key("status"), &mut out);
+            once(&mut out);
         }
         for cause in &mut out {
             cause.field = match cause.field.as_str() {
@@ -170,6 +173,12 @@ impl Schema {
     }
 }
 
+/// Errors that are told twice, by a schema and by one that is put together with it, are told once.
+fn once(errors: &mut Vec<Cause>) {
+    let mut seen = HashSet::new();
+    errors.retain(|cause| seen.insert((cause.field.clone(), cause.message.clone())));
+}
+
 /// An error that upstream gives no field.
 fn whole(text: String) -> Cause {
     Cause { kind: CauseType::FieldValueInvalid, field: "<nil>".into(), message: format!("Invalid value: \"\": {text}") }
@@ -199,12 +208,27 @@ fn check_type(node: &Node, value: &Value, path: &str, out: &mut Vec<Cause>) {
         Kind::Number => "number",
         Kind::Boolean => "boolean",
     };
-    let fits = wanted.split(',').any(|w| w == found) || (wanted == "number" && found == "integer");
     let format = node.bounds.format.as_str();
-    if found == "number" && wanted == "integer" && matches!(format, "int32" | "int64") {
-        out.push(of_type(path, "float64", format));
-    } else if !(fits || (value.is_null() && node.nullable)) {
+    if value.is_null() {
+        return if node.nullable { () } else { out.push(of_type(path, found, wanted)) };
+    }
+    let numeric = matches!(wanted, "number" | "integer" | "integer,string");
+    let fits = wanted.split(',').any(|w| w == found) || (wanted == "number" && found == "integer");
+    let (text, of_go) = (value.is_string() || value.is_array(), go_format(value));
+    if !text && !format.is_empty() && !fits && of_go != format {
+        // Told by formats, of which only numbers have one.
+        out.push(of_type(path, of_go, format));
+    } else if !(fits || (text && !numeric && !format.is_empty())) {
         out.push(of_type(path, found, wanted));
+    }
+}
+
+/// The format of a value as Go holds it.
+fn go_format(value: &Value) -> &'static str {
+    match value {
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        _ => "",
     }
 }
 
@@ -243,13 +267,19 @@ fn check_number_type(node: &Node, value: &Value, path: &str, out: &mut Vec<Cause
 
 fn check_values(node: &Node, value: &Value, path: &str, out: &mut Vec<Cause>) {
     let values = &node.bounds.values;
-    let same = |v: &Value| v == value || (v.is_number() && v.as_f64() == value.as_f64());
+    // Upstream makes a number what the allowed one is: a fraction is lost where that is whole.
+    let number = |v: &Value| if v.is_f64() { value.as_f64() } else { value.as_f64().map(f64::trunc) };
+    let same = |v: &Value| v == value || (v.is_number() && value.is_number() && v.as_f64() == number(v));
     if values.is_empty() || values.iter().any(same) || (value.is_null() && node.nullable) {
         return;
     }
     let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     let texts: Vec<String> = values.iter().map(shown).collect();
-    out.push(Cause::not_supported(path, value, &texts.iter().map(String::as_str).collect::<Vec<_>>()));
+    let mut cause = Cause::not_supported(path, value, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    if let Some(number) = value.as_f64().filter(|_| value.is_f64()) {
+        cause.message = cause.message.replacen(&value.to_string(), &numbers::go_float(number), 1);
+    }
+    out.push(cause);
 }
 
 #[cfg(test)]
@@ -298,6 +328,33 @@ mod tests {
             json!({"type": "string", "not": {"enum": ["bad"]}}),
             json!("bad"),
             &["<nil>: Invalid value: \"\": \"x\" must not validate the schema (not)"],
+        );
+        check(
+            json!({"type": "integer", "maximum": 2.5, "multipleOf": 2}),
+            json!(5),
+            &[
+                "x: Invalid value: 5: x in body should be a multiple of 2",
+                "x: Invalid value: 5: x in body should be less than or equal to 2",
+            ],
+        );
+        check(
+            json!({"type": "number", "multipleOf": 3}),
+            json!(1.0),
+            &["x: Invalid value: 1: x in body should be a multiple of 3"],
+        );
+        check(
+            json!({"type": "string", "format": "hexcolor"}),
+            json!(true),
+            &["x: Invalid value: \"\": x in body must be of type hexcolor: \"\""],
+        );
+        check(json!({"type": "integer", "enum": [1, 2]}), json!(1.0), &[]);
+        check(
+            json!({"type": "object", "required": ["b"], "allOf": [{"required": ["b"]}]}),
+            json!({}),
+            &[
+                "x.b: Required value",
+                "<nil>: Invalid value: \"\": \"x\" must validate all the schemas (allOf). None validated",
+            ],
         );
         check(json!({"x-kubernetes-int-or-string": true}), json!("5"), &[]);
         check(json!({"type": "string", "nullable": true}), json!(null), &[]);

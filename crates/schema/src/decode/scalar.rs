@@ -55,7 +55,7 @@ pub(super) fn from_str(slot: Slot, value: &str, state: &mut State) -> Option<Val
 }
 
 fn quantity(text: &str, state: &mut State) -> Option<Value> {
-    let canonical = (state.quantity)(text);
+    let canonical = (state.quantity)(text.trim());
     if canonical.is_none() {
         state.stop(|| BAD_QUANTITY.into());
     }
@@ -74,7 +74,7 @@ fn bytes(text: &str, state: &mut State) -> Option<Value> {
 }
 
 /// The bytes of a base64 text, or the offset that Go tells: of a letter that cannot be, or of the group that is cut off.
-fn read_base64(text: &[u8]) -> Result<Vec<u8>, usize> {
+pub(super) fn read_base64(text: &[u8]) -> Result<Vec<u8>, usize> {
     let mut letters = text.iter().enumerate().filter(|(_, c)| !matches!(c, b'\r' | b'\n')).peekable();
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
     while letters.peek().is_some() {
@@ -131,7 +131,7 @@ fn time(text: &str, micro: bool, state: &mut State) -> Option<Value> {
     match parse_time(text, micro) {
         Ok(printed) => Some(printed.into()),
         Err(error) => {
-            state.fail(|| error);
+            state.stop(|| error);
             None
         }
     }

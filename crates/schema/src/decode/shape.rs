@@ -117,10 +117,10 @@ fn structure<'de, A: MapAccess<'de>>(schema: Schema, mut map: A, state: &mut Sta
         } else {
             seen.push(field);
         }
-        let value = state.at(Step::Field(schema, field), |state| {
-            map.next_value_seed(Seed { ty: Slot::Type(field.ty()), state })
-        })?;
-        match value.filter(|v| !is_left_out(field, v)) {
+        let value = state
+            .at(Step::Field(schema, field), |state| map.next_value_seed(Seed { ty: Slot::Type(field.ty()), state }))?;
+        let told = asks_for_reset(&state.path, field);
+        match value.filter(|v| told || !is_left_out(field, v)) {
             Some(value) => out.insert(key, value),
             None => out.remove(&key),
         };
@@ -128,8 +128,13 @@ fn structure<'de, A: MapAccess<'de>>(schema: Schema, mut map: A, state: &mut Sta
     Ok(Value::Object(out))
 }
 
+/// Whether a field is the managedFields of the object itself: an empty list asks that they begin anew.
+pub(super) fn asks_for_reset(path: &str, field: Field) -> bool {
+    path == "metadata" && field.name() == "managedFields"
+}
+
 /// Whether Go, writing what it has read, leaves the value out and nothing before that misses it.
-fn is_left_out(field: Field, value: &Value) -> bool {
+pub(super) fn is_left_out(field: Field, value: &Value) -> bool {
     let told = field.tells_empty() && holds_nothing(value);
     (field.is_omitempty() || field.is_omitzero()) && is_empty(field, value) && !told
 }

@@ -20,6 +20,8 @@ pub(super) fn go_text(json: &[u8], error: &serde_json::Error) -> String {
         "looking for beginning of object key string"
     } else if message.starts_with("trailing characters") {
         "after top-level value"
+    } else if message.starts_with("invalid number") && found != "'-'" || json.starts_with(b"--") {
+        "in numeric literal"
     } else if message.starts_with("control character") {
         "in string literal"
     } else if message.starts_with("invalid escape") {

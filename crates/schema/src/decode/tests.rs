@@ -117,7 +117,7 @@ fn values_take_the_form_go_gives_them() {
     let table = [
         (
             "core.v1.Pod",
-            json!({"spec": {"hostNetwork": false, "nodeSelector": {}, "automountServiceAccountToken": false, "volumes": null}}),
+            json!({"spec": {"hostNetwork": false, "hostname": "", "automountServiceAccountToken": false, "volumes": null}}),
             json!({"spec": {"automountServiceAccountToken": false}}),
         ),
         (

@@ -155,11 +155,21 @@ fn present(schema: Schema, value: &Value) -> Vec<(String, Field, &Value)> {
     let mut out = Vec::new();
     for field in schema.flat_fields() {
         let at = value.get(field.name()).unwrap_or(&Value::Null);
-        if !at.is_null() || !(field.is_omitempty() || field.is_omitzero() || field.ty().is_pointer()) {
+        let left_out = field.is_omitempty() && !field.ty().is_pointer() && holds_nothing(at);
+        if !left_out && (!at.is_null() || !(field.is_omitempty() || field.is_omitzero() || field.ty().is_pointer())) {
             out.push((field.name().to_owned(), field, at));
         }
     }
     out
+}
+
+fn holds_nothing(value: &Value) -> bool {
+    match value {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
 }
 
 fn zero(kind: Kind) -> &'static str {

@@ -128,6 +128,7 @@ fn label_keys(errors: &mut Errors, of: &Value, path: &Path<'_>) {
         let (keys, path) = (of.texts(field), path.field(field));
         if !keys.is_empty() && selector.is_null() {
             errors.forbidden(&path, "must not be specified when labelSelector is not set");
+            continue;
         }
         for (i, key) in keys.into_iter().enumerate() {
             errors.invalid_each(&path.index(i), key, names::label_key(key));
@@ -136,7 +137,7 @@ fn label_keys(errors: &mut Errors, of: &Value, path: &Path<'_>) {
     let (matching, mismatching) = (of.texts("matchLabelKeys"), of.texts("mismatchLabelKeys"));
     let mut seen: HashSet<&str> = selector.entries("matchLabels").map(|(k, _)| k.as_str()).collect();
     let mut places: HashMap<&str, usize> = HashMap::new();
-    matching.iter().enumerate().for_each(|(i, key)| _ = places.entry(key).or_insert(i));
+    matching.iter().enumerate().for_each(|(i, key)| _ = places.insert(key, i));
     for expression in selector.list("matchExpressions") {
         let key = expression.text("key");
         // the key's own requirement was merged into the selector; a second one is the author's

@@ -9,19 +9,20 @@ use serde_json::Value;
 use std::collections::HashSet;
 
 const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
-const NOT_FOR_EPHEMERAL: Check = Check::Unset(NOT_EPHEMERAL);
+/// What is there is refused, even when it is empty.
+const NOT_FOR_EPHEMERAL: Check = Check::Absent(NOT_EPHEMERAL);
 const NOT_FOR_INIT: Check = Check::Absent("may not be set for init containers without restartPolicy=Always");
 /// What only containers have that start with their pod.
 const EPHEMERAL: &[Rule] = &[
     ("ports", NOT_FOR_EPHEMERAL),
-    ("resources", NOT_FOR_EPHEMERAL),
+    ("resources", Check::By(no_resources)),
     ("resizePolicy", NOT_FOR_EPHEMERAL),
     ("restartPolicy", NOT_FOR_EPHEMERAL),
     ("restartPolicyRules", NOT_FOR_EPHEMERAL),
     ("livenessProbe", NOT_FOR_EPHEMERAL),
     ("readinessProbe", NOT_FOR_EPHEMERAL),
     ("startupProbe", NOT_FOR_EPHEMERAL),
-    ("lifecycle", Check::Absent(NOT_EPHEMERAL)),
+    ("lifecycle", NOT_FOR_EPHEMERAL),
     ("volumeMounts", Check::Each(whole_volume)),
 ];
 /// What only containers have that keep running.
@@ -106,6 +107,12 @@ pub fn ephemeral_containers(errors: &mut Errors, scope: &Scope<'_>, path: &Path<
         }
         rules::check(errors, c, path, EPHEMERAL);
     });
+}
+
+fn no_resources(errors: &mut Errors, resources: &Value, path: &Path<'_>) {
+    if ["claims", "limits", "requests"].iter().any(|field| resources.has(field)) {
+        errors.forbidden(path, NOT_EPHEMERAL);
+    }
 }
 
 fn whole_volume(errors: &mut Errors, mount: &Value, path: &Path<'_>) {

@@ -107,6 +107,20 @@ fn resource_lists(resources: &mut Value) {
     }
 }
 
+/// Amounts in a status are as coarse as those of a spec.
+pub fn status(status: &mut Value) {
+    for list in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
+        items_mut(status, list).for_each(reported);
+    }
+    reported(status);
+}
+
+/// What was given to a container, or to a pod.
+fn reported(of: &mut Value) {
+    field_mut(of, "allocatedResources").into_iter().for_each(round_up);
+    field_mut(of, "resources").into_iter().for_each(resource_lists);
+}
+
 /// What a container does not request it gets as its limits.
 fn requests_from_limits(c: &mut Value) {
     let Some(resources) = field_mut(c, "resources") else { return };
@@ -125,12 +139,17 @@ fn pod_requests(spec: &mut Value) {
     let sums = super::resources::container_requests(spec);
     let limits = spec.at("resources").at("limits").clone();
     let supported = |name: &str| name == "cpu" || name == "memory" || crate::core::quantities::is_huge_page(name);
-    let Some(requests) = field_mut(spec, "resources").and_then(|r| map_mut(r, "requests")) else { return };
+    let given = spec.at("resources").has("requests");
+    let Some(resources) = field_mut(spec, "resources") else { return };
+    let Some(requests) = map_mut(resources, "requests") else { return };
     for (name, sum) in sums.iter().filter(|(n, _)| n.as_str() == "cpu" || n.as_str() == "memory") {
         set_default(requests, name, sum.to_string());
     }
     for (name, limit) in limits.as_object().into_iter().flatten().filter(|(n, _)| supported(n)) {
         set_default(requests, name, limit.clone());
+    }
+    if !given {
+        drop_empty(resources, "requests");
     }
 }
 
@@ -216,7 +235,7 @@ fn volume(volume: &mut Value) {
         map_mut(claim, "metadata");
         if let Some(spec) = map_mut(claim, "spec") {
             set_default(spec, "volumeMode", "Filesystem");
-            map_mut(spec, "resources");
+            map_mut(spec, "resources").into_iter().for_each(resource_lists);
         }
     }
 }
@@ -252,22 +271,77 @@ fn projection(source: &mut Value) {
 /// The tag of an image, `latest` when it has neither tag nor digest, `None` when it has only a digest or is no
 /// image name.
 pub fn image_tag(image: &str) -> Option<&str> {
-    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
-    let last = name.rfind('/').map_or(0, |i| i + 1);
-    let (path, tag) = match name[last..].split_once(':') {
-        Some((_, tag)) => (&name[..name.len() - tag.len() - 1], Some(tag)),
-        None => (name, None),
-    };
-    let component = path.rsplit('/').next().unwrap_or("");
-    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
-    if component.is_empty() || !component.chars().all(fine) {
-        return None;
-    }
+    let (named, digest) = image.split_once('@').map_or((image, None), |(named, digest)| (named, Some(digest)));
+    let first = named.split_once('/').map(|(first, _)| first);
+    // a first part that cannot be part of a path is a registry's host
+    let host =
+        first.filter(|first| *first == "localhost" || first.contains(|c: char| ".:".contains(c) || c.is_uppercase()));
+    let rest = host.map_or(named, |host| &named[host.len() + 1..]);
+    let (path, tag) = rest.split_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag)));
+    let official = host.is_none_or(|host| ["docker.io", "index.docker.io"].contains(&host)) && !path.contains('/');
+    let hexadecimal = image.len() == 64 && image.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    let fine = !hexadecimal
+        && host.is_none_or(|host| is_host(host) || is_path_component(host))
+        && path.split('/').all(is_path_component)
+        && path.len() <= if official { PATH_MAX - "library/".len() } else { PATH_MAX }
+        && tag.is_none_or(is_tag)
+        && digest.is_none_or(is_digest);
     match (tag, digest) {
+        _ if !fine => None,
         (Some(tag), _) => Some(tag),
         (None, None) => Some("latest"),
         (None, Some(_)) => None,
     }
+}
+
+/// As long as the path of an image may be.
+const PATH_MAX: usize = 255;
+
+/// Whether it is letters and digits, `inside` also with these between them.
+fn is_word(text: &str, inside: impl Fn(u8) -> bool) -> bool {
+    let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(|c| c.is_ascii_alphanumeric() || inside(*c))
+}
+
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        Some((address, rest)) if rest.is_empty() || rest.starts_with(':') => {
+            let fine = !address.is_empty() && address.bytes().all(|c| c.is_ascii_hexdigit() || c == b':');
+            return fine && rest.strip_prefix(':').is_none_or(is_number);
+        }
+        _ => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    host.split('.').all(|part| is_word(part, |c| c == b'-')) && port.is_none_or(is_number)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit())
+}
+
+/// Words with one `.`, one or two `_`, or any number of `-` between them.
+fn is_path_component(text: &str) -> bool {
+    let mut between =
+        text.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).filter(|part| !part.is_empty());
+    let separates = |part: &str| matches!(part, "." | "_" | "__") || part.bytes().all(|c| c == b'-');
+    is_word(text, |c| b"._-".contains(&c)) && between.all(separates)
+}
+
+fn is_tag(text: &str) -> bool {
+    let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+    text.bytes().next().is_some_and(word) && text.len() <= 128 && text.bytes().all(|c| word(c) || b".-".contains(&c))
+}
+
+fn is_digest(text: &str) -> bool {
+    let Some((algorithm, hex)) = text.split_once(':') else { return false };
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        // of others nothing is known
+        _ => return false,
+    };
+    hex.len() == length && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -276,13 +350,27 @@ mod tests {
 
     #[test]
     fn tags() {
+        let hexadecimal = &"a".repeat(64);
+        let with_digest = &format!("nginx:latest@sha256:{hexadecimal}");
         for (image, want) in [
             ("nginx", Some("latest")),
             ("nginx:1", Some("1")),
             ("r.test:5000/a/nginx", Some("latest")),
             ("r.test:5000/nginx:latest", Some("latest")),
             ("nginx@sha256:00", None),
-            ("nginx:latest@sha256:00", Some("latest")),
+            ("nginx:latest@sha256:00", None),
+            (with_digest, Some("latest")),
+            ("localhost/a", Some("latest")),
+            ("a.b/c__d/e--f.g", Some("latest")),
+            ("a..b", None),
+            ("/a", None),
+            ("../x", None),
+            ("-x", None),
+            ("a:b:c", None),
+            ("10.0.0.0/8", Some("latest")),
+            ("Host/a:1", Some("1")),
+            ("[::1]:80/a", Some("latest")),
+            (hexadecimal, None),
             ("", None),
             (" a ", None),
             ("Bad", None),

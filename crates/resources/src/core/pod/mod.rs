@@ -9,6 +9,7 @@ mod env;
 mod probe;
 mod projected;
 mod qos_and_mutation;
+mod resize;
 pub mod resources;
 mod security;
 mod spec;
@@ -45,7 +46,10 @@ pub struct Pod;
 impl Strategy for Pod {
     fn default(&self, obj: &mut Object) {
         defaults::pod(obj);
-        obj.get_mut("status").into_iter().for_each(address_beside_addresses);
+        if let Some(status) = obj.get_mut("status") {
+            defaults::status(status);
+            address_beside_addresses(status);
+        }
     }
 
     fn prepare_for_create(&self, ctx: &Ctx<'_>, obj: &mut Object) {
@@ -190,7 +194,7 @@ struct Part {
 /// `pods/ephemeralcontainers`
 static EPHEMERAL_CONTAINERS: Part = Part { take: take_ephemeral, check: update::ephemeral_containers };
 /// `pods/resize`
-static RESIZE: Part = Part { take: take_resources, check: update::resize };
+static RESIZE: Part = Part { take: resize::take, check: resize::check };
 
 impl Strategy for Part {
     fn metadata_on_update(&self) -> crate::MetadataChecks {
@@ -222,25 +226,6 @@ impl Strategy for Part {
 fn take_ephemeral(spec: &mut Value, wanted: &Value) {
     let given = wanted.has("ephemeralContainers");
     copy_field(spec, if given { wanted } else { &Value::Null }, "ephemeralContainers");
-}
-
-fn take_resources(spec: &mut Value, wanted: &Value) {
-    for list in ["containers", "initContainers"] {
-        let names = |of: &Value| of.list(list).iter().map(|c| c.text("name").to_owned()).collect::<Vec<_>>();
-        if names(spec) != names(wanted) {
-            // Validation refuses them.
-            spec[list] = wanted.at(list).clone();
-            continue;
-        }
-        for c in crate::field::items_mut(spec, list) {
-            let same = |w: &&Value| w.text("name") == c.text("name");
-            let Some(wanted) = wanted.list(list).iter().find(same) else { continue };
-            c["resources"] = wanted.at("resources").clone();
-            if wanted.has("resizePolicy") {
-                c["resizePolicy"] = wanted.at("resizePolicy").clone();
-            }
-        }
-    }
 }
 
 /// Keeps everything of `old` but the resource version and field managers that the request brought.

@@ -11,12 +11,21 @@ type Amounts = BTreeMap<String, Quantity>;
 /// What all containers request together: the sum of the app containers (and of init containers that keep
 /// running), or what the hungriest init container needs.
 pub fn container_requests(spec: &Value) -> Amounts {
+    together(spec, "requests")
+}
+
+/// The limits of all containers together, by the same rule.
+pub fn container_limits(spec: &Value) -> Amounts {
+    together(spec, "limits")
+}
+
+fn together(spec: &Value, list: &str) -> Amounts {
     let mut total = Amounts::new();
-    spec.list("containers").iter().for_each(|c| add(&mut total, &requests(c)));
+    spec.list("containers").iter().for_each(|c| add(&mut total, &amounts(c, list)));
     let mut keep_running = Amounts::new();
     let mut peak = Amounts::new();
     for c in spec.list("initContainers") {
-        let mut needs = requests(c);
+        let mut needs = amounts(c, list);
         if c.text("restartPolicy") == "Always" {
             add(&mut total, &needs);
             add(&mut keep_running, &needs);
@@ -30,8 +39,8 @@ pub fn container_requests(spec: &Value) -> Amounts {
     total
 }
 
-fn requests(c: &Value) -> Amounts {
-    c.at("resources").entries("requests").map(|(name, value)| (name.clone(), quantity(value))).collect()
+fn amounts(c: &Value, list: &str) -> Amounts {
+    c.at("resources").entries(list).map(|(name, value)| (name.clone(), quantity(value))).collect()
 }
 
 fn add(total: &mut Amounts, more: &Amounts) {

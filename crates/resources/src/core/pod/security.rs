@@ -11,20 +11,7 @@ use std::collections::HashSet;
 const ID_RANGE: &str = "must be between 0 and 2147483647, inclusive";
 const SYSCTL_FMT: &str = r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 const PROFILE_TYPES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
-const CONTEXT_FIELDS: [(&str, &str); 12] = [
-    ("Capabilities", "capabilities"),
-    ("Privileged", "privileged"),
-    ("SELinuxOptions", "seLinuxOptions"),
-    ("WindowsOptions", "windowsOptions"),
-    ("RunAsUser", "runAsUser"),
-    ("RunAsGroup", "runAsGroup"),
-    ("RunAsNonRoot", "runAsNonRoot"),
-    ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
-    ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"),
-    ("ProcMount", "procMount"),
-    ("SeccompProfile", "seccompProfile"),
-    ("AppArmorProfile", "appArmorProfile"),
-];
+const CONTEXT: &str = "io.k8s.api.core.v1.SecurityContext";
 
 /// What the contexts of pods and containers share, in the order of the errors.
 const SECCOMP: Rule = ("seccompProfile", Check::By(seccomp));
@@ -82,12 +69,8 @@ fn escalation(errors: &mut Errors, context: &Value, path: &Path<'_>) {
         [(context.flag("privileged"), "`privileged` to true"), (admin, "`capabilities.Add` CAP_SYS_ADMIN")]
     {
         if mighty {
-            let printed = go_struct(&CONTEXT_FIELDS.map(|(go, json)| (go, context.at(json).clone())));
-            errors.invalid_printed(
-                path,
-                &printed,
-                &format!("cannot set `allowPrivilegeEscalation` to false and {what}"),
-            );
+            let text = format!("cannot set `allowPrivilegeEscalation` to false and {what}");
+            errors.invalid_struct(path, CONTEXT, context, &text);
         }
     }
 }

@@ -67,14 +67,16 @@ pub fn pod_spec(errors: &mut Errors, spec: &Value, meta: &Value, is_pod: bool, p
     }
     let volumes = volume::volumes(errors, spec, meta, is_pod, &path.field("volumes"));
     let mut claims: Vec<&str> = spec.list("resourceClaims").iter().map(|c| c.text("name")).collect();
+    claims.retain(|name| !name.is_empty());
     claims.sort_unstable();
+    claims.dedup();
     let grace = spec.int("terminationGracePeriodSeconds");
     let scope = &Scope { spec, volumes, claims, grace, is_pod };
     rules::check(errors, spec, path, &[("resourceClaims", Check::In(resource_claims))]);
     container::containers(errors, scope, path);
     container::init_containers(errors, scope, path);
     container::ephemeral_containers(errors, scope, path);
-    rules::check(errors, spec, path, &[("resources", Check::In(pod_resources))]);
+    pod_resources(errors, scope, &path.field("resources"));
     host_network_ports(errors, scope, path);
     rules::check(errors, spec, path, RUN);
     security::pod(errors, scope, &path.field("securityContext"));
@@ -122,8 +124,8 @@ fn claim_source(errors: &mut Errors, claim: &Value, path: &Path<'_>) {
     rules::check(errors, claim, path, &[("resourceClaimName", NAME), ("resourceClaimTemplateName", NAME)]);
 }
 
-fn pod_resources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let resources = spec.at("resources");
+fn pod_resources(errors: &mut Errors, scope: &Scope<'_>, path: &Path<'_>) {
+    let (spec, resources) = (scope.spec, scope.spec.at("resources"));
     if resources.is_null() {
         return;
     }
@@ -133,7 +135,7 @@ fn pod_resources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     if resources.has("claims") {
         errors.forbidden(&path.field("claims"), "claims may not be set for Resources at pod-level");
     }
-    quantities::requirements(errors, resources, &[], path, pod_resource_name);
+    quantities::requirements(errors, resources, &scope.claims, path, pod_resource_name);
     let requests = path.field("requests");
     for (name, sum) in super::resources::container_requests(spec) {
         let Some(own) = resources.at("requests").get(&name).map(quantities::quantity) else { continue };
@@ -142,6 +144,29 @@ fn pod_resources(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
             errors.invalid(&requests.key(&name), own.to_string(), &text);
         }
     }
+    pod_limits(errors, spec, path);
+}
+
+/// Huge pages of all containers, and every resource of each, stay within the pod's limits.
+fn pod_limits(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+    let (own, limits) = (spec.at("resources").at("limits"), path.field("limits"));
+    let of_pod = |name: &str| own.get(name).map(quantities::quantity);
+    let sums = super::resources::container_limits(spec);
+    for (name, sum) in sums.into_iter().filter(|(name, _)| quantities::is_huge_page(name)) {
+        if let Some(own) = of_pod(&name).filter(|own| sum > *own) {
+            let text = format!("must be greater than or equal to aggregate container limits of {sum}");
+            errors.invalid(&limits.key(&name), own.to_string(), &text);
+        }
+    }
+    each(spec, "containers", path, |c, path| {
+        for (name, limit) in c.at("resources").entries("limits") {
+            let limit = quantities::quantity(limit);
+            if let Some(own) = of_pod(name).filter(|own| limit > *own) {
+                let text = format!("must be less than or equal to pod limits of {own}");
+                errors.invalid(&path.key(name).field("limits"), limit.to_string(), &text);
+            }
+        }
+    });
 }
 
 fn pod_resource_name(errors: &mut Errors, name: &str, path: &Path<'_>) {

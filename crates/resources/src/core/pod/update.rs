@@ -5,7 +5,9 @@ use crate::difference::difference;
 use crate::field::{Errors, Fields, Path, same};
 use crate::names;
 use crate::rules::{self, Check, each};
+use crate::semantic;
 use api::{Cause, Object};
+use schema::Layout::Compact;
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -13,6 +15,9 @@ const FIXED: &str = "pod updates may not change fields other than `spec.containe
 /// The lists whose containers may get other images.
 const CHANGING_LISTS: [&str; 2] = ["containers", "initContainers"];
 const SPEC: Path<'_> = Path::root("spec");
+const EPHEMERAL: &str = "io.k8s.api.core.v1.EphemeralContainer";
+const TERM: &str = "io.k8s.api.core.v1.NodeSelectorTerm";
+const POD_SPEC: &str = "io.k8s.api.core.v1.PodSpec";
 const NO_RESTART: &str = "may not be transitioned to non-terminated state";
 
 /// Errors of a changed spec. What hinders a comparison hides what the comparison would find.
@@ -36,6 +41,10 @@ pub fn spec(errors: &mut Errors, new: &Value, old: &Value) {
         for (c, was) in crate::field::items_mut(&mut rest, list).zip(old.list(list)) {
             crate::copy_field(c, was, "image");
         }
+        // upstream makes the lists anew, and no list of none
+        if rest.list(list).is_empty() {
+            crate::copy_field(&mut rest, &Value::Null, list);
+        }
     }
     for field in ["activeDeadlineSeconds", "schedulingGates", "tolerations"] {
         crate::copy_field(&mut rest, old, field);
@@ -43,8 +52,8 @@ pub fn spec(errors: &mut Errors, new: &Value, old: &Value) {
     if !old.list("schedulingGates").is_empty() {
         gated(errors, &mut rest, old);
     }
-    if !same(&rest, old) {
-        errors.forbidden(&SPEC, &format!("{FIXED}\n{}", difference("io.k8s.api.core.v1.PodSpec", old, &rest)));
+    if !semantic::equal(POD_SPEC, new, old) && !semantic::equal(POD_SPEC, &rest, old) {
+        errors.forbidden(&SPEC, &format!("{FIXED}\n{}", difference(POD_SPEC, old, &rest)));
     }
 }
 
@@ -101,8 +110,16 @@ fn gated(errors: &mut Errors, rest: &mut Value, old: &Value) {
         errors.invalid(&SPEC.field("nodeSelector"), selector, text);
     }
     crate::copy_field(rest, old, "nodeSelector");
-    node_affinity(errors, rest, old);
-    copy_node_affinity(rest, old);
+    let of_nodes = |spec: &Value| spec.at("affinity").at("nodeAffinity").clone();
+    let (now, was) = (of_nodes(rest), of_nodes(old));
+    if now.is_null() != was.is_null() || !semantic::equal("io.k8s.api.core.v1.NodeAffinity", &now, &was) {
+        node_affinity(errors, rest, old);
+        let of_pods = ["podAffinity", "podAntiAffinity"].iter().any(|kind| rest.at("affinity").has(kind));
+        match rest.has("affinity") && !old.has("affinity") && !of_pods {
+            true => crate::copy_field(rest, old, "affinity"),
+            false => copy_node_affinity(rest, old),
+        }
+    }
 }
 
 /// Makes the node affinity of a spec what it is in another.
@@ -128,7 +145,8 @@ fn node_affinity(errors: &mut Errors, rest: &Value, old: &Value) {
     }
     if now.len() != was.len() {
         let text = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
-        return errors.invalid(&path, now, text);
+        let terms: Vec<String> = now.iter().map(|term| schema::internal_json(TERM, term, Compact)).collect();
+        return errors.invalid_printed(&path, &print_terms(&terms), text);
     }
     for (i, (now, was)) in now.iter().zip(&was).enumerate() {
         let grown = |field: &str| {
@@ -137,9 +155,14 @@ fn node_affinity(errors: &mut Errors, rest: &Value, old: &Value) {
         };
         let empty = was.list("matchExpressions").is_empty() && was.list("matchFields").is_empty();
         if (empty && !same(now, was)) || !grown("matchExpressions") || !grown("matchFields") {
-            errors.invalid(&path.index(i), now.clone(), "only additions are allowed (no mutations or deletions)");
+            errors.invalid_struct(&path.index(i), TERM, now, "only additions are allowed (no mutations or deletions)");
         }
     }
+}
+
+/// A list that is none prints as such.
+fn print_terms(terms: &[String]) -> String {
+    if terms.is_empty() { "null".into() } else { format!("[{}]", terms.join(",")) }
 }
 
 /// Errors of changed ephemeral containers: they can only be added.
@@ -154,87 +177,14 @@ pub fn ephemeral_containers(errors: &mut Errors, new: &Object, old: &Object) {
         let name = was.text("name");
         match new.at("spec").list(list).iter().find(|c| c.text("name") == name) {
             None => errors.forbidden(&path, &format!("existing ephemeral containers {name:?} may not be removed\n")),
-            Some(now) if !same(now, was) => {
+            Some(now) if !semantic::equal(EPHEMERAL, now, was) => {
                 let text = format!(
                     "existing ephemeral containers {name:?} may not be changed\n{}",
-                    difference("io.k8s.api.core.v1.EphemeralContainer", was, now)
+                    difference(EPHEMERAL, was, now)
                 );
                 errors.forbidden(&path, &text);
             }
             Some(_) => {}
-        }
-    }
-}
-
-/// Errors of a resize: only CPU and memory change, and the quality-of-service class does not.
-pub fn resize(errors: &mut Errors, new: &Object, old: &Object) {
-    for (refused, text) in [
-        (api::meta::annotation(old, MIRROR).is_some(), "static pods cannot be resized"),
-        (old.at("spec").at("os").text("name") == "windows", "windows pods cannot be resized"),
-    ] {
-        if refused {
-            *errors = Errors::default();
-            return errors.forbidden(&Path::root(""), text);
-        }
-    }
-    let (now, was) = (new.at("spec"), old.at("spec"));
-    let before = errors.0.len();
-    same_containers(errors, now, was);
-    if errors.0.len() > before {
-        return;
-    }
-    if super::resources::qos_class(now) != super::resources::qos_class(was) {
-        let class = new.at("status").text("qosClass");
-        errors.invalid(&SPEC, class, "Pod QOS Class may not change as a result of resizing");
-    }
-    for list in ["initContainers", "containers"] {
-        let mut before = was.list(list).iter();
-        each(now, list, &SPEC, |c, path| {
-            let before = before.next().unwrap_or(&Value::Null);
-            removed(errors, c.at("resources"), before.at("resources"), &path.field("resources"));
-        });
-    }
-    for list in ["containers", "initContainers"] {
-        for (c, before) in now.list(list).iter().zip(was.list(list)) {
-            let (mut c, mut before) = (c.clone(), before.clone());
-            [&mut c, &mut before].into_iter().for_each(drop_compute);
-            if !same(&c, &before) {
-                errors.forbidden(&SPEC, "only cpu and memory resources are mutable");
-            }
-        }
-    }
-}
-
-/// Containers stay as many and in their order.
-fn same_containers(errors: &mut Errors, now: &Value, was: &Value) {
-    for list in ["containers", "initContainers"] {
-        let (path, now, was) = (SPEC.field(list), now.list(list), was.list(list));
-        if now.len() != was.len() {
-            errors.forbidden(&path, &format!("{list} may not be added or removed on resize"));
-            continue;
-        }
-        for (i, _) in now.iter().zip(was).enumerate().filter(|(_, (c, before))| c.text("name") != before.text("name")) {
-            let text = format!("{list} may not be renamed or reordered on resize");
-            errors.forbidden(&path.index(i).field("name"), &text);
-        }
-    }
-}
-
-fn removed(errors: &mut Errors, now: &Value, was: &Value, path: &Path<'_>) {
-    for list in ["requests", "limits"] {
-        for name in ["cpu", "memory"] {
-            if was.at(list).has(name) && !now.at(list).has(name) {
-                errors.forbidden(&path.field(list), &format!("resource {list} cannot be removed"));
-            }
-        }
-    }
-}
-
-fn drop_compute(c: &mut Value) {
-    for list in ["requests", "limits"] {
-        if let Some(map) = c.pointer_mut(&format!("/resources/{list}")).and_then(Value::as_object_mut) {
-            map.remove("cpu");
-            map.remove("memory");
         }
     }
 }
@@ -293,6 +243,10 @@ fn containers_reported(errors: &mut Errors, pod: &Object, path: &Path<'_>) {
 }
 
 fn transitions(errors: &mut Errors, now: &[Value], was: &[Value], spec: &Value, containers: &str, path: &Path<'_>) {
+    let rules = CHANGING_LISTS.iter().flat_map(|list| spec.list(list)).flat_map(|c| c.list("restartPolicyRules"));
+    if rules.into_iter().any(|rule| rule.text("action") == "RestartAllContainers") {
+        return;
+    }
     for (i, before) in was.iter().enumerate() {
         let (ended, name) = (before.at("state").at("terminated"), before.text("name"));
         let runs_again = now.iter().any(|c| c.text("name") == name && !c.at("state").has("terminated"));

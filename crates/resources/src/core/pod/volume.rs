@@ -85,8 +85,15 @@ fn source(errors: &mut Errors, volume: &Value, pod: &str, is_pod: bool, path: &P
     for (kind, shown) in TYPES.iter().filter(|(kind, _)| volume.has(kind)) {
         let of = volume.at(kind);
         if std::mem::replace(&mut found, true) {
-            let shown = if *kind == "downwardAPI" { "downwarAPI" } else { kind };
+            let shown = match *kind {
+                "downwardAPI" => "downwarAPI",
+                "cephfs" => "cephFS",
+                kind => kind,
+            };
             errors.forbidden(&path.field(shown), ONE_TYPE);
+            if *kind == "iscsi" {
+                iscsi_name(errors, volume, path);
+            }
             continue;
         }
         let path_of = path.field(shown);
@@ -100,9 +107,22 @@ fn source(errors: &mut Errors, volume: &Value, pod: &str, is_pod: bool, path: &P
             "image" => image(errors, of, is_pod, &path_of),
             kind => volume_sources::source(errors, kind, of, &path_of),
         }
+        if *kind == "iscsi" {
+            iscsi_name(errors, volume, path);
+        }
     }
     if !found {
         errors.required(path, "must specify a volume type");
+    }
+}
+
+/// An initiator's name is made of the volume's.
+fn iscsi_name(errors: &mut Errors, volume: &Value, path: &Path<'_>) {
+    let (of, name) = (volume.at("iscsi"), volume.text("name"));
+    if of.has("initiatorName") && name.len() + 1 + of.text("targetPortal").len() > 64 {
+        let text = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
+            iscsi.initiatorName is specified.";
+        errors.invalid(&path.field("name"), name, text);
     }
 }
 

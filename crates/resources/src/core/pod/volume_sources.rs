@@ -33,7 +33,7 @@ const SOURCES: &[(&str, &[Rule])] = &[
     ("local", &[("path", GIVEN), ("path", Check::By(no_backsteps))]),
     ("iscsi", ISCSI),
     ("fc", &[("targetWWNs", Check::In(targets)), ("lun", Check::In(target_lun))]),
-    ("csi", &[("driver", Check::In(csi_driver)), ("name", Check::In(publish_secret))]),
+    ("csi", &[("driver", Check::In(csi_driver)), ("", Check::In(publish_secret))]),
 ];
 const AZURE_DISK: &[Rule] = &[
     ("diskName", GIVEN),
@@ -97,17 +97,22 @@ fn initiator_name(errors: &mut Errors, of: &Value, path: &Path<'_>) {
 }
 
 fn initiator(errors: &mut Errors, name: &str, path: &Path<'_>) {
+    if !name.is_empty() && !["iqn", "eui", "naa"].iter().any(|kind| name.starts_with(kind)) {
+        errors.invalid(path, name, INITIATOR);
+    } else if !name.is_empty() && !is_initiator(name) {
+        errors.invalid(path, name, "must be valid format");
+    }
+}
+
+/// Whether a name is one of iSCSI.
+pub fn is_initiator(name: &str) -> bool {
     let hex =
         |text: &str, lengths: &[usize]| lengths.contains(&text.len()) && text.bytes().all(|c| c.is_ascii_hexdigit());
-    let fine = match name.get(..3) {
-        None if name.is_empty() => true,
+    match name.get(..3) {
         Some("iqn") => is_iqn(name),
         Some("eui") => name.strip_prefix("eui.").is_some_and(|t| hex(t, &[16])),
         Some("naa") => name.strip_prefix("naa.").is_some_and(|t| hex(t, &[16, 32])),
-        _ => return errors.invalid(path, name, INITIATOR),
-    };
-    if !fine {
-        errors.invalid(path, name, "must be valid format");
+        _ => false,
     }
 }
 
@@ -168,13 +173,13 @@ fn some_secret(errors: &mut Errors, secret: &Value, path: &Path<'_>) {
     }
 }
 
-/// The secret for publishing is told of as if its name were the driver's.
+/// A bad name of the secret for publishing is told of as if it were the driver's.
 fn publish_secret(errors: &mut Errors, csi: &Value, path: &Path<'_>) {
     let secret = csi.at("nodePublishSecretRef");
     match secret.text("name") {
         _ if secret.is_null() => {}
-        "" => errors.required(path, ""),
-        name => errors.invalid_each(path, name, names::subdomain(name)),
+        "" => errors.required(&path.field("nodePublishSecretRef.name"), ""),
+        name => errors.invalid_each(&path.field("name"), name, names::subdomain(name)),
     }
 }
 

@@ -59,6 +59,11 @@ pub fn deprecated_labels(term: &Value, path: &Path<'_>) -> Vec<String> {
     out.texts
 }
 
+/// What is wrong with a label of nodes, if it is an outdated one.
+pub fn deprecated_label(label: &str) -> Option<&'static str> {
+    deprecated(DEPRECATED_LABELS, label)
+}
+
 /// What is wrong with the kind of a volume, if it is an outdated one.
 pub fn deprecated_volume(kind: &str) -> Option<&'static str> {
     deprecated(DEPRECATED_VOLUMES, kind)

@@ -18,7 +18,7 @@ fn is_balanced(spec: &Value) -> bool {
 }
 
 /// Errors of the addresses that may use the balancer. The field hides the annotation it came from.
-pub fn source_ranges(errors: &mut Errors, obj: &Object) {
+pub fn source_ranges(errors: &mut Errors, obj: &Object, old: Option<&Object>) {
     let (spec, field) = (obj.at("spec"), "loadBalancerSourceRanges");
     let only = |errors: &mut Errors, path: &Path<'_>| {
         if !is_balanced(spec) {
@@ -29,12 +29,20 @@ pub fn source_ranges(errors: &mut Errors, obj: &Object) {
         // the path of these errors begins with a capital
         let path = SPEC.field("LoadBalancerSourceRanges");
         only(errors, &path);
-        spec.texts(field).iter().enumerate().for_each(|(i, range)| errors.cidr(&path.index(i), range.trim()));
+        let known = old.map_or(Vec::new(), |old| old.at("spec").texts(field));
+        let known: Vec<&str> = known.into_iter().map(str::trim).collect();
+        spec.texts(field)
+            .iter()
+            .enumerate()
+            .for_each(|(i, range)| errors.new_cidr(&path.index(i), range.trim(), &known));
     } else if let Some(text) = api::meta::annotation(obj, RANGES) {
         let annotations = Path::root("metadata.annotations");
         let path = annotations.key(RANGES);
         only(errors, &path);
-        text.split(',').map(str::trim).filter(|range| !range.is_empty()).for_each(|range| errors.cidr(&path, range));
+        let is_new = old.and_then(|old| api::meta::annotation(old, RANGES)) != Some(text);
+        if is_new && !text.trim().is_empty() {
+            text.split(',').map(str::trim).for_each(|range| errors.cidr(&path, range));
+        }
     }
 }
 
@@ -53,13 +61,23 @@ pub fn class(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
 }
 
-/// Errors of where a balancer is reached; `modes`: whether addresses have modes.
-pub fn ingress_status(errors: &mut Errors, list: &[Value], path: &Path<'_>, modes: bool) {
+/// Warnings about where a balancer is reached.
+pub fn ingress_warnings(obj: &Object) -> Vec<String> {
+    let (list, path) = (obj.at("status").at("loadBalancer").list("ingress"), Path::root("status.loadBalancer.ingress"));
+    let odd = |(i, ingress): (usize, &Value)| {
+        names::ip_warning(ingress.text("ip")).map(|why| format!("{}: {why}", path.index(i)))
+    };
+    list.iter().enumerate().filter_map(odd).collect()
+}
+
+/// Errors of where a balancer is reached; `was`: where it was before, `modes`: whether addresses have modes.
+pub fn ingress_status(errors: &mut Errors, list: &[Value], was: &[Value], path: &Path<'_>, modes: bool) {
+    let known: Vec<&str> = was.iter().map(|ingress| ingress.text("ip")).collect();
     for (i, ingress) in list.iter().enumerate() {
         let (item, ip, host, mode) =
             (path.index(i), ingress.text("ip"), ingress.text("hostname"), ingress.text("ipMode"));
         if !ip.is_empty() {
-            errors.ip(&item.field("ip"), ip);
+            errors.new_ip(&item.field("ip"), ip, &known);
         }
         let mode_path = item.field("ipMode");
         match (ip.is_empty(), mode) {

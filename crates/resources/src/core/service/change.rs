@@ -2,17 +2,19 @@
 
 use super::{FIXED, SPEC, is_external, is_headless, needs_health_check};
 use crate::field::{Errors, Fields, items_mut};
-use crate::names;
 use api::Object;
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// Whether a service has a use for some fields, and these.
+/// Whether a service has a use for some fields, and these: they go where all of them are as they were.
 type Dependent = (fn(&Value) -> bool, &'static [&'static str]);
-const DEPENDENT: [Dependent; 4] = [
-    (has_cluster_ips, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]),
+const DEPENDENT: [Dependent; 7] = [
+    (has_cluster_ips, &["clusterIP", "clusterIPs"]),
+    (has_cluster_ips, &["ipFamilies"]),
+    (has_cluster_ips, &["ipFamilyPolicy"]),
     (needs_health_check, &["healthCheckNodePort"]),
-    (is_balanced, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
+    (is_balanced, &["allocateLoadBalancerNodePorts"]),
+    (is_balanced, &["loadBalancerClass"]),
     (is_external, &["externalTrafficPolicy"]),
 ];
 
@@ -21,26 +23,17 @@ pub fn drop_type_dependent(new: &mut Object, old: &Object) {
     let was = old.at("spec");
     let Some(spec) = new.get_mut("spec") else { return };
     for (useful, fields) in DEPENDENT {
-        if useful(was) && !useful(spec) {
-            fields.iter().for_each(|field| drop_unchanged(spec, was, field));
+        if useful(was) && !useful(spec) && fields.iter().all(|field| spec.at(field) == was.at(field)) {
+            fields.iter().for_each(|field| remove(spec, field));
         }
     }
-    if !has_cluster_ips(spec) {
-        drop_unchanged(spec, was, "internalTrafficPolicy");
-        if has_cluster_ips(was) && spec.at("clusterIP").is_null() {
-            remove(spec, "clusterIPs");
+    if has_node_ports(was) && !has_node_ports(spec) {
+        let given = |spec: &Value| -> HashSet<i64> {
+            spec.list("ports").iter().filter_map(|port| port.int("nodePort")).filter(|port| *port != 0).collect()
+        };
+        if given(was).is_superset(&given(spec)) {
+            items_mut(spec, "ports").for_each(|port| remove(port, "nodePort"));
         }
-    }
-    if has_node_ports(was) && !["NodePort", "LoadBalancer"].contains(&spec.text("type")) {
-        let had: HashSet<Option<i64>> = was.list("ports").iter().map(|port| port.int("nodePort")).collect();
-        let kept = |port: &&mut Value| had.contains(&port.int("nodePort"));
-        items_mut(spec, "ports").filter(kept).for_each(|port| remove(port, "nodePort"));
-    }
-}
-
-fn drop_unchanged(spec: &mut Value, was: &Value, field: &str) {
-    if spec.at(field) == was.at(field) {
-        remove(spec, field);
     }
 }
 
@@ -57,43 +50,99 @@ fn is_balanced(spec: &Value) -> bool {
 }
 
 fn has_node_ports(spec: &Value) -> bool {
-    let allocates = spec.at("allocateLoadBalancerNodePorts").as_bool() != Some(false);
-    spec.text("type") == "NodePort" || (is_balanced(spec) && allocates)
+    ["NodePort", "LoadBalancer"].contains(&spec.text("type"))
 }
 
 /// Addresses once given stay, but for services that had or get none.
 pub fn cluster_ips_change(errors: &mut Errors, now: &Value, was: &Value) {
-    let addressed = has_cluster_ips(now) && has_cluster_ips(was) && !(is_headless(now) && is_headless(was));
-    // what is no address at all is told as that
-    let good = |ip: &&str| *ip == "None" || names::parse_ip(ip).is_some();
-    let (new, old) = (now.texts("clusterIPs"), was.texts("clusterIPs"));
-    if !addressed || !new.iter().all(good) {
+    let headless = is_headless(now) && is_headless(was);
+    if !has_cluster_ips(now) || !has_cluster_ips(was) || headless {
         return;
     }
-    stays(errors, now, was, "clusterIPs", "clusterIP");
-    if old.len() > new.len() && new.len() == 1 && now.text("ipFamilyPolicy") != "SingleStack" {
-        let text = "must be set to 'SingleStack' when releasing the secondary clusterIP";
-        errors.invalid(&SPEC.field("ipFamilyPolicy"), now.at("ipFamilyPolicy").clone(), text);
+    let (new, old, path) = (now.texts("clusterIPs"), was.texts("clusterIPs"), SPEC.field("clusterIPs"));
+    let printed = now.at("clusterIPs");
+    if new.is_empty() && !old.is_empty() {
+        errors.invalid(&path.index(0), printed.clone(), "primary clusterIP can not be unset");
     }
+    let compared = if new.len() == old.len() { new.len() } else { new.len().min(old.len()).min(1) };
+    for i in (0..compared).filter(|i| new[*i] != old[*i]) {
+        errors.invalid(&path.index(i), printed.clone(), FIXED);
+    }
+    single_stack(errors, now, (new.len(), old.len()), "clusterIP");
 }
 
 /// Families once given stay.
 pub fn families_change(errors: &mut Errors, now: &Value, was: &Value) {
-    let addressed = has_cluster_ips(now) && has_cluster_ips(was) && is_headless(now) == is_headless(was);
-    if addressed && now.texts("ipFamilies").iter().all(|family| ["IPv4", "IPv6"].contains(family)) {
-        stays(errors, now, was, "ipFamilies", "ipFamily");
+    if !has_cluster_ips(now) || !has_cluster_ips(was) || is_headless(now) || is_headless(was) {
+        return;
+    }
+    let (new, old, path) = (now.texts("ipFamilies"), was.texts("ipFamilies"), SPEC.field("ipFamilies"));
+    let mut wrong = |of: &str, why: &str| errors.invalid(&path.index(0), now.at(of).clone(), why);
+    if new.len() == old.len() {
+        new.iter().zip(&old).filter(|(new, old)| new != old).for_each(|_| wrong("ipFamilies", FIXED));
+        return;
+    }
+    if new.len() < old.len() && now.list("clusterIPs").is_empty() {
+        wrong("ipFamilies", "primary ipFamily can not be unset");
+    }
+    if let (Some(new), Some(old)) = (new.first(), old.first())
+        && new != old
+    {
+        // upstream prints the addresses here
+        wrong("clusterIPs", FIXED);
+    }
+    single_stack(errors, now, (new.len(), old.len()), "ipFamily");
+}
+
+/// Who gives a second one back says that one is enough.
+fn single_stack(errors: &mut Errors, now: &Value, (new, old): (usize, usize), noun: &str) {
+    if new == 1 && old > new && now.text("ipFamilyPolicy") != "SingleStack" {
+        let why = format!("must be set to 'SingleStack' when releasing the secondary {noun}");
+        errors.invalid(&SPEC.field("ipFamilyPolicy"), now.at("ipFamilyPolicy").clone(), &why);
     }
 }
 
-/// Errors of a list whose first item stays once given, and of which nothing changes while it keeps its length.
-fn stays(errors: &mut Errors, now: &Value, was: &Value, field: &str, noun: &str) {
-    let (new, old, path) = (now.texts(field), was.texts(field), SPEC.field(field));
-    let compared = match (new.len(), old.len()) {
-        (0, 1..) => return errors.invalid(&path.index(0), Value::Null, &format!("primary {noun} can not be unset")),
-        (now, was) if now == was => now,
-        (now, was) => now.min(was).min(1),
-    };
-    for i in (0..compared).filter(|i| new[*i] != old[*i]) {
-        errors.invalid(&path.index(i), now.at(field).clone(), FIXED);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_no_type_needs_goes_unless_it_was_touched() {
+        let check = |new: Value, want: Value| {
+            let old = json!({"spec": {"type": "NodePort", "clusterIP": "1", "clusterIPs": ["1"], "ipFamilies": ["IPv4"],
+                "ports": [{"nodePort": 3}], "externalTrafficPolicy": "Local", "internalTrafficPolicy": "Cluster"}});
+            let mut new = json!({"spec": new});
+            drop_type_dependent(&mut new, &old);
+            assert_eq!(new["spec"], want);
+        };
+        check(
+            json!({"type": "ExternalName", "clusterIP": "1", "clusterIPs": ["1"], "ipFamilies": ["IPv4"], "ports": [{"nodePort": 3}],
+                "externalTrafficPolicy": "Local", "internalTrafficPolicy": "Cluster"}),
+            json!({"type": "ExternalName", "ports": [{}], "internalTrafficPolicy": "Cluster"}),
+        );
+        let touched =
+            json!({"type": "ExternalName", "clusterIP": "2", "clusterIPs": ["1"], "ports": [{"nodePort": 4}]});
+        check(touched.clone(), touched);
+    }
+
+    #[test]
+    fn given_addresses_and_families_stay() {
+        let check = |now: Value, was: Value, want: &[&str]| {
+            let mut errors = Errors::default();
+            cluster_ips_change(&mut errors, &now, &was);
+            families_change(&mut errors, &now, &was);
+            assert_eq!(errors.0.iter().map(|cause| cause.field.as_str()).collect::<Vec<_>>(), want, "{now}");
+        };
+        let of = |ips: &[&str], families: &[&str]| json!({"clusterIPs": ips, "ipFamilies": families});
+        check(of(&["1"], &["IPv4"]), of(&["1"], &["IPv4"]), &[]);
+        check(of(&["2"], &["IPv6"]), of(&["1"], &["IPv4"]), &["spec.clusterIPs[0]", "spec.ipFamilies[0]"]);
+        check(of(&[], &[]), of(&["1"], &["IPv4"]), &["spec.clusterIPs[0]", "spec.ipFamilies[0]"]);
+        check(
+            of(&["1"], &["IPv4"]),
+            of(&["1", "::1"], &["IPv4", "IPv6"]),
+            &["spec.ipFamilyPolicy", "spec.ipFamilyPolicy"],
+        );
+        check(of(&["None"], &["IPv4"]), of(&["None"], &["IPv6"]), &[]);
     }
 }

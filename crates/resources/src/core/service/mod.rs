@@ -6,7 +6,8 @@ mod spec;
 mod table;
 mod warnings;
 
-pub use balancer::ingress_status;
+pub use balancer::{ingress_status, ingress_warnings};
+pub use spec::cluster_ip_errors;
 
 use crate::age;
 use crate::columns::{AGE, NAME, or_none};
@@ -55,6 +56,18 @@ impl Strategy for Service {
     fn prepare_for_update(&self, _ctx: &Ctx<'_>, new: &mut Object, old: &Object) {
         crate::copy_field(new, old, "status");
         change::drop_type_dependent(new, old);
+        if new.at("spec").text("type") != "LoadBalancer"
+            && let Some(status) = crate::field::field_mut(new, "status")
+        {
+            status["loadBalancer"] = json!({});
+        }
+    }
+
+    /// Of what has no endpoints the policy of their traffic is not shown.
+    fn prepare_to_store(&self, obj: &mut Object) {
+        if obj.at("spec").text("type") == "ExternalName" {
+            obj["spec"].as_object_mut().map(|spec| spec.remove("internalTrafficPolicy"));
+        }
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
@@ -64,7 +77,7 @@ impl Strategy for Service {
 
     fn validate(&self, _ctx: &Ctx<'_>, obj: &Object) -> Vec<Cause> {
         let mut errors = Errors::default();
-        spec::service(&mut errors, obj);
+        spec::service(&mut errors, obj, None);
         errors.0
     }
 
@@ -84,18 +97,19 @@ impl Strategy for Service {
         {
             errors.forbidden(&SPEC.field("healthCheckNodePort"), crate::field::IMMUTABLE);
         }
-        spec::service(&mut errors, new);
+        spec::service(&mut errors, new, Some(old));
         errors.0
     }
 
-    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, _old: &Object) -> Vec<Cause> {
+    fn validate_status_update(&self, _ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let (mut errors, path) = (Errors::default(), Path::root("status.loadBalancer.ingress"));
         let list = new.at("status").at("loadBalancer").list("ingress");
         if !list.is_empty() && new.at("spec").text("type") != "LoadBalancer" {
             errors.forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'");
             return errors.0;
         }
-        ingress_status(&mut errors, list, &path, true);
+        let was = old.at("status").at("loadBalancer").list("ingress");
+        ingress_status(&mut errors, list, was, &path, true);
         errors.0
     }
 
@@ -106,6 +120,10 @@ impl Strategy for Service {
 
     fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
         warnings::warnings(obj)
+    }
+
+    fn status_warnings(&self, obj: &Object) -> Vec<String> {
+        ingress_warnings(obj)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -156,7 +174,7 @@ fn spec_defaults(spec: &mut Value) {
 }
 
 fn is_headless(spec: &Value) -> bool {
-    spec.texts("clusterIPs") == ["None"] || (spec.list("clusterIPs").is_empty() && spec.text("clusterIP") == "None")
+    spec.texts("clusterIPs") == ["None"]
 }
 
 /// Whether traffic reaches the service from outside the cluster.

@@ -10,6 +10,8 @@ use api::Object;
 use serde_json::Value;
 use std::collections::HashSet;
 
+const MODE: &str = "service.kubernetes.io/topology-mode";
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 /// In the order of the errors; a field that means something else for each type is looked at several times.
 const SERVICE: &[Rule] = &[
@@ -20,8 +22,9 @@ const SERVICE: &[Rule] = &[
     ("selector", Check::By(metadata::labels)),
     ("sessionAffinity", Check::OneOf(&["ClientIP", "None"])),
     ("sessionAffinityConfig", Check::In(affinity_config)),
-    ("clusterIP", Check::In(addresses)),
-    ("externalIPs", Check::Each(external_ip)),
+];
+/// What comes after the addresses.
+const TYPE: &[Rule] = &[
     ("type", Check::OneOf(&["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"])),
     ("ports", Check::In(node_ports)),
     ("ports", Check::In(distinct_ports)),
@@ -48,16 +51,39 @@ const ADDRESSES: &[Rule] = &[
     ("clusterIPs", Check::In(primary)),
     ("ipFamilies", Check::In(families)),
     ("ipFamilyPolicy", Check::Optional(&["PreferDualStack", "RequireDualStack", "SingleStack"])),
-    ("clusterIPs", Check::In(cluster_ips)),
 ];
 
-/// Errors of a whole service.
-pub fn service(errors: &mut Errors, obj: &Object) {
+/// Errors of a whole service; `old`: as it was before a change.
+pub fn service(errors: &mut Errors, obj: &Object, old: Option<&Object>) {
     let spec = obj.at("spec");
+    topology(errors, obj);
     rules::check(errors, spec, &SPEC, SERVICE);
-    balancer::source_ranges(errors, obj);
+    let was = old.map_or(&Value::Null, |old| old.at("spec"));
+    addresses(errors, spec, was);
+    let known = was.texts("externalIPs");
+    rules::each_text(spec, "externalIPs", &SPEC, |ip, path| external_ip(errors, ip, &known, path));
+    rules::check(errors, spec, &SPEC, TYPE);
+    balancer::source_ranges(errors, obj, old);
     rules::check(errors, spec, &SPEC, balancer::RULES);
     rules::check(errors, spec, &SPEC, POLICIES);
+}
+
+/// Two annotations that mean the same say the same.
+fn topology(errors: &mut Errors, obj: &Object) {
+    let [mode, hints] = [MODE, HINTS].map(|key| api::meta::annotation(obj, key));
+    if let (Some(mode), Some(hints)) = (mode, hints)
+        && mode != hints
+    {
+        let why = format!("must match annotations[{HINTS}] when both are specified");
+        errors.invalid(&Path::root("metadata.annotations").key(MODE), mode, &why);
+    }
+}
+
+/// Errors of the addresses and families of a service, which are looked at before any are given out; `was`: as they were.
+pub fn cluster_ip_errors(spec: &Value, was: &Value) -> Vec<api::Cause> {
+    let mut errors = Errors::default();
+    addresses(&mut errors, spec, was);
+    errors.0
 }
 
 fn some_port(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
@@ -149,9 +175,10 @@ fn affinity_config(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
 }
 
-fn addresses(errors: &mut Errors, spec: &Value, _path: &Path<'_>) {
+fn addresses(errors: &mut Errors, spec: &Value, was: &Value) {
     if spec.text("type") != "ExternalName" {
         rules::check(errors, spec, &SPEC, ADDRESSES);
+        cluster_ips(errors, spec, &was.texts("clusterIPs"), &SPEC.field("clusterIPs"));
     }
 }
 
@@ -179,7 +206,7 @@ fn families(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
     }
 }
 
-fn cluster_ips(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
+fn cluster_ips(errors: &mut Errors, spec: &Value, known: &[&str], path: &Path<'_>) {
     let (many, mut bad) = (spec.texts("clusterIPs"), false);
     let printed = || spec.at("clusterIPs").clone();
     for (i, ip) in many.iter().enumerate() {
@@ -188,7 +215,7 @@ fn cluster_ips(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
                 bad = true;
                 errors.invalid(path, printed(), "'None' must be the first and only value");
             }
-        } else if let Some(text) = names::ip(ip) {
+        } else if let Some(text) = names::ip(ip).filter(|_| !known.contains(ip)) {
             bad = true;
             errors.invalid(&path.index(i), *ip, text);
         }
@@ -220,9 +247,8 @@ fn of_families(errors: &mut Errors, spec: &Value, many: &[&str], path: &Path<'_>
     }
 }
 
-fn external_ip(errors: &mut Errors, ip: &Value, path: &Path<'_>) {
-    let ip = ip.as_str().unwrap_or("");
-    match names::ip(ip) {
+fn external_ip(errors: &mut Errors, ip: &str, known: &[&str], path: &Path<'_>) {
+    match names::ip(ip).filter(|_| !known.contains(&ip)) {
         Some(text) => errors.invalid(path, ip, text),
         None => endpoint_ip(errors, ip, path),
     }

@@ -11,13 +11,13 @@ const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 pub fn warnings(service: &Value) -> Vec<String> {
     let spec = service.at("spec");
     let kind = spec.text("type");
-    let (external, headless) = (kind == "ExternalName", spec.texts("clusterIPs").first() == Some(&"None"));
+    let (external, headless) = (kind == "ExternalName", kind == "ClusterIP" && spec.text("clusterIP") == "None");
     let given = !spec.list("externalIPs").is_empty();
     let mut out = Vec::new();
     if api::meta::annotation(service, HINTS).is_some() {
         out.push(format!("annotation {HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"));
     }
-    if !headless {
+    if !external && !["", "None"].contains(&spec.text("clusterIP")) {
         addresses(&mut out, spec, "clusterIPs");
     }
     let ignored = [
@@ -34,6 +34,10 @@ pub fn warnings(service: &Value) -> Vec<String> {
     }
     let balancer = names::ip_warning(spec.text("loadBalancerIP"));
     out.extend(balancer.map(|text| format!("spec.loadBalancerIP: {text}")));
+    for (i, range) in spec.texts("loadBalancerSourceRanges").into_iter().enumerate() {
+        let path = SPEC.field("loadBalancerSourceRanges");
+        out.extend(names::cidr_warnings(range).into_iter().map(|text| format!("{}: {text}", path.index(i))));
+    }
     if external && given {
         out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
     }
@@ -63,7 +67,7 @@ mod tests {
         let check = |spec: Value, want: &[&str]| assert_eq!(warnings(&json!({"spec": spec})), want);
         check(json!({"type": "ClusterIP", "clusterIPs": ["10.0.0.1"], "sessionAffinity": "ClientIP"}), &[]);
         check(
-            json!({"type": "ClusterIP", "clusterIPs": ["None"], "sessionAffinity": "ClientIP", "externalName": "x"}),
+            json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"], "sessionAffinity": "ClientIP", "externalName": "x"}),
             &[
                 "spec.SessionAffinity is ignored for headless services",
                 "spec.externalName is ignored when spec.type is not \"ExternalName\"",

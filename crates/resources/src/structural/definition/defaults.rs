@@ -61,13 +61,17 @@ fn of_value(errors: &mut Errors, source: &Value, default: &Value, whole: bool, a
     if !schema.prune_value(0, &mut pruned).is_empty() {
         errors.invalid(at, default.clone(), "must not have unknown fields");
     }
-    let mut found = Vec::new();
-    schema.embedded_errors(default, &mut found);
+    let mut found = Vec::from_iter(schema.uncoerced(&mut default.clone(), &mut Vec::new()));
+    if found.is_empty() {
+        schema.embedded_errors(default, &mut found);
+    }
+    without_dots(&mut found);
     if found.is_empty() {
         schema.check(0, default, "", &mut found);
     }
     if found.is_empty() {
         schema.rules_of_default(default, budget, &mut found);
+        without_dots(&mut found);
     }
     errors.0.extend(found.into_iter().map(|cause| below(at, cause)));
 }
@@ -107,10 +111,21 @@ fn of_metadata(
     errors.0.extend(found.into_iter().map(|cause| below(at, cause)));
 }
 
+/// Marks errors whose places are paths, not the names that the validator of values gives.
+fn without_dots(found: &mut [Cause]) {
+    for cause in found.iter_mut().filter(|cause| cause.field.starts_with('[')) {
+        cause.field.insert_str(0, NO_DOT);
+    }
+}
+
+/// Begins the field of an error that goes on from its default without a dot.
+const NO_DOT: &str = "\u{0}";
+
 /// The error of a default at its place in the schema.
 fn below(at: &Path<'_>, mut cause: Cause) -> Cause {
     cause.field = match cause.field.as_str() {
         "" | "<nil>" => at.to_string(),
+        below if below.starts_with(NO_DOT) => format!("{at}{}", &below[NO_DOT.len()..]),
         below => format!("{at}.{below}"),
     };
     cause

@@ -15,6 +15,7 @@ mod structure;
 pub(crate) use formats::unrecognized;
 pub(super) use paths::find;
 pub(crate) use paths::selectable;
+pub(crate) use printed::version as printed_version;
 
 use crate::field::{Errors, Fields, Path};
 use serde_json::Value;
@@ -38,31 +39,56 @@ pub(crate) fn schema(errors: &mut Errors, source: &Value, path: &Path<'_>, optio
         found.forbidden(&path.field("nullable"), "nullable cannot be true at the root");
     }
     let mut structural = Errors::default();
-    structure::check(&mut structural, source, path);
-    if structural.is_empty() {
-        defaults::check(&mut structural, source, path);
+    // What cannot be made into a structure is not looked at as one.
+    let unstructured = unstructured(source);
+    if unstructured.is_none() {
+        structure::check(&mut structural, source, path);
+        if structural.is_empty() {
+            defaults::check(&mut structural, source, path);
+        }
     }
     let mut total = rules::Total::default();
-    let scope = structural.is_empty().then(|| rules::Scope::root(source));
+    let scope = (structural.is_empty() && unstructured.is_none()).then(|| rules::Scope::root(source));
     found.0.append(&mut structural.0);
     let checked = openapi::check(source, path, scope, options, &mut total);
     found.0.extend(checked);
-    if found.is_empty() && names_schema(source) {
-        found.invalid(path, "", "OpenAPIV3Schema 'schema' is not supported");
+    if let (true, Some(why)) = (found.is_empty(), unstructured) {
+        found.invalid(path, "", &why);
     }
     total.check(&mut found, path);
     errors.0.append(&mut found.0);
 }
 
-/// Whether a schema says anywhere what kind of schema it is.
-fn names_schema(source: &Value) -> bool {
-    match source {
-        Value::Object(map) => {
-            map.get("$schema").and_then(Value::as_str).is_some_and(|s| !s.is_empty()) || map.values().any(names_schema)
-        }
-        Value::Array(list) => list.iter().any(names_schema),
-        _ => false,
+/// Why a schema cannot be made into a structure: what it says somewhere that structures cannot say.
+pub(crate) fn unstructured(source: &Value) -> Option<String> {
+    if !source.is_object() {
+        return None;
     }
+    let set = |name: &&str| match source.at(name) {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Object(map) => *name == "additionalItems" || !map.is_empty(),
+        _ => true,
+    };
+    let own = ["id", "$schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"];
+    if let Some(name) = own.iter().find(|name| set(name)) {
+        let name = if *name == "$schema" { "schema" } else { name };
+        return Some(format!("OpenAPIV3Schema '{name}' is not supported"));
+    }
+    let parts = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(|name| source.list(name));
+    let nested = std::iter::once(source.at("not")).chain(parts).find_map(unstructured);
+    if nested.is_some() {
+        return nested;
+    }
+    if source.at("x-kubernetes-preserve-unknown-fields") == &Value::Bool(false) {
+        return Some("internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined".into());
+    }
+    if !source.list("items").is_empty() {
+        return Some("OpenAPIV3Schema 'items' must be a schema, but is an array".into());
+    }
+    let below = source.entries("properties").map(|(_, below)| below);
+    let ends = [source.at("items"), source.at("additionalProperties")];
+    ends.into_iter().take(1).chain(below).chain(ends.into_iter().skip(1)).find_map(unstructured)
 }
 
 #[cfg(test)]
@@ -111,6 +137,27 @@ mod tests {
         check(
             json!({"type": "object", "anyOf": [{"properties": {"a": {"minLength": 1, "type": "string"}}}]}),
             &["s.properties[x].anyOf[0].properties[a].type: Forbidden: must be empty to be structural"],
+        );
+    }
+
+    #[test]
+    fn what_has_no_structure_is_not_judged_as_one() {
+        let check = |schema: Value, want: &[&str]| assert_eq!(errors_of(&schema, Options::default()), want);
+        check(
+            json!({"type": "object", "$schema": "x"}),
+            &["s: Invalid value: \"\": OpenAPIV3Schema 'schema' is not supported"],
+        );
+        check(
+            json!({"properties": {"a": {"definitions": {"d": {"type": "object"}}}}}),
+            &["s.properties[a].definitions: Forbidden: definitions is not supported"],
+        );
+        check(
+            json!({"dependencies": {}, "additionalProperties": {"type": "string"}}),
+            &[
+                "s.additionalProperties: Forbidden: must not be used at the root",
+                "s.type: Required value: must not be empty at the root",
+                "s.dependencies: Forbidden: dependencies is not supported",
+            ],
         );
     }
 

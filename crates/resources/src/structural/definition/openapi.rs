@@ -192,7 +192,8 @@ fn unsupported(errors: &mut Errors, source: &Value, path: &Path<'_>, above: &Abo
         errors.forbidden(&path.field("additionalItems"), "additionalItems is not supported");
     }
     for name in ["patternProperties", "definitions", "dependencies"] {
-        if source.entries(name).next().is_some() {
+        let empty = name == "dependencies" && source.has(name);
+        if empty || source.entries(name).next().is_some() {
             errors.forbidden(&path.field(name), &format!("{name} is not supported"));
         }
     }
@@ -257,9 +258,9 @@ fn keys(errors: &mut Errors, source: &Value, path: &Path<'_>) {
     let (at, items) = (path.field(LIST_KEYS), path.field("items"));
     if !keys.is_empty() && list_type != "map" {
         let why = "must be map if x-kubernetes-list-map-keys is non-empty";
-        match list_type {
-            "" => errors.required(&path.field(LIST_TYPE), why),
-            other => errors.invalid(&path.field(LIST_TYPE), other, why),
+        match source.has(LIST_TYPE) {
+            false => errors.required(&path.field(LIST_TYPE), why),
+            true => errors.invalid(&path.field(LIST_TYPE), list_type, why),
         }
     }
     if list_type == "map" {
@@ -325,5 +326,5 @@ fn keys_are_present(errors: &mut Errors, source: &Value, keys: &[&str], path: &P
 
 /// Whether a rule may blame a field.
 pub(super) fn is_path(source: &Value, path: &str) -> bool {
-    paths::find(source, path, true).is_ok()
+    super::unstructured(source).is_some() || paths::find(source, path, true).is_ok()
 }
