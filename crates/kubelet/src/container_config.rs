@@ -207,12 +207,7 @@ fn sub_path(mount: &VolumeMount, envs: &Environment) -> Result<Option<String>, S
         None => mount.sub_path.clone().unwrap_or_default(),
         Some(expression) => {
             expand_strict(expression, |name| envs.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone())).map_err(
-                |missing| {
-                    format!(
-                        "missing value for {}",
-                        missing.iter().map(|m| format::quote(m)).collect::<Vec<_>>().join(", ")
-                    )
-                },
+                |missing| format!("missing value for {}", missing.into_iter().collect::<Vec<_>>().join(", ")),
             )?
         }
     };
@@ -265,7 +260,7 @@ mod tests {
         check(None, None, Ok(None));
         check(Some("a/b"), None, Ok(Some("a/b")));
         check(None, Some("x/$(POD)"), Ok(Some("x/p")));
-        check(None, Some("$(NO)"), Err("missing value for \"NO\""));
+        check(None, Some("$(NO)"), Err("missing value for NO"));
         check(Some("/a"), None, Err("error SubPath `/a` must not be an absolute path"));
         check(Some("a/../.."), None, Err("unable to provision SubPath `a/../..`: must not contain '..'"));
     }

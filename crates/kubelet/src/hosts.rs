@@ -35,8 +35,14 @@ pub fn mount(ctx: &Context, pod: &Pod, pod_ips: &[IpAddr]) -> Result<cri::Mount,
         if pod.host_network() { std::fs::read_to_string("/etc/hosts").unwrap_or_default() } else { String::new() };
     let text = content(pod, pod_ips, &hostname, &domain, &node_file);
     let written = std::fs::write(&path, text);
-    written.and_then(|()| std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644))).map_err(|e| e.to_string())?;
-    Ok(cri::Mount { container_path: "/etc/hosts".into(), host_path: path.display().to_string(), ..cri::Mount::default() })
+    written
+        .and_then(|()| std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)))
+        .map_err(|e| e.to_string())?;
+    Ok(cri::Mount {
+        container_path: "/etc/hosts".into(),
+        host_path: path.display().to_string(),
+        ..cri::Mount::default()
+    })
 }
 
 /// The name the kernel gets: the host name, or the whole name with `setHostnameAsFQDN`. Errors when that is too long.
@@ -47,7 +53,7 @@ pub fn kernel_hostname(pod: &Pod, hostname: &str, domain: &str) -> Result<String
     let name = format!("{hostname}.{domain}");
     if name.len() > 64 {
         return Err(format!(
-            "Failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long (64 characters is the max, {} characters requested)",
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long (64 characters is the max, {} characters requested)",
             name.len()
         ));
     }

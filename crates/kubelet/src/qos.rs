@@ -216,7 +216,6 @@ fn memory_qos(out: &mut LinuxContainerResources, pod: &Pod, request: i64, limit:
 /// Limits of one container's cgroup.
 pub fn container_resources(pod: &Pod, container: &Container, node: &Node<'_>) -> LinuxContainerResources {
     let (requests, mut limits) = (requests(container), limits(container));
-    let milli = requests.get("cpu").map_or(0, Quantity::milli_value);
     let of_pod = parse(pod.spec().resources.as_ref().and_then(|r| r.limits.as_ref()));
     for name in ["cpu", "memory"] {
         // A container without a limit of its own may use what its pod may (KEP-2837).
@@ -224,6 +223,8 @@ pub fn container_resources(pod: &Pod, container: &Container, node: &Node<'_>) ->
             limits.insert(name.into(), *amount);
         }
     }
+    // What is limited and not asked for is asked for, a limit that the pod has too.
+    let milli = requests.get("cpu").or(limits.get("cpu")).map_or(0, Quantity::milli_value);
     let mut out = LinuxContainerResources { cpu_shares: cpu_shares(milli), ..LinuxContainerResources::default() };
     apply_limits(&mut out, &limits, node);
     swap(&mut out, pod, &requests, node);

@@ -8,7 +8,7 @@ use crate::images::ImageError;
 use crate::pod::PodExt;
 use crate::status;
 use crate::worker::Worker;
-use crate::{lifecycle, termination};
+use crate::{lifecycle, termination, volumes};
 use api::k8s::core::v1::{Container, Pod, Secret};
 use cri::Image;
 use std::sync::Arc;
@@ -36,6 +36,9 @@ impl StartError {
 pub async fn start(worker: &mut Worker, container: &Container, target_id: Option<String>) -> Result<(), StartError> {
     let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
     let failed = |message: String| ctx.recorder.container(&pod, container, EventType::Warning, reason::FAILED, message);
+    let ending = worker.mailbox.ending.clone();
+    let ready = ending.run_until_cancelled(volumes::image::set_up(worker, container)).await;
+    ready.unwrap_or_else(|| Err(StartError::new("", "")))?;
     let image = image(worker, container).await.inspect_err(|e| {
         if !e.reason.is_empty() {
             failed(format!("Error: {}", e.reason));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// No container gets less time than this between the stop signal and KILL.
-const SHORTEST: Duration = Duration::from_secs(2);
+pub const SHORTEST: Duration = Duration::from_secs(2);
 
 /// How a container is ended.
 pub struct Kill {
@@ -39,11 +39,25 @@ pub async fn kill(ctx: &Context, pod: &Pod, container: Option<&Container>, id: &
         let message =
             if kill.message.is_empty() { format!("Stopping container {}", container.name) } else { kill.message };
         ctx.recorder.container(pod, container, EventType::Normal, reason::KILLING, message);
-        pre_stop(ctx, pod, container, id, ip, kill.grace).await;
+        let mut hook = std::pin::pin!(pre_stop(ctx, pod, container, id, ip, kill.grace));
+        let finished = tokio::time::timeout_at(deadline.into(), &mut hook).await.is_ok();
         if let Some(order) = &kill.order {
             let _ = tokio::time::timeout_at(deadline.into(), order.turn(&container.name)).await;
         }
+        stop(ctx, pod, id, deadline).await;
+        if !finished && is_command(container) {
+            // It ends with its container, and then says that it failed.
+            let _ = tokio::time::timeout(SHORTEST, hook).await;
+        }
+    } else {
+        stop(ctx, pod, id, deadline).await;
     }
+    if let (Some(order), Some(container)) = (&kill.order, container) {
+        order.ended(&container.name);
+    }
+}
+
+async fn stop(ctx: &Context, pod: &Pod, id: &str, deadline: Instant) {
     let left = deadline.saturating_duration_since(Instant::now()).max(SHORTEST);
     match ctx.config.runtime.stop_container(id, left).await {
         Ok(()) | Err(cri::Error::NotFound(_)) => {}
@@ -51,9 +65,11 @@ pub async fn kill(ctx: &Context, pod: &Pod, container: Option<&Container>, id: &
             ctx.recorder.pod(pod, EventType::Warning, reason::FAILED_KILL_POD, format!("error killing pod: {error}"))
         }
     }
-    if let (Some(order), Some(container)) = (&kill.order, container) {
-        order.ended(&container.name);
-    }
+}
+
+/// Whether a container's preStop hook is a command.
+pub fn is_command(container: &Container) -> bool {
+    container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()).is_some_and(|h| h.exec.is_some())
 }
 
 async fn pre_stop(ctx: &Context, pod: &Pod, container: &Container, id: &str, ip: Option<IpAddr>, grace: Duration) {
@@ -61,7 +77,7 @@ async fn pre_stop(ctx: &Context, pod: &Pod, container: &Container, id: &str, ip:
     if grace.is_zero() {
         return;
     }
-    if let Ok(Err(why)) = tokio::time::timeout(grace, lifecycle::run(ctx, pod, container, id, ip, handler)).await {
+    if let Err(why) = lifecycle::run(ctx, pod, container, id, ip, handler).await {
         tracing::info!(pod = crate::format::pod(pod), container = container.name, why, "preStop hook failed");
         ctx.recorder.container(pod, container, EventType::Warning, reason::FAILED_PRE_STOP_HOOK, "PreStopHook failed");
     }

@@ -13,10 +13,10 @@ use crate::mailbox::{Mailbox, News};
 use crate::pod::{PodExt, TERMINAL, restarts_after};
 use crate::probes::ProbeTasks;
 use crate::state::PodState;
+use crate::static_pods;
 use crate::status::container::Waiting;
 use crate::status::writer::StatusWriter;
 use crate::status::{self, Facts};
-use crate::static_pods;
 use crate::volumes::MountedVolumes;
 use api::k8s::core::v1::{Pod, PodStatus};
 use cri::ContainerState;
@@ -98,7 +98,7 @@ impl Worker {
             disruption: None,
             probes: ProbeTasks::default(),
             prepared: false,
-            granted: Granted::new(),
+            granted: Granted::default(),
             resize_pending: None,
             resizing: false,
             volume_retry: Duration::ZERO,

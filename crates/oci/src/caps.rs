@@ -1,6 +1,6 @@
 //! Capabilities: names, the default set, and dropping to a set.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -76,15 +76,16 @@ impl Capabilities {
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
 
     /// The default set, with what is added and without what is dropped. `ALL` means all; drops apply
-    /// first when everything is dropped, so that `drop: [ALL], add: [X]` leaves X.
-    pub fn of(add: &[String], drop: &[String]) -> Result<Self> {
-        let mut set = if contains_all(drop) { 0 } else { mask(&DEFAULT_CAPABILITIES)? };
+    /// first when everything is dropped, so that `drop: [ALL], add: [X]` leaves X. Names that do not exist are passed over
+    /// with a warning, as runc does.
+    pub fn of(add: &[String], drop: &[String]) -> Self {
+        let mut set = if contains_all(drop) { 0 } else { mask(&DEFAULT_CAPABILITIES) };
         if contains_all(add) {
             set = Self::ALL.0;
         }
-        set |= mask(&named(add))?;
-        set &= !mask(&named(drop))?;
-        Ok(Self(set))
+        set |= mask(&named(add));
+        set &= !mask(&named(drop));
+        Self(set)
     }
 
     /// Whether a capability is in the set.
@@ -127,13 +128,16 @@ fn named(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).filter(|name| !name.eq_ignore_ascii_case("ALL")).collect()
 }
 
-fn mask(names: &[&str]) -> Result<u64> {
-    names.iter().try_fold(0, |set, name| {
+fn mask(names: &[&str]) -> u64 {
+    names.iter().fold(0, |set, name| {
         let upper = name.to_ascii_uppercase();
         let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
         match NAMES.iter().position(|n| *n == plain) {
-            Some(bit) => Ok(set | 1 << bit),
-            None => Err(Error::Invalid(format!("unknown capability \"CAP_{plain}\""))),
+            Some(bit) => set | 1 << bit,
+            None => {
+                tracing::warn!(name, "there is no such capability");
+                set
+            }
         }
     })
 }
@@ -142,7 +146,7 @@ fn mask(names: &[&str]) -> Result<u64> {
 mod tests {
     use super::*;
 
-    fn of(add: &[&str], drop: &[&str]) -> Result<Capabilities> {
+    fn of(add: &[&str], drop: &[&str]) -> Capabilities {
         let own = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
         Capabilities::of(&own(add), &own(drop))
     }
@@ -157,9 +161,9 @@ mod tests {
             (&["ALL"], &[], Capabilities::ALL.0),
             (&["ALL"], &["CHOWN"], Capabilities::ALL.0 & !1),
             (&[], &["chown"], 0xa80425fa),
+            (&["FLY"], &["WALK"], 0xa80425fb),
         ] {
-            assert_eq!(of(add, drop).unwrap().0, expect, "{add:?} {drop:?}");
+            assert_eq!(of(add, drop).0, expect, "{add:?} {drop:?}");
         }
-        assert_eq!(of(&["FLY"], &[]).unwrap_err().to_string(), "unknown capability \"CAP_FLY\"");
     }
 }

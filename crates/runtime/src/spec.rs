@@ -87,8 +87,7 @@ impl Inputs<'_> {
         let cwd = [&config.working_dir, &image.working_dir].into_iter().find(|dir| !dir.is_empty());
         let capabilities = match security.privileged {
             true => Capabilities::ALL,
-            false => Capabilities::of(&security.add_capabilities, &security.drop_capabilities)
-                .map_err(|e| Error::InvalidArgument(e.to_string()))?,
+            false => Capabilities::of(&security.add_capabilities, &security.drop_capabilities),
         };
         Ok(ProcessSpec {
             args: self.args()?,
@@ -165,7 +164,8 @@ impl Inputs<'_> {
             SeccompProfile::RuntimeDefault => Ok(Some(Profile::Default)),
             SeccompProfile::Localhost(path) => {
                 let unreadable = |e: std::io::Error| {
-                    Error::Internal(format!("cannot load seccomp profile \"{path}\": {}", oci::os_text(&e)))
+                    let why = oci::os_text(&e);
+                    Error::Internal(format!("cannot load seccomp profile \"{path}\": open {path}: {why}"))
                 };
                 if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_PROFILE {
                     return Err(Error::InvalidArgument(format!("seccomp profile \"{path}\" is larger than 1 MiB")));

@@ -71,9 +71,8 @@ impl Resources {
         }
     }
 
-    /// Takes amounts from a pod-level list where that names them.
-    fn replace(&mut self, list: &BTreeMap<String, ApiQuantity>) {
-        let given = Self::of(Some(list));
+    /// Takes amounts from those given where a pod-level list names them.
+    fn replace(&mut self, list: &BTreeMap<String, ApiQuantity>, given: &Self) {
         for name in list.keys() {
             match name.as_str() {
                 "cpu" => self.milli_cpu = given.milli_cpu,
@@ -96,8 +95,9 @@ pub(crate) fn requests(pod: &Pod) -> (Resources, Resources) {
     (total(spec, &held, false), total(spec, &held, true))
 }
 
-/// What the kubelet holds for the containers of a pod, by their names.
+/// What the kubelet holds for a pod as a whole, and for its containers by their names.
 struct Held<'a> {
+    pod: Option<&'a PodStatus>,
     statuses: BTreeMap<&'a str, &'a ContainerStatus>,
     /// The node can never do what the spec asks for.
     infeasible: bool,
@@ -111,6 +111,7 @@ impl<'a> Held<'a> {
         let mut conditions = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
         let pending = conditions.find(|c| c.type_ == "PodResizePending");
         Self {
+            pod: status,
             statuses: all.map(|status| (status.name.as_str(), status)).collect(),
             infeasible: pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible")),
         }
@@ -119,9 +120,25 @@ impl<'a> Held<'a> {
     /// A container's requests, given those of its spec.
     fn with(&self, name: &str, spec: Resources) -> Resources {
         let Some(status) = self.statuses.get(name) else { return spec };
-        let actual = status.resources.as_ref();
+        self.effective(spec, status.resources.as_ref(), status.allocated_resources.as_ref())
+    }
+
+    /// The pod's own requests, given those of its spec (KEP-5419).
+    fn with_pod(&self, spec: Resources) -> Resources {
+        match self.pod.filter(|status| status.resources.is_some()) {
+            Some(status) => self.effective(spec, status.resources.as_ref(), status.allocated_resources.as_ref()),
+            None => spec,
+        }
+    }
+
+    fn effective(
+        &self,
+        spec: Resources,
+        actual: Option<&ResourceRequirements>,
+        allocated: Option<&BTreeMap<String, ApiQuantity>>,
+    ) -> Resources {
         let mut out = if self.infeasible && actual.is_some() { Resources::default() } else { spec };
-        for list in [actual.and_then(requested), status.allocated_resources.as_ref()] {
+        for list in [actual.and_then(requested), allocated] {
             out.max(&Resources::of(list));
         }
         out
@@ -148,7 +165,7 @@ fn total(spec: &PodSpec, held: &Held<'_>, defaults: bool) -> Resources {
     }
     sum.max(&peak);
     if let Some(list) = spec.resources.as_ref().and_then(requested) {
-        sum.replace(list);
+        sum.replace(list, &held.with_pod(Resources::of(Some(list))));
     }
     sum.add(&Resources::of(spec.overhead.as_ref()));
     sum
@@ -195,6 +212,19 @@ mod tests {
         check(vec![cpu("5", false)], vec![cpu("1", false)], 5000);
         check(vec![cpu("1", true), cpu("5", false)], vec![cpu("1", false)], 6000);
         check(vec![cpu("1", true)], vec![cpu("3", false)], 4000);
+    }
+
+    #[test]
+    fn a_pod_that_grows_holds_what_its_spec_asks_for_and_one_that_shrinks_what_it_had() {
+        let check = |spec: &str, allocated: &str, want: i64| {
+            let pod = json!({
+                "spec": {"containers": [], "resources": {"requests": {"cpu": spec}}},
+                "status": {"resources": {"requests": {"cpu": allocated}}, "allocatedResources": {"cpu": allocated}},
+            });
+            assert_eq!(requests(&serde_json::from_value(pod).expect("pod")).0.milli_cpu, want);
+        };
+        check("2", "1", 2000);
+        check("1", "2", 2000);
     }
 
     #[test]

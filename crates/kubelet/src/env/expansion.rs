@@ -1,5 +1,7 @@
 //! `$(VAR)` references in commands, arguments, environment values and subPathExpr.
 
+use std::collections::BTreeSet;
+
 /// Replaces `$(name)` by what `lookup` gives (or leaves it as written) and `$$` by `$`.
 pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
@@ -25,12 +27,12 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
 }
 
 /// As [`expand`], but names the references that nothing defines.
-pub fn expand_strict(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, Vec<String>> {
-    let missing = std::cell::RefCell::new(Vec::new());
+pub fn expand_strict(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, BTreeSet<String>> {
+    let missing = std::cell::RefCell::new(BTreeSet::new());
     let out = expand(text, |name| {
         let value = lookup(name);
         if value.is_none() {
-            missing.borrow_mut().push(name.to_owned());
+            missing.borrow_mut().insert(name.to_owned());
         }
         value
     });
@@ -59,6 +61,6 @@ mod tests {
         for (text, want) in table {
             assert_eq!(expand(text, lookup), want, "{text}");
         }
-        assert_eq!(expand_strict("$(A)/$(B)", lookup), Err(vec!["B".to_owned()]));
+        assert_eq!(expand_strict("$(A)/$(B)", lookup), Err(BTreeSet::from(["B".to_owned()])));
     }
 }

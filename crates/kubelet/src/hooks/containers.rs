@@ -1,7 +1,7 @@
 //! The pod's own containers: started, replaced, started again as their restart policy says.
 
-use super::{Flow, Hook, kill, replacement, start};
-use crate::pod::{PodExt, restarts_after};
+use super::{Flow, Hook, kill, replacement, start, start_again};
+use crate::pod::{ContainerType, PodExt, restarts_after};
 use crate::worker::Worker;
 use api::k8s::core::v1::Container;
 use async_trait::async_trait;
@@ -15,24 +15,27 @@ impl Hook for Containers {
     async fn sync(&self, worker: &mut Worker) -> Flow {
         let pod = worker.pod.clone();
         for container in &pod.spec().containers {
-            replace(worker, container).await;
+            let ended = end_to_replace(worker, container).await;
             if worker.mailbox.ending.is_cancelled() {
                 return Flow::Again;
             }
-            if is_due(worker, container) {
-                start(worker, container, None).await;
+            match (is_due(worker, container), ended) {
+                (true, true) => drop(start_again(worker, container).await),
+                (true, false) => drop(start(worker, container, None).await),
+                (false, _) => {}
             }
         }
         Flow::Continue
     }
 }
 
-async fn replace(worker: &mut Worker, container: &Container) {
+/// Ends a running container that is to be replaced; whether there was one.
+async fn end_to_replace(worker: &mut Worker, container: &Container) -> bool {
     let running = worker.state.current(&container.name).filter(|c| c.state == ContainerState::Running).cloned();
-    let Some(running) = running else { return };
-    if let Some((message, grace)) = replacement(worker, container, &running) {
-        kill(worker, container, &running.id, message, grace).await;
-    }
+    let Some(running) = running else { return false };
+    let Some((message, grace)) = replacement(worker, container, &running, ContainerType::Regular) else { return false };
+    kill(worker, container, &running.id, message, grace).await;
+    true
 }
 
 fn is_due(worker: &Worker, container: &Container) -> bool {

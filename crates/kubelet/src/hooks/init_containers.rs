@@ -1,7 +1,7 @@
 //! Init containers, one after the other, and sidecars, which stay.
 
-use super::{Flow, Hook, kill, replacement, start};
-use crate::pod::{PodExt, is_sidecar, restarts_after};
+use super::{Flow, Hook, kill, replacement, start, start_again};
+use crate::pod::{ContainerType, PodExt, is_sidecar, restarts_after};
 use crate::probes::results::ProbeKind;
 use crate::worker::Worker;
 use api::k8s::core::v1::Container;
@@ -46,8 +46,11 @@ async fn init(worker: &mut Worker, container: &Container) -> Flow {
 async fn sidecar(worker: &mut Worker, container: &Container, initialized: bool) -> Flow {
     let current = worker.state.current(&container.name).cloned();
     if let Some(running) = current.filter(|c| c.state == ContainerState::Running) {
-        if let Some((message, grace)) = replacement(worker, container, &running) {
+        if let Some((message, grace)) = replacement(worker, container, &running, ContainerType::Init) {
             kill(worker, container, &running.id, message, grace).await;
+            if !worker.mailbox.ending.is_cancelled() {
+                start_again(worker, container).await;
+            }
             return Flow::Again;
         }
         let started =

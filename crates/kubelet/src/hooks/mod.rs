@@ -15,6 +15,7 @@ pub mod resize;
 mod sandbox;
 mod volumes;
 
+use crate::pod::ContainerType;
 use crate::start::{self, StartError};
 use crate::worker::Worker;
 use api::k8s::core::v1::Container;
@@ -80,8 +81,24 @@ fn time(nanoseconds: i64) -> SystemTime {
 
 /// Starts a container unless its back-off forbids it. Whether it was started.
 async fn start(worker: &mut Worker, container: &Container, target_id: Option<String>) -> bool {
-    let now = SystemTime::now();
     let ended = worker.state.latest(&container.name).map(ended_at);
+    start_after(worker, container, target_id, ended).await
+}
+
+/// Starts a container in the place of one that was just ended here: as upstream, its back-off counts from the end of the
+/// instance before that one.
+async fn start_again(worker: &mut Worker, container: &Container) -> bool {
+    let ended = worker.state.history(&container.name).get(1).map(|before| ended_at(before));
+    start_after(worker, container, None, ended).await
+}
+
+async fn start_after(
+    worker: &mut Worker,
+    container: &Container,
+    target_id: Option<String>,
+    ended: Option<SystemTime>,
+) -> bool {
+    let now = SystemTime::now();
     let in_force = ended.and_then(|ended| worker.backoff.in_force(&container.name, ended, now));
     if let Some((delay, until)) = in_force {
         crash_loop(worker, container, delay, until);
@@ -152,19 +169,28 @@ async fn kill(worker: &mut Worker, container: &Container, id: &str, message: Str
 }
 
 /// Why a running container is to be replaced: the message and the grace of the probe, where that is the cause.
-fn replacement(worker: &Worker, container: &Container, status: &ContainerStatus) -> Option<(String, Option<i64>)> {
+fn replacement(
+    worker: &Worker,
+    container: &Container,
+    status: &ContainerStatus,
+    kind: ContainerType,
+) -> Option<(String, Option<i64>)> {
     use crate::probes::results::ProbeKind;
     let name = &container.name;
     let hash = status.annotations.get(crate::state::label::HASH);
     let restarts = crate::pod::restarts_after(container, &worker.pod, 1);
-    let text = |why: String| if restarts { format!("{why}, will be restarted") } else { why };
+    let text = |why: &str, restarts: bool| match (kind, restarts) {
+        (ContainerType::Init, _) => format!("Init container {name} {why}"),
+        (_, true) => format!("Container {name} {why}, will be restarted"),
+        (_, false) => format!("Container {name} {why}"),
+    };
     if hash.is_some_and(|h| *h != crate::container_config::hash(container)) {
-        return Some((format!("Container {name} definition changed, will be restarted"), None));
+        return Some((text("definition changed", true), None));
     }
     for (kind, word) in [(ProbeKind::Liveness, "liveness"), (ProbeKind::Startup, "startup")] {
         if worker.ctx.probes.get(&status.id, kind) == Some(false) {
             let grace = crate::probes::spec(container, kind).and_then(|p| p.termination_grace_period_seconds);
-            return Some((text(format!("Container {name} failed {word} probe")), grace));
+            return Some((text(&format!("failed {word} probe"), restarts), grace));
         }
     }
     None

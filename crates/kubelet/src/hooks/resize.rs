@@ -9,23 +9,52 @@ use crate::pod::{PodExt, is_sidecar};
 use crate::qos;
 use crate::worker::Worker;
 use crate::{admission, container_config, static_pods};
-use api::k8s::core::v1::{Container, ResourceRequirements};
+use api::k8s::core::v1::{Container, Pod, ResourceRequirements};
 use async_trait::async_trait;
 use cri::{ContainerState, ContainerStatus, LinuxContainerResources};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The hook.
 pub struct Resize;
 
-/// Resources of containers by name, as last granted.
-pub type Granted = BTreeMap<String, Option<ResourceRequirements>>;
+/// Resources as last granted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Granted {
+    /// Of the pod as a whole (KEP-5419).
+    pub pod: Option<ResourceRequirements>,
+    /// Of containers by name.
+    pub containers: BTreeMap<String, Option<ResourceRequirements>>,
+}
+
+impl Granted {
+    /// The pod with what it was granted in place of what its spec asks for.
+    pub fn allocated<'a>(&self, pod: &'a Pod) -> Cow<'a, Pod> {
+        let spec = pod.spec();
+        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let as_granted = |c: &Container| self.containers.get(&c.name).is_none_or(|granted| *granted == c.resources);
+        if self.containers.is_empty() || (spec.resources == self.pod && all.all(as_granted)) {
+            return Cow::Borrowed(pod);
+        }
+        let mut out = pod.clone();
+        if let Some(spec) = &mut out.spec {
+            spec.resources.clone_from(&self.pod);
+            for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+                if let Some(granted) = self.containers.get(&container.name) {
+                    container.resources.clone_from(granted);
+                }
+            }
+        }
+        Cow::Owned(out)
+    }
+}
 
 #[async_trait]
 impl Hook for Resize {
     async fn sync(&self, worker: &mut Worker) -> Flow {
         let wanted = wanted(worker);
-        if worker.granted.is_empty() {
+        if worker.granted.containers.is_empty() {
             worker.granted = wanted;
             return Flow::Continue;
         }
@@ -74,7 +103,7 @@ fn tell(worker: &Worker, kind: EventType, reason: &str, prefix: &str, error: &st
     worker.ctx.recorder.pod(pod, kind, reason, format!("{prefix}: {summary}"));
 }
 
-/// Whether every container has what it was granted; one that is about to be started again has not.
+/// Whether every container has what it was granted, which the pod has first; one that is about to be started again has not.
 fn carried_out(worker: &Worker) -> bool {
     containers(worker).iter().all(|container| {
         let running = worker.state.current(&container.name).filter(|c| c.state == ContainerState::Running);
@@ -90,7 +119,10 @@ fn containers(worker: &Worker) -> Vec<Container> {
 }
 
 fn wanted(worker: &Worker) -> Granted {
-    containers(worker).into_iter().map(|c| (c.name, c.resources)).collect()
+    Granted {
+        pod: worker.pod.spec().resources.clone(),
+        containers: containers(worker).into_iter().map(|c| (c.name, c.resources)).collect(),
+    }
 }
 
 /// Reason and message of a resize that does not fit: never, or not now.
@@ -112,12 +144,16 @@ fn pending(worker: &Worker) -> Option<(&'static str, String)> {
     admission::fits(&worker.ctx, &worker.pod, &others).err().map(|(_, message)| ("Deferred", message))
 }
 
-/// Whether a container is to have another amount of a resource than it was granted.
+/// Whether the pod or a container is to have another amount of a resource than it was granted.
 fn changes(worker: &Worker, resource: &str) -> bool {
     let amount = |r: &Option<ResourceRequirements>| {
         r.as_ref().and_then(|r| r.requests.as_ref().or(r.limits.as_ref())?.get(resource).cloned())
     };
-    wanted(worker).iter().any(|(name, want)| worker.granted.get(name).is_none_or(|had| amount(had) != amount(want)))
+    let (wanted, granted) = (wanted(worker), &worker.granted);
+    let of = |name: &String| granted.containers.get(name);
+    let mut containers = wanted.containers.iter();
+    amount(&wanted.pod) != amount(&granted.pod)
+        || containers.any(|(name, want)| of(name).is_none_or(|had| amount(had) != amount(want)))
 }
 
 async fn carry_out(worker: &mut Worker) -> Flow {
@@ -132,7 +168,8 @@ async fn carry_out(worker: &mut Worker) -> Flow {
         }
         late.push((container, running, want));
     }
-    if late.is_empty() {
+    // Of the pod alone another amount may be wanted.
+    if late.is_empty() && !worker.resizing {
         return Flow::Continue;
     }
     let cgroup = qos::pod_cgroup(&pod);

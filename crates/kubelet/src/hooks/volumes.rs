@@ -27,13 +27,14 @@ impl Hook for Volumes {
                     worker.wake_at(SystemTime::now() + due.saturating_duration_since(Instant::now()));
                 }
                 worker.volumes = mounted;
+                worker.volumes.extend(volumes::image::mounted(&ctx, &pod));
                 worker.volume_retry = FIRST_RETRY;
                 Flow::Continue
             }
             Err(errors) => {
                 // One without words only waits, and is woken.
-                for error in errors.into_iter().filter(|e| !e.message.is_empty()) {
-                    ctx.recorder.pod(&pod, EventType::Warning, reason::FAILED_MOUNT, error.message);
+                for error in errors.into_iter().filter(|e| !e.is_empty()) {
+                    ctx.recorder.pod(&pod, EventType::Warning, reason::FAILED_MOUNT, error);
                 }
                 let retry = worker.volume_retry.max(FIRST_RETRY);
                 worker.wake_at(SystemTime::now() + retry);

@@ -1,30 +1,36 @@
 //! Names of images (`distribution/reference`), as far as the kubelet must understand them.
 
 /// Whether a name can be parsed; the error is upstream's text.
-pub fn validate(image: &str) -> Result<(), &'static str> {
+pub fn validate(image: &str) -> Result<(), String> {
     const INVALID: &str = "invalid reference format";
-    let (name, digest) = match image.split_once('@') {
+    if image.len() == 64 && image.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err(format!("invalid repository name ({image}), cannot specify 64-byte hexadecimal strings"));
+    }
+    let (host, rest) = match split_host(image) {
+        (None, rest) if !rest.contains('/') => (None, format!("library/{rest}")),
+        (host, rest) => (host, rest.to_owned()),
+    };
+    let repository = rest.split(':').next().unwrap_or_default();
+    if repository.chars().any(char::is_uppercase) {
+        return Err(format!("invalid reference format: repository name ({repository}) must be lowercase"));
+    }
+    let (name, digest) = match rest.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
-        None => (image, None),
+        None => (rest.as_str(), None),
     };
-    if digest.is_some_and(|d| !valid_digest(d)) {
-        return Err(INVALID);
-    }
     let (path, tag) = match name.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
-        _ => (name, None),
+        Some((path, tag)) => (path, Some(tag)),
+        None => (name, None),
     };
-    if tag.is_some_and(|t| !valid_tag(t)) || path.is_empty() {
-        return Err(INVALID);
+    let valid = host.is_none_or(valid_host)
+        && path.split('/').all(valid_component)
+        && tag.is_none_or(valid_tag)
+        && digest.is_none_or(valid_digest);
+    match host.unwrap_or("docker.io").len() + 1 + path.len() {
+        _ if !valid => Err(INVALID.into()),
+        256.. => Err("repository name must not be more than 255 characters".into()),
+        _ => Ok(()),
     }
-    let (host, rest) = split_host(path);
-    if host.is_some_and(|h| !valid_host(h)) {
-        return Err(INVALID);
-    }
-    if rest.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err("invalid reference format: repository name must be lowercase");
-    }
-    if rest.split('/').all(valid_component) { Ok(()) } else { Err(INVALID) }
 }
 
 /// The registry an image comes from; Docker Hub where none is named.
@@ -52,7 +58,11 @@ pub fn default_policy(image: &str) -> &'static str {
 
 fn split_host(path: &str) -> (Option<&str>, &str) {
     match path.split_once('/') {
-        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), rest),
+        Some((host, rest))
+            if host.contains(['.', ':']) || host == "localhost" || host.chars().any(char::is_uppercase) =>
+        {
+            (Some(host), rest)
+        }
         _ => (None, path),
     }
 }
@@ -94,11 +104,19 @@ mod tests {
             "registry.k8s.io/e2e-test-images/agnhost:2.59",
             "localhost:5000/a/b",
             digest.as_str(),
+            "UPPER/x:1",
         ] {
             assert_eq!(validate(good), Ok(()), "{good}");
         }
         for bad in ["", "Foo", "a:", "a b", "a@sha256:1", "a//b", "-a", ":x"] {
             assert!(validate(bad).is_err(), "{bad}");
+        }
+        for (bad, why) in [
+            ("Bad_Image:::", "invalid reference format: repository name (library/Bad_Image) must be lowercase"),
+            ("h:5000/A/b", "invalid reference format: repository name (A/b) must be lowercase"),
+            ("a:b:c", "invalid reference format"),
+        ] {
+            assert_eq!(validate(bad), Err(why.to_owned()), "{bad}");
         }
     }
 

@@ -109,7 +109,8 @@ impl Machine {
             machine_id: self.machine_id.clone(),
             operating_system: "linux".into(),
             os_image: self.os_image.clone(),
-            swap: Some(api::k8s::core::v1::NodeSwapStatus { capacity: i64::try_from(self.swap).ok() }),
+            swap: (self.swap > 0)
+                .then(|| api::k8s::core::v1::NodeSwapStatus { capacity: i64::try_from(self.swap).ok() }),
             system_uuid: self.system_uuid.clone(),
         }
     }

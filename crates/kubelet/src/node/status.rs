@@ -42,6 +42,9 @@ pub fn object(ctx: &Context, status: NodeStatus) -> Node {
     node
 }
 
+/// Features that pods may need and not every node of this version has (KEP-5328), sorted.
+const DECLARED_FEATURES: [&str; 1] = ["InPlacePodLevelResourcesVerticalScaling"];
+
 /// The whole status; conditions that stay keep their transition times.
 pub async fn generate(ctx: &Context, old: &[NodeCondition]) -> NodeStatus {
     let config = &ctx.config;
@@ -70,6 +73,7 @@ pub async fn generate(ctx: &Context, old: &[NodeCondition]) -> NodeStatus {
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: config.port().into() }),
         }),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(able.supplemental_groups_policy) }),
         images: Some(images(ctx).await),
         node_info: Some(ctx.machine.info(config.runtime.version())),

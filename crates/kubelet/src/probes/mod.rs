@@ -189,7 +189,7 @@ pub fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
             Some(port) => i64::from(port.container_port),
             None => name
                 .parse()
-                .map_err(|_| format!("couldn't find port: {} in {}", crate::format::quote(name), container.name))?,
+                .map_err(|_| format!("strconv.Atoi: parsing {}: invalid syntax", crate::format::quote(name)))?,
         },
     };
     u16::try_from(number).ok().filter(|n| *n > 0).ok_or_else(|| format!("invalid port number: {number}"))

@@ -3,11 +3,12 @@
 pub mod conditions;
 pub mod container;
 pub mod phase;
+mod resources;
 pub mod writer;
 
 use crate::context::Context;
 use crate::hooks::resize::Granted;
-use crate::pod::{ContainerType, PodExt, from_ephemeral};
+use crate::pod::{ContainerType, PodExt, from_ephemeral, restarts_after};
 use crate::probes::results::ProbeKind;
 use crate::qos;
 use crate::state::PodState;
@@ -111,6 +112,7 @@ pub fn generate(facts: &Facts<'_>) -> PodStatus {
         ..PodStatus::default()
     };
     addresses(facts, &mut out);
+    resources::set(&mut out, &facts.granted.allocated(facts.pod), &facts.ctx.node_limits());
     out
 }
 
@@ -156,12 +158,9 @@ fn statuses(
         let result = |kind: ProbeKind| newest.and_then(|n| facts.ctx.probes.get(&n.id, kind));
         let mut status = container::status(&container::Facts {
             container,
-            resources: facts.granted.get(&container.name).unwrap_or(&container.resources).as_ref(),
+            resources: facts.granted.containers.get(&container.name).unwrap_or(&container.resources).as_ref(),
             old: old.iter().flatten().find(|s| s.name == container.name),
-            waiting: facts
-                .waiting
-                .get(&container.name)
-                .filter(|_| newest.is_none_or(|n| n.state != cri::ContainerState::Running)),
+            waiting: facts.waiting.get(&container.name).filter(|_| is_awaited(facts.pod, container, newest.copied())),
             default_waiting: if has_init { "PodInitializing" } else { "ContainerCreating" },
             kind,
             runtime: &runtime,
@@ -177,6 +176,18 @@ fn statuses(
         status
     };
     containers.iter().map(of).collect()
+}
+
+/// Whether a container is to run, and does not: what stays ended shows its end instead of what it waited for.
+fn is_awaited(pod: &Pod, container: &Container, newest: Option<&cri::ContainerStatus>) -> bool {
+    let state = newest.map(|n| (n.state, n.exit_code));
+    !pod.is_deleted()
+        && match state {
+            None | Some((cri::ContainerState::Created, _)) => true,
+            Some((cri::ContainerState::Running, _)) => false,
+            Some((cri::ContainerState::Exited, code)) => restarts_after(container, pod, code),
+            Some((cri::ContainerState::Unknown, _)) => restarts_after(container, pod, 137),
+        }
 }
 
 /// The status of a pod that this node does not run: it failed before anything of it was made.

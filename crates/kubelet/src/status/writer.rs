@@ -128,14 +128,7 @@ async fn write(client: &kube::Client, known: &Pod, status: &PodStatus) -> kube::
 /// The strategic merge patch between two statuses; `None` where nothing changes.
 fn changes(old: Option<&PodStatus>, new: &PodStatus) -> Option<Map<String, Value>> {
     // Fields of other writers; absent from ours, they must stay.
-    const OTHERS: [&str; 6] = [
-        "nominatedNodeName",
-        "resourceClaimStatuses",
-        "extendedResourceClaimStatus",
-        "resize",
-        "resources",
-        "allocatedResources",
-    ];
+    const OTHERS: [&str; 4] = ["nominatedNodeName", "resourceClaimStatuses", "extendedResourceClaimStatus", "resize"];
     let object = |status: &PodStatus| match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
@@ -153,6 +146,12 @@ fn changes(old: Option<&PodStatus>, new: &PodStatus) -> Option<Map<String, Value
                 if !changed.is_empty() {
                     out.insert(key.clone(), changed.into());
                 }
+            }
+            // Merged by key: an old resource would stay.
+            ("resources" | "allocatedResources", Value::Object(new), Some(_)) => {
+                let mut replaced = new.clone();
+                replaced.insert("$patch".into(), "replace".into());
+                out.insert(key.clone(), replaced.into());
             }
             // Lists merged by address: an old entry would stay.
             ("podIPs" | "hostIPs", Value::Array(new), Some(_)) => {
@@ -176,7 +175,8 @@ fn changed_conditions(old: Option<&Value>, new: &[Value]) -> Vec<Value> {
         .filter(|c| owned(c) && !new.iter().any(|n| n["type"] == c["type"]))
         .map(|gone| json!({"type": gone["type"], "$patch": "delete"}))
         .collect();
-    let written = |c: &&Value| super::conditions::is_written(c["type"].as_str().unwrap_or_default(), c["reason"].as_str());
+    let written =
+        |c: &&Value| super::conditions::is_written(c["type"].as_str().unwrap_or_default(), c["reason"].as_str());
     for condition in new.iter().filter(written) {
         let before = old.iter().find(|c| c["type"] == condition["type"]);
         if before == Some(condition) {

@@ -1,53 +1,89 @@
 //! `image` volumes: the files of an OCI image, read-only and not executable (KEP-4639).
 //!
-//! The image is pulled as a container's is, its layers are kept while the pod is there, and an overlay without an
-//! upper directory shows them.
+//! They come when a container that mounts them starts, as its own image does. The layers are kept while the pod is there,
+//! and an overlay without an upper directory shows them.
 
-use super::{MountedVolume, Request, VolumePlugin, mounts};
+use super::{MountedVolume, MountedVolumes, mounts};
 use crate::context::Context;
-use crate::images::reference;
+use crate::events::{EventType, reason};
+use crate::images::{ImageError, reference};
 use crate::pod::PodExt;
-use api::k8s::core::v1::Volume;
-use async_trait::async_trait;
-
-/// The plugin.
-pub struct ImageVolume;
+use crate::start::StartError;
+use crate::worker::Worker;
+use api::k8s::core::v1::{Container, ImageVolumeSource, Pod, Volume};
+use std::path::PathBuf;
 
 const NAME: &str = "kubernetes.io~image";
 
-#[async_trait]
-impl VolumePlugin for ImageVolume {
-    fn name(&self) -> &'static str {
-        NAME
-    }
+fn dir(ctx: &Context, pod: &Pod, volume: &str) -> PathBuf {
+    ctx.config.pod_dir(pod.uid()).join("volumes").join(NAME).join(volume)
+}
 
-    fn supports(&self, volume: &Volume) -> bool {
-        volume.image.is_some()
-    }
+fn of(pod: &Pod) -> impl Iterator<Item = (&Volume, &ImageVolumeSource)> {
+    pod.spec().volumes.iter().flatten().filter_map(|v| Some((v, v.image.as_ref()?)))
+}
 
-    async fn set_up(&self, request: &Request<'_>) -> Result<MountedVolume, String> {
-        let source = request.volume.image.as_ref().ok_or("not an image volume")?;
-        let mounted = MountedVolume { path: request.dir.clone(), readonly: true, renew_at: None };
-        if request.dir.is_dir() && mounts::is_mount_point(&request.dir).map_err(|e| e.to_string())? {
-            return Ok(mounted);
+/// The image volumes of a pod that are here already.
+pub fn mounted(ctx: &Context, pod: &Pod) -> MountedVolumes {
+    let here = |path: &PathBuf| path.is_dir() && mounts::is_mount_point(path).unwrap_or(false);
+    let paths = of(pod).map(|(volume, _)| (volume.name.clone(), dir(ctx, pod, &volume.name)));
+    paths.filter(|(_, path)| here(path)).map(|(name, path)| (name, volume_at(path))).collect()
+}
+
+fn volume_at(path: PathBuf) -> MountedVolume {
+    MountedVolume { path, readonly: true, renew_at: None }
+}
+
+/// Pulls and mounts the image volumes that a container has; each is tried even where one fails.
+pub async fn set_up(worker: &mut Worker, container: &Container) -> Result<(), StartError> {
+    let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
+    let mut last = Ok(());
+    for mount in container.volume_mounts.iter().flatten() {
+        let wanted = of(&pod).find(|(v, _)| v.name == mount.name && !worker.volumes.contains_key(&v.name));
+        let Some((_, source)) = wanted else { continue };
+        match pull_and_mount(&ctx, &pod, &mount.name, source).await {
+            Ok(volume) => drop(worker.volumes.insert(mount.name.clone(), volume)),
+            Err(error) => {
+                let message = format!("Error: {}", error.reason);
+                ctx.recorder.container(&pod, container, EventType::Warning, reason::FAILED, message);
+                last = Err(error);
+            }
         }
-        let image = source.reference.as_deref().unwrap_or_default();
-        let policy = source.pull_policy.as_deref().unwrap_or_else(|| reference::default_policy(image));
-        let secrets = crate::start::pull_secrets(request.ctx, request.pod).await;
-        let found = request.ctx.images.ensure_volume(request.pod, image, policy, &secrets).await;
-        let found = found.map_err(|e| format!("{}: {}", e.reason, e.message))?;
-        let holder = holder(request.pod.uid(), &request.volume.name);
-        let images = &request.ctx.config.images;
-        let layers = images.hold_image(&request.ctx.config.node_name, &holder, &found.id).await;
-        let layers = layers.map_err(|e| e.to_string())?.ok_or("the runtime does not support image volumes")?;
-        let empty = request.ctx.config.pod_dir(request.pod.uid()).join("empty");
-        mounts::make_dir(&empty, 0o755)
-            .and_then(|()| mounts::make_dir(&request.dir, 0o755))
-            .map_err(|e| e.to_string())?;
-        cri::mount_layers(&layers, &empty, &request.dir)
-            .map_err(|e| format!("failed to mount image {image}: {e}"))?;
-        Ok(mounted)
     }
+    last
+}
+
+async fn pull_and_mount(
+    ctx: &Context,
+    pod: &Pod,
+    name: &str,
+    source: &ImageVolumeSource,
+) -> Result<MountedVolume, StartError> {
+    let image = source.reference.as_deref().unwrap_or_default();
+    let policy = source.pull_policy.as_deref().unwrap_or_else(|| reference::default_policy(image));
+    let secrets = crate::start::pull_secrets(ctx, pod).await;
+    let found = ctx.images.ensure_volume(pod, image, policy, &secrets).await;
+    let found = found.map_err(|ImageError { reason, message, retry_at }| StartError {
+        reason: reason.into(),
+        message,
+        retry_at,
+    })?;
+    let path = dir(ctx, pod, name);
+    mount(ctx, pod, name, &found.id, &path).await.map_err(|why| StartError {
+        reason: "CreateContainerError".into(),
+        message: format!("failed to mount image {image}: {why}"),
+        retry_at: None,
+    })?;
+    Ok(volume_at(path))
+}
+
+async fn mount(ctx: &Context, pod: &Pod, name: &str, image_id: &str, path: &std::path::Path) -> Result<(), String> {
+    let images = &ctx.config.images;
+    let layers = images.hold_image(&ctx.config.node_name, &holder(pod.uid(), name), image_id).await;
+    let layers = layers.map_err(|e| e.to_string())?.ok_or("the runtime does not support image volumes")?;
+    let empty = ctx.config.pod_dir(pod.uid()).join("empty");
+    mounts::make_dir(&empty, 0o755).and_then(|()| mounts::make_dir(path, 0o755)).map_err(|e| e.to_string())?;
+    cri::mount_layers(&layers, &empty, path).map_err(|e| e.to_string())
 }
 
 /// The name under which a pod's volume holds its image.

@@ -10,8 +10,9 @@ mod downward_api;
 mod empty_dir;
 pub mod git_repo;
 mod host_path;
-mod image;
+pub mod image;
 pub mod mounts;
+mod nfs;
 pub mod ownership;
 pub mod payload;
 mod persistent_volume_claim;
@@ -37,7 +38,7 @@ const PLUGINS: [&dyn VolumePlugin; 10] = [
     &empty_dir::EmptyDirVolume,
     &git_repo::GitRepoVolume,
     &host_path::HostPathVolume,
-    &image::ImageVolume,
+    &nfs::NfsVolume,
     &persistent_volume_claim::PersistentVolumeClaimVolume,
     &projected::ProjectedVolume,
     &secret::SecretVolume,
@@ -89,30 +90,45 @@ pub trait VolumePlugin: Send + Sync {
     async fn set_up(&self, request: &Request<'_>) -> Result<MountedVolume, String>;
 }
 
-/// Why the volumes of a pod are not ready.
-#[derive(Debug, PartialEq, Eq)]
-pub struct SetUpError {
-    /// Text of the `FailedMount` event.
-    pub message: String,
+/// Sets up the volumes of a pod, but images, which come when a container starts; tries each even where one fails. The
+/// errors are the texts of `FailedMount` events; one without words only waits, and is woken.
+pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<MountedVolumes, Vec<String>> {
+    let (mut out, mut errors, mut unprocessed) = (MountedVolumes::new(), Vec::new(), Vec::new());
+    let mut unmounted = Vec::new();
+    for volume in pod.spec().volumes.iter().flatten().filter(|v| v.image.is_none()) {
+        let why = match set_up_one(ctx, pod, facts, volume).await {
+            Ok(mounted) => {
+                out.insert(volume.name.clone(), mounted);
+                continue;
+            }
+            Err(why) => why,
+        };
+        unmounted.push(volume.name.as_str());
+        if why.starts_with(persistent_volume_claim::UNPROCESSED) {
+            unprocessed.push((volume.name.as_str(), why));
+            continue;
+        }
+        // A plugin whose operation has a name of its own says the whole.
+        let whole = why.is_empty() || why.starts_with("MountVolume.") || why.starts_with("MapVolume.");
+        let name = crate::format::quote(&volume.name);
+        errors.push(if whole { why } else { format!("MountVolume.SetUp failed for volume {name} : {why}") });
+    }
+    errors.extend(not_processed(unmounted, unprocessed));
+    if errors.is_empty() { Ok(out) } else { Err(errors) }
 }
 
-/// Sets up all volumes of a pod; tries each even where one fails.
-pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<MountedVolumes, Vec<SetUpError>> {
-    let (mut out, mut errors) = (MountedVolumes::new(), Vec::new());
-    for volume in pod.spec().volumes.iter().flatten() {
-        match set_up_one(ctx, pod, facts, volume).await {
-            Ok(mounted) => drop(out.insert(volume.name.clone(), mounted)),
-            Err(why) => {
-                // A plugin whose operation has a name of its own says the whole.
-                let whole = why.is_empty() || why.starts_with("MountVolume.") || why.starts_with("MapVolume.");
-                let name = crate::format::quote(&volume.name);
-                let message =
-                    if whole { why } else { format!("MountVolume.SetUp failed for volume {name} : {why}") };
-                errors.push(SetUpError { message });
-            }
-        }
-    }
-    if errors.is_empty() { Ok(out) } else { Err(errors) }
+/// What upstream's volume manager says when volumes of a pod cannot even be looked at.
+fn not_processed(mut unmounted: Vec<&str>, unprocessed: Vec<(&str, String)>) -> Option<String> {
+    let (mut names, texts): (Vec<_>, Vec<_>) = unprocessed.into_iter().unzip();
+    unmounted.sort_unstable();
+    names.sort_unstable();
+    let (unmounted, failed) = (unmounted.join(" "), names.join(" "));
+    (!texts.is_empty()).then(|| {
+        format!(
+            "Unable to attach or mount volumes: unmounted volumes=[{unmounted}], unattached volumes=[], failed to process volumes=[{failed}]: {}",
+            texts.join("; ")
+        )
+    })
 }
 
 async fn set_up_one(ctx: &Context, pod: &Pod, facts: &Facts<'_>, volume: &Volume) -> Result<MountedVolume, String> {

@@ -155,7 +155,7 @@ pub async fn seccomp_profiles(bed: &mut Bed) {
     let mut config = shell("true");
     config.security_context.seccomp = SeccompProfile::Localhost("/nowhere.json".into());
     let error = bed.service().create_container(&sandbox, config).await.unwrap_err().to_string();
-    assert_eq!(error, "cannot load seccomp profile \"/nowhere.json\": no such file or directory");
+    assert_eq!(error, "cannot load seccomp profile \"/nowhere.json\": open /nowhere.json: no such file or directory");
 }
 
 pub async fn devices_are_restricted(bed: &mut Bed) {
