@@ -304,6 +304,12 @@ fn hostile() {
     {
         assert_eq!(eval(&text, &object), limit);
     }
+    // The walk that tells errors goes as deep, on the stack of a worker.
+    assert!(eval(&format!("{})", "1<1+1*[".repeat(240)), &object).contains("Syntax error"));
+    for text in ["[1,,]", "{1: 2,,}"] {
+        assert!(eval(text, &object).contains("Syntax error"), "{text}");
+    }
+    assert_eq!(eval("[,].size() + [1,].size() + {1: 2,}.size()", &object), "2");
     assert_eq!(eval(&format!("{}1{}", "(".repeat(240), ")".repeat(240)), &object), "1");
     assert_eq!(eval(&format!("{}1{} == 1", "[".repeat(240), "][0]".repeat(240)), &object), "true");
     assert_eq!(eval(&format!("{}true", "!".repeat(50_001)), &object), "false");

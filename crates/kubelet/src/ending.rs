@@ -70,7 +70,8 @@ async fn stop_containers(worker: &mut Worker) {
             });
         }
         if worker.state.running().next().is_none() {
-            if worker.pod.spec().containers.iter().any(termination::is_command) {
+            let spec = worker.pod.spec();
+            if spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(termination::is_command) {
                 // A preStop command that was cut off says so once its container has ended.
                 let told = async { while kills.join_next().await.is_some() {} };
                 let _ = tokio::time::timeout(termination::SHORTEST, told).await;

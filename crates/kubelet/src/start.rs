@@ -29,6 +29,11 @@ impl StartError {
     fn new(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.into(), message: message.into(), retry_at: None }
     }
+
+    /// The pod is to end.
+    pub fn given_up() -> Self {
+        Self::new("", "")
+    }
 }
 
 /// Starts the next instance of a container in the current sandbox. Ends early, as if it had failed without a
@@ -36,9 +41,7 @@ impl StartError {
 pub async fn start(worker: &mut Worker, container: &Container, target_id: Option<String>) -> Result<(), StartError> {
     let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
     let failed = |message: String| ctx.recorder.container(&pod, container, EventType::Warning, reason::FAILED, message);
-    let ending = worker.mailbox.ending.clone();
-    let ready = ending.run_until_cancelled(volumes::image::set_up(worker, container)).await;
-    ready.unwrap_or_else(|| Err(StartError::new("", "")))?;
+    volumes::image::set_up(worker, container).await?;
     let image = image(worker, container).await.inspect_err(|e| {
         if !e.reason.is_empty() {
             failed(format!("Error: {}", e.reason));
@@ -65,7 +68,7 @@ async fn image(worker: &Worker, container: &Container) -> Result<Image, StartErr
     let ensured =
         worker.mailbox.ending.run_until_cancelled(worker.ctx.images.ensure(&worker.pod, container, &secrets)).await;
     match ensured {
-        None => Err(StartError::new("", "")),
+        None => Err(StartError::given_up()),
         Some(Ok(image)) => Ok(image),
         Some(Err(ImageError { reason, message, retry_at })) => {
             Err(StartError { reason: reason.into(), message, retry_at })

@@ -249,9 +249,9 @@ fn managers_before(write: &Write<'_>, new: &Value) -> Managed {
     }
 }
 
-/// Whether an object is what its schema says: of others nobody's fields can be told.
+/// Whether an object is what its schema says, duplicates in lists aside: of others nobody's fields can be told.
 pub fn is_typed(object: &Value, schema: &str, facts: &dyn Facts) -> bool {
-    Typed::new(facts, schema).validate(object).is_ok()
+    Typed::new(facts, schema).validate_stored(object).is_ok()
 }
 
 /// Sets `metadata.managedFields` of `new` to what the write makes of those of `old`.

@@ -167,10 +167,14 @@ pub struct Errors(pub Vec<Cause>);
 impl Errors {
     /// Keeps an error, unless there are too many already.
     pub(crate) fn add(&mut self, cause: impl FnOnce() -> Cause) {
-        let text = || self.0.iter().map(|cause| cause.field.len() + cause.message.len()).sum::<usize>();
-        if self.0.len() < MAX_ERRORS && text() < MAX_TEXT {
+        if !self.is_full() {
             self.0.push(cause());
         }
+    }
+    /// Whether no more errors are kept.
+    pub(crate) fn is_full(&self) -> bool {
+        let text = || self.0.iter().map(|cause| cause.field.len() + cause.message.len()).sum::<usize>();
+        self.0.len() >= MAX_ERRORS || text() >= MAX_TEXT
     }
     /// `Required value: detail`; an empty detail is left out.
     pub fn required(&mut self, path: &Path<'_>, detail: &str) {
@@ -181,14 +185,14 @@ impl Errors {
         self.add(|| Cause::invalid(path.to_string(), &value.into(), detail));
     }
     /// `Invalid value` with a value printed in another order or shape than its JSON.
-    pub fn invalid_printed(&mut self, path: &Path<'_>, printed: &str, detail: &str) {
+    pub fn invalid_printed(&mut self, path: &Path<'_>, printed: impl FnOnce() -> String, detail: &str) {
         let colon = if detail.is_empty() { "" } else { ": " };
-        let message = || format!("Invalid value: {printed}{colon}{detail}");
+        let message = || format!("Invalid value: {}{colon}{detail}", printed());
         self.add(|| Cause { kind: CauseType::FieldValueInvalid, field: path.to_string(), message: message() });
     }
     /// `Invalid value` with a struct printed as Go prints its internal type.
     pub fn invalid_struct(&mut self, path: &Path<'_>, schema: &str, value: &Value, detail: &str) {
-        self.invalid_printed(path, &schema::internal_json(schema, value, schema::Layout::Compact), detail);
+        self.invalid_printed(path, || schema::internal_json(schema, value, schema::Layout::Compact), detail);
     }
     /// One `Invalid value` per detail.
     pub fn invalid_each(&mut self, path: &Path<'_>, value: &str, details: Vec<String>) {
@@ -211,10 +215,10 @@ impl Errors {
         self.add(|| Cause::not_supported(path.to_string(), &value.into(), supported));
     }
     /// As [`Errors::not_supported`] with a value printed in another shape than its JSON.
-    pub fn not_supported_printed(&mut self, path: &Path<'_>, printed: &str, supported: &[&str]) {
-        let list = supported.iter().map(|name| api::quoted(name).to_string()).collect::<Vec<_>>().join(", ");
-        let message = format!("Unsupported value: {printed}: supported values: {list}");
-        self.add(|| Cause { kind: CauseType::FieldValueNotSupported, field: path.to_string(), message });
+    pub fn not_supported_printed(&mut self, path: &Path<'_>, printed: impl FnOnce() -> String, supported: &[&str]) {
+        let list = || supported.iter().map(|name| api::quoted(name).to_string()).collect::<Vec<_>>().join(", ");
+        let message = || format!("Unsupported value: {}: supported values: {}", printed(), list());
+        self.add(|| Cause { kind: CauseType::FieldValueNotSupported, field: path.to_string(), message: message() });
     }
     /// `Forbidden: detail`.
     pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
@@ -225,8 +229,8 @@ impl Errors {
         self.add(|| Cause::duplicate(path.to_string(), &value.into()));
     }
     /// `Duplicate value` with a value printed in another shape than its JSON.
-    pub fn duplicate_printed(&mut self, path: &Path<'_>, printed: &str) {
-        let message = || format!("Duplicate value: {printed}");
+    pub fn duplicate_printed(&mut self, path: &Path<'_>, printed: impl FnOnce() -> String) {
+        let message = || format!("Duplicate value: {}", printed());
         self.add(|| Cause { kind: CauseType::FieldValueDuplicate, field: path.to_string(), message: message() });
     }
     /// `Not found: <value>`.
@@ -256,14 +260,14 @@ impl Errors {
     }
     /// As [`Errors::ip`], but what was there before (`known`) may stay.
     pub fn new_ip(&mut self, path: &Path<'_>, text: &str, known: &[&str]) {
-        if !known.contains(&text) {
-            self.ip(path, text);
+        if let Some(detail) = names::ip(text).filter(|_| !known.contains(&text)) {
+            self.invalid(path, text, detail);
         }
     }
     /// As [`Errors::cidr`], but what was there before (`known`) may stay.
     pub fn new_cidr(&mut self, path: &Path<'_>, text: &str, known: &[&str]) {
-        if !known.contains(&text) {
-            self.cidr(path, text);
+        if let Some(detail) = names::cidr(text).filter(|_| !known.contains(&text)) {
+            self.invalid(path, text, detail);
         }
     }
     /// An error when a text is no IP address.
@@ -367,6 +371,19 @@ mod tests {
         };
         check("list", MAX_ERRORS);
         check(&"x".repeat(MAX_TEXT / 4), 4);
+    }
+
+    #[test]
+    fn addresses_of_before_may_stay() {
+        let check = |text: &str, known: &[&str], want: usize| {
+            let (mut errors, path) = (Errors::default(), Path::root("ip"));
+            errors.new_ip(&path, text, known);
+            errors.new_cidr(&path, text, known);
+            assert_eq!(errors.0.len(), want, "{text}");
+        };
+        check("x", &[], 2);
+        check("x", &["y", "x"], 0);
+        check("10.0.0.1", &[], 1);
     }
 
     #[test]

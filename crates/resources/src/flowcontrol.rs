@@ -78,8 +78,8 @@ impl Strategy for FlowSchema {
         if spec.has("distinguisherMethod") {
             let (method, kinds) = (spec.at("distinguisherMethod"), ["ByNamespace", "ByUser"]);
             if !kinds.contains(&method.text("type")) {
-                let printed = schema::internal_json(METHOD, method, schema::Layout::Compact);
-                errors.not_supported_printed(&SPEC.field("distinguisherMethod.type"), &printed, &kinds);
+                let printed = || schema::internal_json(METHOD, method, schema::Layout::Compact);
+                errors.not_supported_printed(&SPEC.field("distinguisherMethod.type"), printed, &kinds);
             }
         }
         let path = SPEC.field("priorityLevelConfiguration.name");

@@ -30,6 +30,7 @@ pub mod metadata;
 pub mod names;
 mod networking;
 mod node;
+mod pem;
 mod policy;
 mod rbac;
 mod resource;

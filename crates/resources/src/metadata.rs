@@ -173,6 +173,9 @@ pub fn of_template(errors: &mut Errors, meta: &Value, path: &Path<'_>) {
 fn owner_references(errors: &mut Errors, refs: &[Value], path: &Path<'_>) {
     let mut first = String::new();
     for owner in refs {
+        if errors.is_full() {
+            return;
+        }
         owner_reference(errors, owner, path);
         if owner.flag("controller") {
             let this = format!("{}/{}", owner.text("kind"), owner.text("name"));
@@ -182,8 +185,8 @@ fn owner_references(errors: &mut Errors, refs: &[Value], path: &Path<'_>) {
                 let text = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                 );
-                let printed: Vec<String> = refs.iter().map(print_owner).collect();
-                errors.invalid_printed(path, &format!("[{}]", printed.join(",")), &text);
+                let printed = || refs.iter().map(print_owner).collect::<Vec<_>>().join(",");
+                errors.invalid_printed(path, || format!("[{}]", printed()), &text);
             }
         }
     }
@@ -202,7 +205,7 @@ fn owner_reference(errors: &mut Errors, owner: &Value, path: &Path<'_>) {
         }
     }
     if (api_version, owner.text("kind")) == ("v1", "Event") {
-        errors.invalid_printed(path, &print_owner(owner), "/v1, Kind=Event is disallowed from being an owner");
+        errors.invalid_printed(path, || print_owner(owner), "/v1, Kind=Event is disallowed from being an owner");
     }
 }
 

@@ -64,8 +64,8 @@ impl Strategy for RuntimeClass {
         for (i, toleration) in list.iter().enumerate() {
             if twice[i] {
                 let schema = "io.k8s.api.core.v1.Toleration";
-                let printed = schema::internal_json(schema, toleration, schema::Layout::Compact);
-                errors.duplicate_printed(&path.field("tolerations").index(i), &printed);
+                let printed = || schema::internal_json(schema, toleration, schema::Layout::Compact);
+                errors.duplicate_printed(&path.field("tolerations").index(i), printed);
             }
         }
         errors.0

@@ -56,7 +56,7 @@ impl Strategy for PodDisruptionBudget {
             ]);
             let selector = if spec.has("selector") { print_selector(spec.at("selector")) } else { "null".into() };
             let printed = format!("{},\"Selector\":{selector},{}", &printed[..printed.len() - 1], &rest[1..]);
-            errors.invalid_printed(&SPEC, &printed, "minAvailable and maxUnavailable cannot be both set");
+            errors.invalid_printed(&SPEC, || printed, "minAvailable and maxUnavailable cannot be both set");
         }
         for field in ["minAvailable", "maxUnavailable"].into_iter().filter(|f| spec.has(f)) {
             int_or_percent(&mut errors, spec.at(field), &SPEC.field(field));

@@ -292,9 +292,9 @@ fn placement(errors: &mut Errors, spec: &Value) {
         affinity::node_selector(errors, selector, &path);
         if selector.list("nodeSelectorTerms").len() != 1 {
             let schema = "io.k8s.api.core.v1.NodeSelectorTerm";
-            let printed = internal_list(schema, selector.at("nodeSelectorTerms"));
+            let printed = || internal_list(schema, selector.at("nodeSelectorTerms"));
             let path = path.field("nodeSelectorTerms");
-            errors.invalid_printed(&path, &printed, "must have exactly one node selector term");
+            errors.invalid_printed(&path, printed, "must have exactly one node selector term");
         }
     }
     for (field, quoted) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {

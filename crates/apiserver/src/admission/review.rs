@@ -152,7 +152,7 @@ pub fn refusal(webhook: &str, result: &Value) -> Status {
         ("", why) | (why, _) => format!("{denied}: {why}"),
     };
     let code = result["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| (400..=599).contains(c));
-    let details = result["details"].clone();
+    let details = Some(&result["details"]).filter(|details| details.is_object()).cloned().unwrap_or_default();
     Status { details, ..Status::new(code.unwrap_or(400), text("reason"), message) }
 }
 
@@ -187,10 +187,12 @@ mod tests {
             (json!(null), 400, "admission webhook \"w\" denied the request without explanation"),
             (json!({"code": 403, "message": "no"}), 403, "admission webhook \"w\" denied the request: no"),
             (json!({"reason": "Why"}), 400, "admission webhook \"w\" denied the request: Why"),
+            (json!({"message": "no", "details": "x"}), 400, "admission webhook \"w\" denied the request: no"),
         ];
         for (result, code, message) in table {
             let status = refusal("w", &result);
             assert_eq!((status.code, status.message.as_str()), (code, message));
+            assert_eq!(status.details, Value::Null);
         }
     }
 }

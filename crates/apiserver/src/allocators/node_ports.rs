@@ -37,6 +37,21 @@ fn draws(spec: &Value) -> bool {
         || (spec.text("type") == "LoadBalancer" && spec.at("allocateLoadBalancerNodePorts") != &Value::Bool(false))
 }
 
+/// The node ports of a service's ports; what another type left behind was never taken.
+fn held(spec: &Value) -> HashSet<i64> {
+    let ports = if is_typed(spec) { spec.list("ports") } else { &[] };
+    ports.iter().map(number).filter(|n| *n != 0).collect()
+}
+
+/// The first node port that is named for each port.
+fn named_by_port(ports: &[Value]) -> HashMap<i64, i64> {
+    let mut named = HashMap::new();
+    for port in ports.iter().filter(|port| number(port) != 0) {
+        named.entry(port.int("port").unwrap_or(0)).or_insert(number(port));
+    }
+    named
+}
+
 /// Gives a changed service back the node ports that it had and does not name: that of the port of the same name.
 pub fn keep(service: &mut Object, old: &Object) {
     let was = old.at("spec");
@@ -60,29 +75,61 @@ pub fn keep(service: &mut Object, old: &Object) {
 
 /// The node ports that one write takes.
 pub struct Operation<'a> {
-    pub allocators: &'a Allocators,
-    pub allocation: &'a mut Allocation,
-    pub dry_run: bool,
-    /// What a dry run would have taken.
-    pub named: Vec<i64>,
+    allocators: &'a Allocators,
+    allocation: &'a mut Allocation,
+    dry_run: Option<DryRun>,
 }
 
-impl Operation<'_> {
+/// What a dry run would have taken.
+#[derive(Default)]
+struct DryRun {
+    named: HashSet<i64>,
+    /// The greatest of these.
+    last: Option<i64>,
+    /// How many of these were drawn.
+    drawn: usize,
+}
+
+impl DryRun {
+    /// Whether the number is the first of its kind.
+    fn name(&mut self, number: i64) -> bool {
+        self.last = self.last.max(Some(number));
+        self.named.insert(number)
+    }
+
+    /// A number, of at most `most`.
+    fn draw(&mut self, most: usize) -> Result<i64, Refused> {
+        if self.drawn >= most {
+            return Err(Refused::Full);
+        }
+        self.drawn += 1;
+        let next = self.last.map_or(DRY, |last| last.max(0)).saturating_add(1);
+        self.name(next);
+        Ok(next)
+    }
+}
+
+impl<'a> Operation<'a> {
+    /// Takes nothing yet.
+    pub fn new(allocators: &'a Allocators, allocation: &'a mut Allocation, dry_run: bool) -> Self {
+        Self { allocators, allocation, dry_run: dry_run.then(DryRun::default) }
+    }
+
     /// Takes what a new service asks for. Ports with the same number share their node port.
     pub fn create(&mut self, service: &mut Object) -> Result<(), Status> {
         let spec = service.at("spec");
         let (any, mut given) = (draws(spec), HashMap::<i64, i64>::new());
         let mut ports = if is_typed(spec) { spec.list("ports").to_vec() } else { Vec::new() };
+        let named = named_by_port(&ports);
         for i in 0..ports.len() {
             let (port, wanted) = (ports[i].int("port").unwrap_or(0), number(&ports[i]));
             if wanted == 0 && !any {
                 continue;
             }
-            let same = |p: &&Value| p.int("port").unwrap_or(0) == port && number(p) != 0;
             let node_port = match given.get(&port).copied().filter(|n| *n != 0) {
                 Some(shared) if wanted == 0 || wanted == shared => shared,
                 Some(_) => self.take(service, i, wanted)?,
-                None => match ports.iter().find(same).map(number) {
+                None => match named.get(&port).copied() {
                     Some(named) => self.take(service, i, named)?,
                     None => self.draw_for_port()?,
                 },
@@ -100,7 +147,7 @@ impl Operation<'_> {
     pub fn update(&mut self, service: &mut Object, old: &Object) -> Result<(), Status> {
         let spec = service.at("spec");
         let any = draws(spec);
-        let had: HashSet<i64> = old.at("spec").list("ports").iter().map(number).filter(|n| *n != 0).collect();
+        let had = held(old.at("spec"));
         let (mut taken, mut seen) = (HashSet::new(), HashSet::new());
         let mut ports = if is_typed(spec) { spec.list("ports").to_vec() } else { Vec::new() };
         for (i, port) in ports.iter_mut().enumerate().filter(|(_, port)| any || number(port) != 0) {
@@ -146,23 +193,20 @@ impl Operation<'_> {
 
     fn allocate(&mut self, wanted: i64) -> Result<(), String> {
         let (pool, number) = (&mut self.allocators.pools.lock().ports, u64::try_from(wanted).ok());
-        let result = match number {
-            number if self.dry_run => {
-                let is_taken = number.is_some_and(|number| pool.has(number)) || self.named.contains(&wanted);
-                self.named.push(wanted);
-                if is_taken { Err(Refused::Taken) } else { Ok(()) }
+        let result = match (&mut self.dry_run, number) {
+            (Some(dry_run), number) => {
+                let is_free = dry_run.name(wanted) && !number.is_some_and(|number| pool.has(number));
+                if is_free { Ok(()) } else { Err(Refused::Taken) }
             }
-            Some(number) => pool.take(number).inspect(|()| self.allocation.taken.push(Item::Port(number))),
-            None => Err(Refused::OutOfRange),
+            (None, Some(number)) => pool.take(number).inspect(|()| self.allocation.taken.push(Item::Port(number))),
+            (None, None) => Err(Refused::OutOfRange),
         };
         result.map_err(|refused| self.why(refused))
     }
 
     fn draw(&mut self) -> Result<i64, String> {
-        if self.dry_run {
-            let last = self.named.iter().copied().max().map_or(DRY, |last| last.max(0));
-            self.named.push(last + 1);
-            return Ok(last + 1);
+        if let Some(dry_run) = &mut self.dry_run {
+            return dry_run.draw(self.allocators.node_ports.len()).map_err(|refused| self.why(refused));
         }
         let drawn = self.allocators.pools.lock().ports.take_any();
         let port = drawn.map_err(|refused| self.why(refused))?;
@@ -194,6 +238,31 @@ mod tests {
         check(json!({"type": "ClusterIP", "ports": ports}), &[]);
         let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30002});
         check(local, &[30002]);
+    }
+
+    #[test]
+    fn only_types_that_have_ports_had_them() {
+        let check = |kind: &str, want: &[i64]| {
+            let spec = json!({"type": kind, "ports": [{"nodePort": 30001}, {}]});
+            assert_eq!(held(&spec), want.iter().copied().collect(), "{kind}");
+        };
+        check("NodePort", &[30001]);
+        check("LoadBalancer", &[30001]);
+        check("ExternalName", &[]);
+    }
+
+    #[test]
+    fn the_first_named_for_a_port_is_found() {
+        let ports = [json!({"port": 1}), json!({"port": 1, "nodePort": 5}), json!({"port": 1, "nodePort": 6})];
+        assert_eq!(named_by_port(&ports), HashMap::from([(1, 5)]));
+    }
+
+    #[test]
+    fn a_dry_run_draws_what_follows() {
+        let mut dry_run = DryRun::default();
+        assert_eq!((dry_run.draw(3), dry_run.draw(3)), (Ok(DRY + 1), Ok(DRY + 2)));
+        assert_eq!((dry_run.name(DRY + 1), dry_run.name(40_000), dry_run.name(7)), (false, true, true));
+        assert_eq!((dry_run.draw(3), dry_run.draw(3)), (Ok(40_001), Err(Refused::Full)));
     }
 
     #[test]

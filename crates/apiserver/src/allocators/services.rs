@@ -56,7 +56,7 @@ pub fn create(allocators: &Allocators, service: &mut Object, dry_run: bool) -> R
     }
     families(allocators.cidr.family(), service, &Value::Null)?;
     address(allocators, service, dry_run, &mut allocation)?;
-    let mut ports = node_ports::Operation { allocators, allocation: &mut allocation, dry_run, named: Vec::new() };
+    let mut ports = node_ports::Operation::new(allocators, &mut allocation, dry_run);
     ports.create(service)?;
     Ok(allocation)
 }
@@ -68,10 +68,10 @@ pub fn update(allocators: &Allocators, new: &mut Object, old: &Object, dry_run: 
     node_ports::keep(new, old);
     follow_first(new, old);
     families(allocators.cidr.family(), new, old)?;
-    if is_external(old.at("spec")) && !is_settled(new.at("spec"), old.at("spec")) {
+    if is_external(old.at("spec")) {
         address(allocators, new, dry_run, &mut allocation)?;
     }
-    let mut ports = node_ports::Operation { allocators, allocation: &mut allocation, dry_run, named: Vec::new() };
+    let mut ports = node_ports::Operation::new(allocators, &mut allocation, dry_run);
     ports.update(new, old)?;
     let kept: HashSet<Item> = used(new).into_iter().collect();
     allocation.released = used(old).into_iter().filter(|item| !kept.contains(item)).collect();

@@ -26,7 +26,7 @@ pub async fn handle(request: &Request, resource: &Resource) -> Result<Response<B
 
 /// Objects that are not cached are read from the store, which words it another way.
 fn bad_version(resource: &Resource, why: &str) -> Status {
-    match resource.resource == "events" {
+    match resource.is_events() {
         true => Status::bad_request(format!("invalid resource version: {why}")),
         false => Status::new(500, "", why),
     }

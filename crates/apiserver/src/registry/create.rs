@@ -223,7 +223,7 @@ fn refuse_terminating(resource: &Resource, object: &Object) -> Result<(), Status
 /// 422 for an object of a resource.
 pub fn invalid(resource: &Resource, object: &Object, causes: &[api::Cause]) -> Status {
     // Both groups of events share one internal kind, which is of the core group.
-    let group = if resource.resource == "events" { "" } else { resource.group.as_str() };
+    let group = if resource.is_events() { "" } else { resource.group.as_str() };
     Status::invalid(group, &resource.kind, meta::name(object), causes)
 }
 

@@ -259,7 +259,7 @@ fn finalizers(resource: &Resource, object: &Object, options: &DeleteOptions) -> 
     let default_orphan = resource.strategy.default_propagation() == Propagation::Orphan;
     let wanted = match (options.orphan_dependents, options.propagation.as_str()) {
         // Nothing depends on an event: the collector leaves them alone.
-        _ if resource.resource == "events" => None,
+        _ if resource.is_events() => None,
         (Some(true), _) | (None, "Orphan") => Some(ORPHAN),
         (Some(false), _) | (None, "Background") => None,
         (None, "Foreground") => Some(FOREGROUND),

@@ -66,6 +66,11 @@ impl Resource {
         Gvk::new(&self.group, &self.version, &self.kind)
     }
 
+    /// Whether these are Kubernetes' own events, of either group.
+    pub fn is_events(&self) -> bool {
+        self.custom.is_none() && self.resource == "events" && matches!(self.group.as_str(), "" | "events.k8s.io")
+    }
+
     /// Whether the verb is served.
     pub fn has_verb(&self, verb: &str) -> bool {
         self.verbs.iter().any(|v| v == verb)

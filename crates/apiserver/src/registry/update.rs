@@ -62,7 +62,11 @@ pub async fn update(
         let Some(current) = resource.store.get(change.namespace, change.name).await? else {
             return create_instead(server, request, resource, change, options, make).await;
         };
-        let old = resource.whole_object(&current)?;
+        let mut old = resource.whole_object(&current)?;
+        if let Some(custom) = &resource.custom {
+            // Shown as stored or not: its schema may have changed since it was written.
+            custom.schema.prune(&mut old);
+        }
         let mut wanted = make(Some(&old))?;
         // A patch's owners are looked at after mutation alone.
         if !change.unconditional {

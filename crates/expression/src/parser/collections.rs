@@ -57,7 +57,9 @@ impl Parser<'_> {
         if self.peek().token == close || (self.peek().token == Token::Comma && self.ahead(1).token == close) {
             return Ok(());
         }
-        self.expect(Token::Comma).map(|_| ())
+        self.expect(Token::Comma)?;
+        // One comma may come before the end, not two.
+        if self.peek().token == Token::Comma { Err(GaveUp::WrongToken) } else { Ok(()) }
     }
 
     pub(super) fn list(&mut self) -> Parsed<Node> {

@@ -32,8 +32,22 @@ enum Failure {
 
 type Outcome = Result<(), Failure>;
 
+/// The rules of the deepest text need more stack than a worker's thread has left.
+const STACK: usize = 64 << 20;
+
 /// The errors of a text that is not of the grammar.
 pub(super) fn errors(chars: &[char], tokens: &[Lexeme], issues: &mut Vec<Issue>) {
+    let told = std::thread::scope(|scope| {
+        let walk = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || walk(chars, tokens, issues));
+        walk.is_ok_and(|thread| thread.join().is_ok())
+    });
+    if !told {
+        let message = "Syntax error: the text could not be looked at closer".to_owned();
+        issues.push(Issue { offset: None, message });
+    }
+}
+
+fn walk(chars: &[char], tokens: &[Lexeme], issues: &mut Vec<Issue>) {
     let mut walk = Walk {
         chars,
         tokens,

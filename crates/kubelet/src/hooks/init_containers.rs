@@ -48,7 +48,8 @@ async fn sidecar(worker: &mut Worker, container: &Container, initialized: bool) 
     if let Some(running) = current.filter(|c| c.state == ContainerState::Running) {
         if let Some((message, grace)) = replacement(worker, container, &running, ContainerType::Init) {
             kill(worker, container, &running.id, message, grace).await;
-            if !worker.mailbox.ending.is_cancelled() {
+            let runs = worker.state.current(&container.name).is_some_and(|c| c.state == ContainerState::Running);
+            if !runs && !worker.mailbox.ending.is_cancelled() {
                 start_again(worker, container).await;
             }
             return Flow::Again;

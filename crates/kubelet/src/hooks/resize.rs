@@ -5,7 +5,7 @@
 
 use super::{Flow, Hook, kill};
 use crate::events::EventType;
-use crate::pod::{PodExt, is_sidecar};
+use crate::pod::{PodExt, is_sidecar, restarts_after};
 use crate::qos;
 use crate::worker::Worker;
 use crate::{admission, container_config, static_pods};
@@ -15,6 +15,7 @@ use cri::{ContainerState, ContainerStatus, LinuxContainerResources};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 /// The hook.
 pub struct Resize;
@@ -75,13 +76,13 @@ impl Hook for Resize {
         } else {
             worker.resize_pending = None;
         }
-        let flow = carry_out(worker).await;
-        if worker.resizing && carried_out(worker) {
+        let done = carry_out(worker).await;
+        if worker.resizing && done && carried_out(worker) {
             worker.resizing = false;
             tell(worker, EventType::Normal, "ResizeCompleted", "Pod resize completed", "");
             worker.publish(true);
         }
-        flow
+        Flow::Continue
     }
 }
 
@@ -103,12 +104,16 @@ fn tell(worker: &Worker, kind: EventType, reason: &str, prefix: &str, error: &st
     worker.ctx.recorder.pod(pod, kind, reason, format!("{prefix}: {summary}"));
 }
 
-/// Whether every container has what it was granted, which the pod has first; one that is about to be started again has not.
+/// Whether every container has what it was granted; one that is about to be started again has not, one that has ended for
+/// good is done.
 fn carried_out(worker: &Worker) -> bool {
     containers(worker).iter().all(|container| {
-        let running = worker.state.current(&container.name).filter(|c| c.state == ContainerState::Running);
         let want = container_config::resources(&worker.ctx, &worker.pod, container);
-        running.is_some_and(|running| same(&want, &running.resources))
+        worker.state.current(&container.name).is_some_and(|now| match now.state {
+            ContainerState::Running => same(&want, &now.resources),
+            ContainerState::Exited => !restarts_after(container, &worker.pod, now.exit_code),
+            ContainerState::Created | ContainerState::Unknown => false,
+        })
     })
 }
 
@@ -156,7 +161,8 @@ fn changes(worker: &Worker, resource: &str) -> bool {
         || containers.any(|(name, want)| of(name).is_none_or(|had| amount(had) != amount(want)))
 }
 
-async fn carry_out(worker: &mut Worker) -> Flow {
+/// Whether the pod has what it was granted, and its containers were given theirs.
+async fn carry_out(worker: &mut Worker) -> bool {
     let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
     let mut late = Vec::new();
     for container in containers(worker) {
@@ -170,7 +176,7 @@ async fn carry_out(worker: &mut Worker) -> Flow {
     }
     // Of the pod alone another amount may be wanted.
     if late.is_empty() && !worker.resizing {
-        return Flow::Continue;
+        return true;
     }
     let cgroup = qos::pod_cgroup(&pod);
     // Growing must begin with the pod, shrinking must end with it: one of the two calls is the one that counts.
@@ -190,9 +196,11 @@ async fn carry_out(worker: &mut Worker) -> Flow {
         ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod, &ctx.node_limits())).await
     {
         tracing::warn!(pod = crate::format::pod(&pod), %error, "cannot resize the pod's cgroup");
+        worker.wake_at(SystemTime::now() + super::RETRY);
+        return false;
     }
     worker.publish(false);
-    Flow::Continue
+    true
 }
 
 fn same_cpu(a: &LinuxContainerResources, b: &LinuxContainerResources) -> bool {

@@ -21,7 +21,12 @@ impl Hook for Volumes {
         let ips = status::pod_ips(&ctx, &pod, &worker.state);
         let allocatable = ctx.allocatable();
         let facts = Facts { pod_ips: &ips, host_ips: &ctx.config.node_ips, allocatable: &allocatable };
-        match volumes::set_up(&ctx, &pod, &facts).await {
+        let ending = worker.mailbox.ending.clone();
+        // A server that does not answer does not hold up the end.
+        let Some(ready) = ending.run_until_cancelled(volumes::set_up(&ctx, &pod, &facts)).await else {
+            return Flow::Again;
+        };
+        match ready {
             Ok(mounted) => {
                 if let Some(due) = mounted.values().filter_map(|v| v.renew_at).min() {
                     worker.wake_at(SystemTime::now() + due.saturating_duration_since(Instant::now()));

@@ -208,9 +208,14 @@ pub fn is_local(volume: &Volume) -> bool {
         || volume.empty_dir.as_ref().is_some_and(|e| e.medium.as_deref() != Some("Memory"))
 }
 
+/// Whether the node finds out a volume's usage. A dead server of a network file system would never answer.
+fn is_asked(volume: &Volume) -> bool {
+    volume.host_path.is_none() && volume.csi.is_none() && volume.nfs.is_none()
+}
+
 async fn volumes(ctx: &Context, pod: &Pod, now: &str, age: Duration) -> Vec<VolumeStats> {
     let mut out = Vec::new();
-    for volume in pod.spec().volumes.iter().flatten().filter(|v| v.host_path.is_none() && v.csi.is_none()) {
+    for volume in pod.spec().volumes.iter().flatten().filter(|v| is_asked(v)) {
         let Some(path) = crate::volumes::path(ctx, pod, volume) else { continue };
         let Some(whole) = usage::file_system(&path, now) else { continue };
         let mounted = crate::volumes::mounts::is_mount_point(&path).unwrap_or(false);

@@ -12,6 +12,7 @@ use crate::start::StartError;
 use crate::worker::Worker;
 use api::k8s::core::v1::{Container, ImageVolumeSource, Pod, Volume};
 use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "kubernetes.io~image";
 
@@ -37,12 +38,13 @@ fn volume_at(path: PathBuf) -> MountedVolume {
 /// Pulls and mounts the image volumes that a container has; each is tried even where one fails.
 pub async fn set_up(worker: &mut Worker, container: &Container) -> Result<(), StartError> {
     let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
-    let mut last = Ok(());
+    let (ending, mut last) = (worker.mailbox.ending.clone(), Ok(()));
     for mount in container.volume_mounts.iter().flatten() {
         let wanted = of(&pod).find(|(v, _)| v.name == mount.name && !worker.volumes.contains_key(&v.name));
         let Some((_, source)) = wanted else { continue };
-        match pull_and_mount(&ctx, &pod, &mount.name, source).await {
+        match pull_and_mount(&ctx, &pod, &mount.name, source, &ending).await {
             Ok(volume) => drop(worker.volumes.insert(mount.name.clone(), volume)),
+            Err(error) if error.reason.is_empty() => return Err(error),
             Err(error) => {
                 let message = format!("Error: {}", error.reason);
                 ctx.recorder.container(&pod, container, EventType::Warning, reason::FAILED, message);
@@ -58,11 +60,14 @@ async fn pull_and_mount(
     pod: &Pod,
     name: &str,
     source: &ImageVolumeSource,
+    ending: &CancellationToken,
 ) -> Result<MountedVolume, StartError> {
     let image = source.reference.as_deref().unwrap_or_default();
     let policy = source.pull_policy.as_deref().unwrap_or_else(|| reference::default_policy(image));
     let secrets = crate::start::pull_secrets(ctx, pod).await;
-    let found = ctx.images.ensure_volume(pod, image, policy, &secrets).await;
+    // Only the pull is given up when the pod is to end: what is held and mounted is let go of with the pod.
+    let pulled = ending.run_until_cancelled(ctx.images.ensure_volume(pod, image, policy, &secrets)).await;
+    let Some(found) = pulled else { return Err(StartError::given_up()) };
     let found = found.map_err(|ImageError { reason, message, retry_at }| StartError {
         reason: reason.into(),
         message,
@@ -78,11 +83,11 @@ async fn pull_and_mount(
 }
 
 async fn mount(ctx: &Context, pod: &Pod, name: &str, image_id: &str, path: &std::path::Path) -> Result<(), String> {
-    let images = &ctx.config.images;
+    let (images, empty) = (&ctx.config.images, ctx.config.pod_dir(pod.uid()).join("empty"));
+    // Its directory tells at the end of the pod that the image is held.
+    mounts::make_dir(&empty, 0o755).and_then(|()| mounts::make_dir(path, 0o755)).map_err(|e| e.to_string())?;
     let layers = images.hold_image(&ctx.config.node_name, &holder(pod.uid(), name), image_id).await;
     let layers = layers.map_err(|e| e.to_string())?.ok_or("the runtime does not support image volumes")?;
-    let empty = ctx.config.pod_dir(pod.uid()).join("empty");
-    mounts::make_dir(&empty, 0o755).and_then(|()| mounts::make_dir(path, 0o755)).map_err(|e| e.to_string())?;
     cri::mount_layers(&layers, &empty, path).map_err(|e| e.to_string())
 }
 

@@ -4,6 +4,7 @@ use super::{MountedVolume, Request, VolumePlugin, mounts};
 use crate::pod::PodExt;
 use api::k8s::core::v1::{NFSVolumeSource, PersistentVolume, Volume};
 use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::path::Path;
@@ -88,13 +89,17 @@ async fn mount(arguments: &[String]) -> Result<(), String> {
         let arguments = arguments.join(" ");
         format!("mount failed: {why}\nMounting command: mount\nMounting arguments: {arguments}\nOutput: {output}\n")
     };
+    // The pod names the server and the export: neither is taken for an option, which could name another table of mounts.
+    let (options, places) = arguments.split_at(arguments.len() - 2);
     let mut command = Command::new("mount");
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+    command.args(options).arg("--").args(places).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.process_group(0).spawn().map_err(|error| failed(&format!("exec: \"mount\": {error}"), ""))?;
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
+    let output = match tokio::time::timeout(PATIENCE, child.wait_with_output()).await {
         Err(_) => return Err(failed("timed out", "")),
-        Ok(Err(error)) => return Err(failed(&format!("exec: \"mount\": {error}"), "")),
-        Ok(Ok(output)) => output,
+        Ok(output) => output.map_err(|error| failed(&error.to_string(), ""))?,
     };
+    group.0 = None;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let text = text.trim_end();
@@ -102,6 +107,17 @@ async fn mount(arguments: &[String]) -> Result<(), String> {
         Some(0) => Ok(()),
         Some(code) => Err(failed(&format!("exit status {code}"), text)),
         None => Err(failed("signal: killed", text)),
+    }
+}
+
+/// `mount` and its helper, ended together when nobody waits for them any more.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
     }
 }
 
@@ -133,5 +149,18 @@ mod tests {
         );
         assert!(why.starts_with(begin) && why.contains(&then), "{why}");
         assert!(!at.exists());
+    }
+
+    #[tokio::test]
+    async fn a_server_is_no_option() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let table = dir.path().join("fstab");
+        std::fs::write(&table, format!("/ {} none bind 0 0\n", dir.path().join("v").display())).expect("table");
+        let server = format!("-T{}", dir.path().display());
+        let tried = ensure(&format!("{server}/x:/../fstab"), &dir.path().join("v"), false, &[]).await;
+        assert!(tried.is_err_and(|why| why.contains("mount failed: exit status")));
+        let tried = ensure(&format!("-T{}", table.display()), &dir.path().join("v"), false, &[]).await;
+        assert!(tried.is_err_and(|why| why.contains("mount failed: exit status")));
+        assert!(!dir.path().join("v").exists());
     }
 }

@@ -89,6 +89,14 @@ fn updates_take_fields_and_conflict_with_their_version() {
 }
 
 #[test]
+fn stored_objects_may_have_duplicates() {
+    let check = |spec: Value, want: bool| assert_eq!(crate::is_typed(&pod(spec.clone()), "Pod", &Pods), want, "{spec}");
+    check(json!({"containers": [{"name": "x"}, {"name": "x"}]}), true);
+    check(json!({"containers": [{"image": "x"}]}), false);
+    check(json!({"nope": 1}), false);
+}
+
+#[test]
 fn refuses_what_does_not_fit() {
     let failed = |why: &str| {
         Err(format!("failed to create typed patch object (/a; v1, Kind=Pod): {why}").replace("; v1", "; /v1"))

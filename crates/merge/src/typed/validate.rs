@@ -9,36 +9,41 @@ use std::collections::HashSet;
 /// As many errors as are told of one object.
 const MAX_ERRORS: usize = 1000;
 
+struct Errors {
+    texts: Vec<String>,
+    /// Whether duplicates are none.
+    duplicates: bool,
+}
+
 impl Typed<'_> {
     /// Checks types, declared fields and the keys of associative lists.
     pub(crate) fn validate(&self, value: &Value) -> Result<(), String> {
-        let mut errors = Vec::new();
+        self.validated(value, false)
+    }
+
+    /// As [`Typed::validate`], but sets and associative lists may have duplicates: those of stored objects can.
+    pub(crate) fn validate_stored(&self, value: &Value) -> Result<(), String> {
+        self.validated(value, true)
+    }
+
+    fn validated(&self, value: &Value, duplicates: bool) -> Result<(), String> {
+        let mut errors = Errors { texts: Vec::new(), duplicates };
         self.validate_at(&self.root(), value, "", &mut errors);
-        match errors.as_slice() {
+        match errors.texts.as_slice() {
             [] => Ok(()),
             [one] => Err(one.clone()),
             many => Err(format!("errors:\n  {}", many.join("\n  "))),
         }
     }
 
-    fn validate_at(&self, node: &Node, value: &Value, path: &str, errors: &mut Vec<String>) {
-        if errors.len() >= MAX_ERRORS {
+    fn validate_at(&self, node: &Node, value: &Value, path: &str, errors: &mut Errors) {
+        if errors.texts.len() >= MAX_ERRORS {
             return;
         }
-        let mut fail = |text: String| errors.push(if path.is_empty() { text } else { format!("{path}: {text}") });
+        let mut fail = |text: String| errors.texts.push(if path.is_empty() { text } else { format!("{path}: {text}") });
         match (node.fact.shape, value) {
             (_, Value::Null) => {}
-            (Shape::Scalar, value) => {
-                if let Some(text) = node.scalar.and_then(|scalar| mismatch(scalar, value)) {
-                    fail(text);
-                }
-            }
-            (Shape::Untyped, Value::Object(_) | Value::Array(_)) => {
-                if let Some(text) = node.scalar.and_then(|scalar| mismatch(scalar, value)) {
-                    fail(text);
-                }
-            }
-            (Shape::Untyped, value) => {
+            (Shape::Scalar | Shape::Untyped, value) => {
                 if let Some(text) = node.scalar.and_then(|scalar| mismatch(scalar, value)) {
                     fail(text);
                 }
@@ -50,7 +55,7 @@ impl Typed<'_> {
         }
     }
 
-    fn validate_list(&self, node: &Node, items: &[Value], path: &str, errors: &mut Vec<String>) {
+    fn validate_list(&self, node: &Node, items: &[Value], path: &str, errors: &mut Errors) {
         let (element, mut seen) = (self.element(node), HashSet::new());
         for (i, item) in items.iter().enumerate() {
             let key = match node.fact.list_type {
@@ -59,22 +64,22 @@ impl Typed<'_> {
             };
             let key = match key {
                 Ok(key) => printed(&key),
-                Err(text) => return errors.push(format!("{path}: element {i}: {text}")),
+                Err(text) => return errors.texts.push(format!("{path}: element {i}: {text}")),
             };
-            if !seen.insert(key.clone()) && errors.len() < MAX_ERRORS {
-                errors.push(format!("{path}: duplicate entries for key {key}"));
+            if !seen.insert(key.clone()) && !errors.duplicates && errors.texts.len() < MAX_ERRORS {
+                errors.texts.push(format!("{path}: duplicate entries for key {key}"));
             }
             self.validate_at(&element, item, &format!("{path}{key}"), errors);
         }
     }
 
-    fn validate_map(&self, node: &Node, value: &Value, path: &str, errors: &mut Vec<String>) {
+    fn validate_map(&self, node: &Node, value: &Value, path: &str, errors: &mut Errors) {
         let fields = self.below(node);
         for (key, item) in entries(Some(value)) {
             let (child, declared) = fields.field(key);
             let below = format!("{path}.{key}");
             if !declared && node.fact.shape == Shape::Struct {
-                return errors.push(format!("{below}: field not declared in schema"));
+                return errors.texts.push(format!("{below}: field not declared in schema"));
             }
             self.validate_at(&child, item, &below, errors);
         }

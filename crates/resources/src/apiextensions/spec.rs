@@ -7,10 +7,11 @@ use crate::names as rules;
 use crate::structural::definition::printed_version;
 use api::Object;
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// What the definition was before.
 pub(super) struct Before<'a> {
-    old: &'a Value,
+    versions: HashMap<&'a str, &'a Value>,
     /// Whether it was established: its scope and kind are what objects are stored by.
     pub established: bool,
     /// Whether the certificates of its webhook need not be such.
@@ -20,7 +21,7 @@ pub(super) struct Before<'a> {
 impl<'a> Before<'a> {
     /// There was none.
     pub fn nothing() -> Self {
-        Self { old: &Value::Null, established: false, any_bundle: true }
+        Self { versions: HashMap::new(), established: false, any_bundle: true }
     }
 
     /// It was this.
@@ -29,14 +30,19 @@ impl<'a> Before<'a> {
         let established = conditions.iter().any(|c| c.text("type") == "Established" && c.text("status") == "True");
         let bundle = old.at("spec").at("conversion").at("webhook").at("clientConfig").text("caBundle");
         let was_wrong = !bundle.is_empty() && conversion::bundle_of(bundle).is_err();
-        Self { old, established, any_bundle: !established || was_wrong }
+        let versions = by_name(old.at("spec").list("versions"));
+        Self { versions, established, any_bundle: !established || was_wrong }
     }
 
     /// Whether a version had this schema before.
     pub fn same_schema(&self, version: &Value) -> bool {
-        let old = self.old.at("spec").list("versions").iter().find(|v| v.text("name") == version.text("name"));
-        old.is_some_and(|old| same(old.at("schema"), version.at("schema")))
+        self.versions.get(version.text("name")).is_some_and(|old| same(old.at("schema"), version.at("schema")))
     }
+}
+
+/// Versions by their names; of versions with the same name the first one.
+fn by_name(versions: &[Value]) -> HashMap<&str, &Value> {
+    versions.iter().rev().map(|version| (version.text("name"), version)).collect()
 }
 
 /// Checks the `spec` of a definition.
@@ -76,6 +82,8 @@ fn each_version(errors: &mut Errors, spec: &Value, before: &Before<'_>) {
         let why = "must be false in order to use defaults in the schema";
         errors.invalid(&SPEC.field("preserveUnknownFields"), true, why);
     }
+    let (named, schema) = (by_name(list), !common(list, "schema"));
+    let parts: Vec<_> = PARTS.iter().filter(|(part, _)| !common(list, part)).collect();
     for (i, version) in list.iter().enumerate() {
         let (item, name) = (path.index(i), version.text("name"));
         let wrong = rules::dns1035_label(name, false);
@@ -83,12 +91,9 @@ fn each_version(errors: &mut Errors, spec: &Value, before: &Before<'_>) {
             errors.invalid(&item.field("name"), name, &wrong.join(","));
         }
         versions::deprecation(errors, version, &item);
-        // Of versions with the same name the first one's.
-        let named = list.iter().find(|v| v.text("name") == name).unwrap_or(version);
-        let status = named.at("subresources").has("status");
-        for (part, _) in PARTS.iter().filter(|(part, _)| !common(list, part)) {
+        let status = named.get(name).is_some_and(|named| named.at("subresources").has("status"));
+        for (part, _) in &parts {
             let name = if *part == "schema" { "schema.openAPIV3Schema" } else { part };
-            let schema = !common(list, "schema");
             versions::part(errors, version, &item.field(name), part, Around { status, schema, shared: false }, before);
         }
     }
@@ -111,10 +116,10 @@ fn has_default(source: &Value) -> bool {
 fn together(errors: &mut Errors, spec: &Value) {
     let (list, path) = (spec.list("versions"), SPEC.field("versions"));
     if repeated(list.iter().map(|v| v.text("name"))).contains(&true) {
-        errors.invalid_printed(&path, &printed(spec), "must contain unique version names");
+        errors.invalid_printed(&path, || printed(spec), "must contain unique version names");
     }
     if list.iter().filter(|v| v.flag("storage")).count() != 1 {
-        errors.invalid_printed(&path, &printed(spec), "must have exactly one version marked as storage version");
+        errors.invalid_printed(&path, || printed(spec), "must have exactly one version marked as storage version");
     }
     if let Some(name) = list.first().map(|v| v.text("name")).filter(|name| !name.is_empty()) {
         // Upstream's internal form has the first version's name at the top, too.
@@ -135,8 +140,8 @@ fn in_common(errors: &mut Errors, spec: &Value, before: &Before<'_>) {
     let list = spec.list("versions");
     let Some(version) = list.first() else { return };
     let status = list.iter().any(|v| v.at("subresources").has("status"));
+    let schema = common(list, "schema");
     for (part, name) in PARTS.iter().filter(|(part, _)| common(list, part)) {
-        let schema = common(list, "schema");
         versions::part(errors, version, &SPEC.field(name), part, Around { status, schema, shared: true }, before);
     }
 }
@@ -147,6 +152,7 @@ fn printed(spec: &Value) -> String {
         return "null".into();
     }
     let versions = spec.list("versions");
-    let one = |version: &Value| printed_version(version, |part| !common(versions, part));
+    let own = PARTS.map(|(part, _)| (part, !common(versions, part)));
+    let one = |version: &Value| printed_version(version, |part| own.contains(&(part, true)));
     format!("[{}]", versions.iter().map(one).collect::<Vec<_>>().join(","))
 }

@@ -112,7 +112,7 @@ impl Strategy for DaemonSet {
             template::labels_mismatch(&mut errors, of, &path);
         }
         if !selector.is_null() && metadata::selector_is_empty(selector) {
-            errors.invalid_printed(&SPEC.field("selector"), "{}", "empty selector is invalid for daemonset");
+            errors.invalid_printed(&SPEC.field("selector"), || "{}".into(), "empty selector is invalid for daemonset");
         }
         template::validate(&mut errors, of, &path);
         template::restart_always(&mut errors, of, "DaemonSet", &path);
@@ -171,8 +171,8 @@ fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
         "RollingUpdate" if rolling.is_null() => errors.required(&path_of, ""),
         "RollingUpdate" => rolling_update(errors, rolling, &path_of),
         _ => {
-            let printed = schema::internal_json(STRATEGY, strategy, schema::Layout::Compact);
-            errors.not_supported_printed(path, &printed, &["RollingUpdate", "OnDelete"]);
+            let printed = || schema::internal_json(STRATEGY, strategy, schema::Layout::Compact);
+            errors.not_supported_printed(path, printed, &["RollingUpdate", "OnDelete"]);
         }
     }
 }

@@ -137,8 +137,8 @@ fn strategy(errors: &mut Errors, strategy: &Value, path: &Path<'_>) {
         "RollingUpdate" if rolling.is_null() => errors.required(&path_of, "this should be defaulted and never be nil"),
         "RollingUpdate" => rolling_update(errors, rolling, &path_of),
         _ => {
-            let printed = schema::internal_json(STRATEGY, strategy, schema::Layout::Compact);
-            errors.not_supported_printed(path, &printed, &["Recreate", "RollingUpdate"]);
+            let printed = || schema::internal_json(STRATEGY, strategy, schema::Layout::Compact);
+            errors.not_supported_printed(path, printed, &["Recreate", "RollingUpdate"]);
         }
     }
 }

@@ -38,8 +38,9 @@ pub fn selects(selector: &Value, labels: &Value) -> Option<bool> {
 pub fn fixed_selector(errors: &mut Errors, new: &Value, old: &Value) {
     let same = crate::field::same(new.at("selector"), old.at("selector"));
     if !same || new.has("selector") != old.has("selector") {
-        let printed = if new.at("selector").is_null() { "null".into() } else { print_selector(new.at("selector")) };
-        errors.invalid_printed(&SPEC.field("selector"), &printed, crate::field::IMMUTABLE);
+        let selector = new.at("selector");
+        let printed = || if selector.is_null() { "null".into() } else { print_selector(selector) };
+        errors.invalid_printed(&SPEC.field("selector"), printed, crate::field::IMMUTABLE);
     }
 }
 
@@ -66,7 +67,7 @@ fn selector_and_template(
     }
     let (of, at) = (spec.at("template"), SPEC.field("template"));
     match selects(selector, of.at("metadata").at("labels")) {
-        None => return errors.invalid_printed(&path, &print_selector(selector), words.malformed),
+        None => return errors.invalid_printed(&path, || print_selector(selector), words.malformed),
         Some(false) => template::labels_mismatch(errors, of, &at),
         Some(true) => {}
     }
@@ -77,7 +78,7 @@ fn selector_and_template(
 fn own_selector(errors: &mut Errors, selector: &Value, kind: &str, path: &Path<'_>) {
     metadata::label_selector(errors, selector, path);
     if metadata::selector_is_empty(selector) {
-        errors.invalid_printed(path, "{}", &format!("empty selector is invalid for {kind}"));
+        errors.invalid_printed(path, || "{}".into(), &format!("empty selector is invalid for {kind}"));
     }
 }
 

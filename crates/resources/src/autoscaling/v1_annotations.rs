@@ -5,7 +5,9 @@
 
 use crate::core::quantities::quantity;
 use crate::field::{Fields, set_default};
+use crate::metadata::ANNOTATIONS_MAX;
 use api::quantity::Quantity;
+use schema::Weight;
 use serde_json::{Map, Value, json};
 
 /// What a field of a metric is.
@@ -140,9 +142,15 @@ fn write(value: &Value, shape: Shape) -> Option<String> {
     }
 }
 
+/// The JSON of an annotation; `None` for one that is longer than all annotations may be, or more than a document.
+fn parsed(text: &str) -> Option<Value> {
+    let weighed = || Weight::MOST.without(Weight::of_json(text.as_bytes()));
+    (text.len() <= ANNOTATIONS_MAX && weighed().is_some()).then(|| serde_json::from_str(text).ok())?
+}
+
 /// Metrics of v2 from v1's form; `None` when the text is none.
 pub fn read_metrics(text: &str, form: &Form) -> Option<Vec<Value>> {
-    items(&serde_json::from_str(text).ok()?)?.iter().map(|metric| read_metric(metric, form)).collect()
+    items(&parsed(text)?)?.iter().map(|metric| read_metric(metric, form)).collect()
 }
 
 fn items(value: &Value) -> Option<&[Value]> {
@@ -209,7 +217,12 @@ fn read_field(value: &Value, shape: Shape) -> Option<Option<Value>> {
         MaybeAmount => amount_of(value)?.map(Value::from),
         MaybeNumber => number_of(value)?.map(Value::from),
         Selector if value.is_null() => None,
-        Selector => Some(Value::Object(value.as_object()?.clone())),
+        Selector => {
+            let mut selector = value.clone();
+            // there are no quantities in a selector
+            schema::decode(LABEL_SELECTOR, &mut selector, |text| Some(text.to_owned())).ok()?;
+            Some(selector)
+        }
         Reference => {
             let mut out = json!({});
             for (name, always) in [("kind", true), ("name", true), ("apiVersion", false)] {
@@ -284,7 +297,7 @@ pub fn read_conditions(text: &str) -> Option<Vec<Value>> {
         out["lastTransitionTime"] = known.then(|| time.clone())?;
         Some(out)
     };
-    items(&serde_json::from_str(text).ok()?)?.iter().map(one).collect()
+    items(&parsed(text)?)?.iter().map(one).collect()
 }
 
 /// A behavior.
@@ -294,7 +307,7 @@ pub fn write_behavior(behavior: &Value) -> String {
 
 /// A behavior from its text; one that says nothing is none.
 pub fn read_behavior(text: &str) -> Option<Value> {
-    let value: Value = serde_json::from_str(text).ok()?;
+    let value = parsed(text)?;
     let mut out = json!({});
     for (name, field) in [("ScaleUp", "scaleUp"), ("ScaleDown", "scaleDown")] {
         let rules = named(&value, name)?;
@@ -378,5 +391,20 @@ mod tests {
             r#"{"ScaleUp":{"StabilizationWindowSeconds":null,"SelectPolicy":null,"Policies":[{"Type":"Pods","Value":4,"PeriodSeconds":15}],"Tolerance":null},"ScaleDown":null}"#
         );
         assert_eq!(read_behavior(&text), Some(behavior));
+    }
+
+    #[test]
+    fn only_what_fits_is_read() {
+        let check = |text: &str, want: Option<usize>| {
+            assert_eq!(read_metrics(text, &SPEC).map(|metrics| metrics.len()), want, "{:.80}", text);
+        };
+        let pods = |selector: &str| format!(r#"[{{"type": "Pods", "pods": {{"selector": {selector}}}}}]"#);
+        check(&pods("null"), Some(1));
+        check(&pods(r#"{"matchLabels": {"a": "b"}}"#), Some(1));
+        check(&pods(r#"{"matchLabels": {"a": 5}}"#), None);
+        check("[{},{}]", Some(2));
+        check(&format!("[{}{{}}]", "{},".repeat(50_000)), None);
+        check(&format!("[{}]", " ".repeat(ANNOTATIONS_MAX - 2)), Some(0));
+        check(&format!("[{}]", " ".repeat(ANNOTATIONS_MAX - 1)), None);
     }
 }

@@ -270,8 +270,8 @@ fn generated(errors: &mut Errors, obj: &Object, prefixed: bool) {
     }
     let selector = spec.at("selector");
     if apps::selects(selector, &Value::Object(expected)) == Some(false) && !selector.is_null() {
-        let printed = apps::print_selector(selector);
-        errors.invalid_printed(&SPEC.field("selector"), &printed, "`selector` not auto-generated");
+        let printed = || apps::print_selector(selector);
+        errors.invalid_printed(&SPEC.field("selector"), printed, "`selector` not auto-generated");
     }
 }
 

@@ -205,7 +205,7 @@ fn apply(errors: &mut Errors, change: &Change<'_>, rules: &[Rule], path: &Path<'
 
 /// Upstream leaves the conditions out of the message.
 fn without_value(errors: &mut Errors, path: &Path<'_>, detail: &str) {
-    errors.invalid_printed(path, detail, "");
+    errors.invalid_printed(path, || detail.to_owned(), "");
 }
 
 fn uncounted_pods(errors: &mut Errors, pods: &Value, path: &Path<'_>) {

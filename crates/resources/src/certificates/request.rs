@@ -1,13 +1,12 @@
 //! The request inside of a signing request: PEM, PKCS#10, and its own signature, in the words of Go's libraries.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::ops::RangeInclusive;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Error};
 use x509_parser::public_key::PublicKey;
 
-/// The shortest RSA key whose signatures are checked here: shorter ones Go checks alone.
-const RSA_BITS: usize = 2048;
+/// The bits of RSA keys whose signatures are checked here: shorter and longer ones Go checks alone.
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
 /// What is wrong with a request.
 pub(super) fn error(pem: &str) -> Option<String> {
@@ -24,25 +23,10 @@ pub(super) fn error(pem: &str) -> Option<String> {
 
 /// The bytes of the first block, if it is of a request.
 fn decode(pem: &str) -> Option<Vec<u8>> {
-    const BEGIN: &str = "-----BEGIN ";
-    let mut rest = pem;
-    while let Some(at) = rest.find(BEGIN) {
-        let starts_line = at == 0 || rest[..at].ends_with('\n');
-        rest = &rest[at + BEGIN.len()..];
-        let Some((line, body)) = rest.split_once('\n').filter(|_| starts_line) else { continue };
-        let Some(kind) = line.trim_end().strip_suffix("-----") else { continue };
-        let Some((body, _)) = body.split_once(&format!("-----END {kind}-----")) else { continue };
-        let text: String = body
-            .lines()
-            .filter(|line| !line.contains(':'))
-            .flat_map(str::chars)
-            .filter(|c| !c.is_whitespace())
-            .collect();
-        if let Ok(bytes) = STANDARD.decode(text) {
-            return (kind == "CERTIFICATE REQUEST").then_some(bytes);
-        }
-    }
-    None
+    crate::pem::blocks(pem.as_bytes())
+        .next()
+        .filter(|block| block.kind == "CERTIFICATE REQUEST")
+        .map(|block| block.bytes)
 }
 
 /// What is wrong with the outermost element: a sequence that ends where the bytes end.
@@ -79,10 +63,16 @@ fn wrong_tag(tag: u8, length: usize, at: usize) -> String {
     )
 }
 
+/// The bits of a number, whatever zeros stand before it.
+fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    number.get(zeros).map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
+}
+
 fn signature_error(request: &X509CertificationRequest<'_>) -> Option<String> {
     let key = request.certification_request_info.subject_pki.parsed().ok();
     if let Some(PublicKey::RSA(rsa)) = &key {
-        if rsa.key_size() < RSA_BITS {
+        if !RSA_BITS.contains(&bits(rsa.modulus)) {
             return None;
         }
     }
@@ -103,8 +93,19 @@ fn signature_error(request: &X509CertificationRequest<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     const REQUEST: &str = "MIHMMHQCAQAwEjEQMA4GA1UEAwwHdGVzdGluZzBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABA";
+
+    #[test]
+    fn bits_are_counted() {
+        let check = |number: &[u8], want: usize| assert_eq!(bits(number), want, "{number:?}");
+        check(&[], 0);
+        check(&[0, 0], 0);
+        check(&[0, 0x80, 0], 16);
+        check(&[1, 0], 9);
+    }
 
     #[test]
     fn requests_are_parsed() {

@@ -5,7 +5,7 @@ use crate::columns::{AGE, NAME};
 use crate::core::pod::PROTOCOL;
 use crate::field::{Errors, Fields, Path, items_mut, set_default};
 use crate::rules::{self, Check, Rule, each, each_of};
-use crate::{Ctx, Strategy, names};
+use crate::{Ctx, Strategy, names, semantic};
 use api::table::Column;
 use api::{Cause, Object};
 use jiff::Timestamp;
@@ -40,6 +40,14 @@ impl Strategy for Endpoints {
             each(subset, "ports", path, |port, path| self::port(&mut errors, port, many, path));
         });
         errors.0
+    }
+
+    /// What was there before may stay, whatever is wrong with it.
+    fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
+        const SUBSET: &str = "io.k8s.api.core.v1.EndpointSubset";
+        let (causes, now, was) = (self.validate(ctx, new), new.list("subsets"), old.list("subsets"));
+        let kept = || now.len() == was.len() && now.iter().zip(was).all(|(now, was)| semantic::equal(SUBSET, now, was));
+        if causes.is_empty() || kept() { Vec::new() } else { causes }
     }
 
     fn warnings(&self, obj: &Object, _old: Option<&Object>) -> Vec<String> {
@@ -148,6 +156,23 @@ fn join(ip: &str, port: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_there_may_stay() {
+        let check = |now: &str, labels: bool, count: usize| {
+            let of = |ip: &str| json!({"subsets": [{"addresses": [{"ip": ip}]}]});
+            let (mut new, old) = (of(now), of("127.0.0.1"));
+            if labels {
+                new["metadata"] = json!({"labels": {"a": "b"}});
+            }
+            let ctx = Ctx { user: "u", groups: &[], now: Timestamp::UNIX_EPOCH, dry_run: false };
+            assert_eq!(Endpoints.validate_update(&ctx, &new, &old).len(), count, "{now}");
+        };
+        check("127.0.0.1", true, 0);
+        check("127.0.0.2", false, 1);
+        check("10.0.0.1", false, 0);
+    }
 
     #[test]
     fn an_endpoint_is_on_no_host_itself() {

@@ -188,8 +188,8 @@ fn taints(errors: &mut Errors, obj: &Object) {
                 ("Effect", taint.text("effect").into()),
                 ("TimeAdded", taint.at("timeAdded").clone()),
             ];
-            let printed = format!("{}: taints must be unique by key and effect pair", go_struct(&fields));
-            errors.duplicate_printed(&item, &printed);
+            let printed = || format!("{}: taints must be unique by key and effect pair", go_struct(&fields));
+            errors.duplicate_printed(&item, printed);
         }
     }
 }
@@ -215,7 +215,7 @@ fn addresses(errors: &mut Errors, obj: &Object) {
     let twice = repeated(list.iter().map(|address| (address.text("type"), address.text("address"))));
     for (i, address) in list.iter().enumerate().filter(|(i, _)| twice[*i]) {
         let fields = [("Type", address.at("type").clone()), ("Address", address.at("address").clone())];
-        errors.duplicate_printed(&path.index(i), &go_struct(&fields));
+        errors.duplicate_printed(&path.index(i), || go_struct(&fields));
     }
 }
 

@@ -143,21 +143,26 @@ fn fits(scope: &str, resource: &str) -> bool {
 }
 
 fn scope_list(errors: &mut Errors, spec: &Value, scopes: &[&str], path: &Path<'_>) {
-    let printed = || spec.at("scopes").clone();
+    let printed = spec.at("scopes");
+    let mut invalid = |detail: &str| errors.add(|| Cause::invalid(path.to_string(), printed, detail));
+    let scoped = scoped_resources(spec);
     for scope in scopes {
         if !SCOPES.contains(scope) {
-            errors.invalid(path, printed(), "unsupported scope");
+            invalid("unsupported scope");
         }
-        for (resource, _) in spec.entries("hard").filter(|(r, _)| is_scoped(r)) {
-            if !fits(scope, resource) {
-                errors.invalid(path, printed(), "unsupported scope applied to resource");
-            }
+        for _ in scoped.iter().filter(|resource| !fits(scope, resource)) {
+            invalid("unsupported scope applied to resource");
         }
     }
-    conflicts(errors, scopes, printed(), path);
+    conflicts(errors, scopes, printed, path);
 }
 
-fn conflicts(errors: &mut Errors, scopes: &[&str], printed: Value, path: &Path<'_>) {
+/// The limited resources that a scope may not fit: at most as many as there are such resources at all.
+fn scoped_resources(spec: &Value) -> Vec<&str> {
+    spec.entries("hard").map(|(resource, _)| resource.as_str()).filter(|resource| is_scoped(resource)).collect()
+}
+
+fn conflicts(errors: &mut Errors, scopes: &[&str], printed: &Value, path: &Path<'_>) {
     for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
         if pair.iter().all(|s| scopes.contains(s)) {
             errors.invalid(path, printed.clone(), "conflicting scopes");
@@ -166,18 +171,16 @@ fn conflicts(errors: &mut Errors, scopes: &[&str], printed: Value, path: &Path<'
 }
 
 fn selector(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let mut scopes: Vec<&str> = Vec::new();
+    let (mut scopes, scoped) = (Vec::<&str>::new(), scoped_resources(spec));
     for requirement in spec.at("scopeSelector").list("matchExpressions") {
         let (scope, operator, values) =
             (requirement.text("scopeName"), requirement.text("operator"), requirement.list("values"));
         if !SCOPES.contains(&scope) {
             errors.invalid(&path.field("scopeName"), scope, "unsupported scope");
         }
-        for (resource, _) in spec.entries("hard").filter(|(r, _)| is_scoped(r)) {
-            if !fits(scope, resource) {
-                let schema = "io.k8s.api.core.v1.ScopeSelector";
-                errors.invalid_struct(path, schema, spec.at("scopeSelector"), "unsupported scope applied to resource");
-            }
+        for _ in scoped.iter().filter(|resource| !fits(scope, resource)) {
+            let schema = "io.k8s.api.core.v1.ScopeSelector";
+            errors.invalid_struct(path, schema, spec.at("scopeSelector"), "unsupported scope applied to resource");
         }
         if !["PriorityClass", "VolumeAttributesClass"].contains(&scope)
             && SCOPES.contains(&scope)
@@ -200,5 +203,5 @@ fn selector(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
         }
         scopes.push(scope);
     }
-    conflicts(errors, &scopes, spec.at("scopes").clone(), path);
+    conflicts(errors, &scopes, spec.at("scopes"), path);
 }

@@ -81,7 +81,10 @@ impl Strategy for Secret {
 /// What Go says of a certificate and a key without the PEM blocks that they should have. What is in the blocks is not
 /// looked at.
 fn unreadable_pair(data: &Value) -> Option<String> {
-    let types = |key: &str| pem_types(&STANDARD.decode(data.text(key)).unwrap_or_default());
+    let types = |key: &str| -> Vec<String> {
+        let text = STANDARD.decode(data.text(key)).unwrap_or_default();
+        crate::pem::blocks(&text).map(|block| block.kind).collect()
+    };
     let (of_certificate, of_key) = (types("tls.crt"), types("tls.key"));
     let is_key = |kind: &String| kind == "PRIVATE KEY" || kind.ends_with(" PRIVATE KEY");
     let switched = "PEM inputs may have been switched";
@@ -94,7 +97,7 @@ fn unreadable_pair(data: &Value) -> Option<String> {
             kinds => format!(
                 "tls: failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the \
                  following types: [{}]",
-                kinds.join(" ")
+                listed(kinds)
             ),
         });
     }
@@ -109,27 +112,15 @@ fn unreadable_pair(data: &Value) -> Option<String> {
         kinds => format!(
             "tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of \
              the following types: [{}]",
-            kinds.join(" ")
+            listed(kinds)
         ),
     })
 }
 
-/// The types of the PEM blocks of a text.
-fn pem_types(text: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(text);
-    let (mut out, mut rest) = (Vec::new(), &*text);
-    while let Some((_, from)) = rest.split_once("-----BEGIN ") {
-        let Some((kind, body)) = from.split_once("-----") else { break };
-        let end = format!("-----END {kind}-----");
-        match body.split_once(end.as_str()) {
-            Some((_, after)) => {
-                out.push(kind.to_owned());
-                rest = after;
-            }
-            None => rest = body,
-        }
-    }
-    out
+/// As much of the types of blocks as a warning has room for.
+fn listed(kinds: &[String]) -> String {
+    const MOST: usize = 4096;
+    kinds.iter().take(MOST).flat_map(|kind| [" ", kind]).flat_map(str::chars).skip(1).take(MOST).collect()
 }
 
 /// `stringData` is a way to write `data`, never kept.
@@ -248,6 +239,20 @@ fn go_syntax_error(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_pair_that_cannot_be_read_is_told_in_short() {
+        let check = |certificate: &str, want: &str| {
+            let got = unreadable_pair(&json!({"tls.crt": STANDARD.encode(certificate)})).unwrap_or_default();
+            assert!(got.ends_with(want), "{:.200}", got);
+            assert!(got.len() < 5000);
+        };
+        let block = |kind: &str| format!("-----BEGIN {kind}-----\nYQ==\n-----END {kind}-----\n");
+        check("x", "tls: failed to find any PEM data in certificate input");
+        check(&(block("A") + &block("B")), "of the following types: [A B]");
+        check(&block(&"A".repeat(1 << 20)), "AA]");
+        check(&block("CERTIFICATE"), "tls: failed to find any PEM data in key input");
+    }
 
     #[test]
     fn plain_text_becomes_data() {

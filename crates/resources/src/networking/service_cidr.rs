@@ -67,8 +67,8 @@ fn spec(errors: &mut Errors, spec: &Value) {
         return errors.required(&path, "at least one CIDR required");
     }
     if list.len() > 2 {
-        let printed = format!("{{\"CIDRs\":{}}}", spec.at("cidrs"));
-        return errors.invalid_printed(&path, &printed, "may only hold up to 2 values");
+        let printed = || format!("{{\"CIDRs\":{}}}", spec.at("cidrs"));
+        return errors.invalid_printed(&path, printed, "may only hold up to 2 values");
     }
     for (i, cidr) in list.iter().enumerate() {
         errors.invalid_each(&path.index(i), cidr, names::strict_cidr(cidr));

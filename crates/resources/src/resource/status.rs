@@ -109,7 +109,7 @@ fn devices(errors: &mut Errors, status: &Value, path: &Path<'_>) {
     }
     let twice = repeated(list.iter().map(id));
     for (i, device) in list.iter().enumerate().filter(|(i, _)| twice[*i]) {
-        errors.duplicate_printed(&path.index(i), &printed(id(device)));
+        errors.duplicate_printed(&path.index(i), || printed(id(device)));
     }
 }
 
@@ -117,17 +117,11 @@ fn device(errors: &mut Errors, device: &Value, allocated: &HashSet<Id<'_>>, path
     names_of(errors, device, path);
     share(errors, device, path);
     if !allocated.contains(&id(device)) {
-        errors.invalid_printed(path, &printed(id(device)), "must be an allocated device in the claim");
+        errors.invalid_printed(path, || printed(id(device)), "must be an allocated device in the claim");
     }
     let (list, conditions) = (device.list("conditions"), path.field("conditions"));
     errors.at_most(&conditions, list, CONDITIONS_MAX);
-    let twice = repeated(list.iter().map(|condition| condition.text("type")));
-    for (i, condition) in list.iter().enumerate() {
-        if twice[i] {
-            errors.duplicate(&conditions.index(i).field("type"), condition.text("type"));
-        }
-        crate::conditions::condition(errors, condition, &conditions.index(i));
-    }
+    crate::conditions::conditions(errors, list, &conditions);
     if device.has("data") {
         device::parameters(errors, device.at("data"), DATA_MAX, &path.field("data"));
     }

@@ -85,13 +85,15 @@ impl Strategy for CsiNode {
             let differs =
                 |now: &&Value| ["nodeID", "topologyKeys"].iter().any(|field| !same(now.at(field), was.at(field)));
             for now in new.at("spec").list("drivers").iter().filter(same_name).filter(differs) {
-                let printed = go_struct(&[
-                    ("Name", now.at("name").clone()),
-                    ("NodeID", now.at("nodeID").clone()),
-                    ("TopologyKeys", now.at("topologyKeys").clone()),
-                    ("Allocatable", Value::Null),
-                ]);
-                errors.invalid_printed(&Path::root("spec.drivers"), &printed, IMMUTABLE);
+                let printed = || {
+                    go_struct(&[
+                        ("Name", now.at("name").clone()),
+                        ("NodeID", now.at("nodeID").clone()),
+                        ("TopologyKeys", now.at("topologyKeys").clone()),
+                        ("Allocatable", Value::Null),
+                    ])
+                };
+                errors.invalid_printed(&Path::root("spec.drivers"), printed, IMMUTABLE);
             }
         }
         errors.0

@@ -54,11 +54,11 @@ impl Strategy for CsiStorageCapacity {
     fn validate_update(&self, ctx: &Ctx<'_>, new: &Object, old: &Object) -> Vec<Cause> {
         let mut errors = Errors(self.validate(ctx, new));
         if !same(new.at("nodeTopology"), old.at("nodeTopology")) {
-            let printed = match new.at("nodeTopology") {
+            let printed = || match new.at("nodeTopology") {
                 Value::Null => "null".into(),
                 selector => print_selector(selector),
             };
-            errors.invalid_printed(&Path::root("nodeTopology"), &printed, IMMUTABLE);
+            errors.invalid_printed(&Path::root("nodeTopology"), printed, IMMUTABLE);
         }
         errors.immutable(&Path::root("storageClassName"), new.at("storageClassName"), old.at("storageClassName"));
         errors.0

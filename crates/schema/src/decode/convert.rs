@@ -4,7 +4,7 @@
 //! Unlike decoding it stops at the first error, visits the fields of a struct in Go's order, cuts integers that are too
 //! large and takes floats without a fraction for integers. It has words of its own.
 
-use super::{Canonical, Seed, Slot, State, find, shape, zero};
+use super::{Canonical, MAX_STRICT, Seed, Slot, State, find, shape, zero};
 use crate::types::{Kind, Schema, Type};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -42,7 +42,7 @@ impl Walk {
                 out.insert(field.name().to_owned(), value);
             }
         }
-        for key in map.keys() {
+        for key in map.keys().take(MAX_STRICT.saturating_sub(self.unknown.len())) {
             self.push(key);
             self.unknown.push(format!("unknown field \"{}\"", self.path));
             self.path.truncate(len);
@@ -188,5 +188,8 @@ mod tests {
         let want = ["unknown field \"a\"", "unknown field \"spec.containers[0].q\"", "unknown field \"spec.z\""];
         assert_eq!(got, Ok(want.map(str::to_owned).to_vec()));
         assert_eq!(pod, json!({"spec": {"containers": [{"name": "c"}]}}));
+        let many = (0..=MAX_STRICT).map(|i| (format!("f{i}"), json!(1))).collect::<Map<_, _>>();
+        let mut pod = json!({"spec": many, "a": 1});
+        assert_eq!(convert("io.k8s.api.core.v1.Pod", &mut pod, |_| None).map(|u| u.len()), Ok(MAX_STRICT));
     }
 }

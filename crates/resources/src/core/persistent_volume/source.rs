@@ -109,13 +109,8 @@ fn one(errors: &mut Errors, kind: &str, of: &Value, name: &str, path: &Path<'_>)
 }
 
 fn iscsi(errors: &mut Errors, of: &Value, name: &str, path: &Path<'_>) {
-    let portal = of.text("targetPortal");
     rules::check(errors, of, path, &[("targetPortal", GIVEN)]);
-    if of.has("initiatorName") && name.len() + 1 + portal.len() > 64 {
-        let text = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
-                    iscsi.initiatorName is specified.";
-        errors.invalid(&path.field("targetportal"), portal, text);
-    }
+    volume_sources::initiator_length(errors, of, name, of.text("targetPortal"), &path.field("targetportal"));
     rules::check(errors, of, path, ISCSI);
 }
 

@@ -120,7 +120,7 @@ fn seccomp(errors: &mut Errors, profile: &Value, path: &Path<'_>) {
         ("Localhost", true) => super::volume::descending_path(errors, profile.at("localhostProfile"), &path),
         (_, true) => {
             let fields = [("Type", kind.into()), ("LocalhostProfile", profile.at("localhostProfile").clone())];
-            errors.invalid_printed(&path, &go_struct(&fields), "can only be set when seccomp type is Localhost");
+            errors.invalid_printed(&path, || go_struct(&fields), "can only be set when seccomp type is Localhost");
         }
         (_, false) => {}
     }

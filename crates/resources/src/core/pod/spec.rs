@@ -118,7 +118,7 @@ fn claim_source(errors: &mut Errors, claim: &Value, path: &Path<'_>) {
             ("ResourceClaimName", by_name.clone()),
             ("ResourceClaimTemplateName", by_template.clone()),
         ];
-        errors.invalid_printed(path, &go_struct(&shown), text);
+        errors.invalid_printed(path, || go_struct(&shown), text);
     }
     const NAME: Check = Check::NamedIfThere(names::subdomain);
     rules::check(errors, claim, path, &[("resourceClaimName", NAME), ("resourceClaimTemplateName", NAME)]);

@@ -145,8 +145,11 @@ fn node_affinity(errors: &mut Errors, rest: &Value, old: &Value) {
     }
     if now.len() != was.len() {
         let text = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
-        let terms: Vec<String> = now.iter().map(|term| schema::internal_json(TERM, term, Compact)).collect();
-        return errors.invalid_printed(&path, &print_terms(&terms), text);
+        let printed = || {
+            let terms: Vec<String> = now.iter().map(|term| schema::internal_json(TERM, term, Compact)).collect();
+            print_terms(&terms)
+        };
+        return errors.invalid_printed(&path, printed, text);
     }
     for (i, (now, was)) in now.iter().zip(&was).enumerate() {
         let grown = |field: &str| {
@@ -222,7 +225,7 @@ pub fn status(new: &Object, old: &Object) -> Vec<Cause> {
     }
     super::status::claims(&mut errors, new, &path.field("resourceClaimStatuses"));
     for (field, first) in [("podIPs", "podIP"), ("hostIPs", "hostIP")] {
-        addresses(&mut errors, now, field, first, &path.field(field));
+        addresses(&mut errors, now, was, field, first, &path.field(field));
     }
     containers_reported(&mut errors, new, &path);
     super::status::extended_claim(&mut errors, new, &path.field("extendedResourceClaimStatus"));
@@ -274,14 +277,16 @@ fn may_restart(spec: &Value, containers: &str, name: &str, exit_code: i64) -> bo
     }
 }
 
-fn addresses(errors: &mut Errors, status: &Value, field: &str, first: &str, path: &Path<'_>) {
+/// Errors of addresses; what is wrong with one does not matter when it was there before.
+fn addresses(errors: &mut Errors, status: &Value, was: &Value, field: &str, first: &str, path: &Path<'_>) {
     let list = status.list(field);
+    let known: Vec<&str> = was.list(field).iter().map(|ip| ip.text("ip")).collect();
     let ips: Vec<&str> = list.iter().map(|ip| ip.text("ip")).collect();
     if first == "hostIP" && ips.first().is_some_and(|ip| *ip != status.text(first)) {
         errors.invalid(&path.index(0).field("ip"), ips[0], "must be equal to `hostIP`");
     }
     for (i, ip) in ips.iter().enumerate() {
-        errors.ip(&path.index(i), ip);
+        errors.new_ip(&path.index(i), ip, &known);
     }
     if let Some(i) = ips.iter().position(|ip| names::parse_ip(ip).is_none()).filter(|_| ips.len() > 1) {
         let why = format!("failed to check for dual stack with error:invalid IP[{i}]: {}", ips[i]);
@@ -290,9 +295,9 @@ fn addresses(errors: &mut Errors, status: &Value, field: &str, first: &str, path
     let families: Vec<bool> = ips.iter().filter_map(|ip| names::parse_ip(ip)).map(|ip| ip.is_ipv4()).collect();
     let dual = families.len() == ips.len() && families.contains(&true) && families.contains(&false);
     if list.len() > 2 || (list.len() == 2 && !dual) {
-        let printed: Vec<String> = ips.iter().map(|ip| format!("{{\"IP\":{ip:?}}}")).collect();
+        let printed = || ips.iter().map(|ip| format!("{{\"IP\":{ip:?}}}")).collect::<Vec<_>>().join(",");
         let text = "may specify no more than one IP for each IP family";
-        errors.invalid_printed(path, &format!("[{}]", printed.join(",")), text);
+        errors.invalid_printed(path, || format!("[{}]", printed()), text);
     }
 }
 

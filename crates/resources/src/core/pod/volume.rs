@@ -116,14 +116,9 @@ fn source(errors: &mut Errors, volume: &Value, pod: &str, is_pod: bool, path: &P
     }
 }
 
-/// An initiator's name is made of the volume's.
 fn iscsi_name(errors: &mut Errors, volume: &Value, path: &Path<'_>) {
-    let (of, name) = (volume.at("iscsi"), volume.text("name"));
-    if of.has("initiatorName") && name.len() + 1 + of.text("targetPortal").len() > 64 {
-        let text = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
-            iscsi.initiatorName is specified.";
-        errors.invalid(&path.field("name"), name, text);
-    }
+    let name = volume.text("name");
+    volume_sources::initiator_length(errors, volume.at("iscsi"), name, name, &path.field("name"));
 }
 
 fn empty_dir(errors: &mut Errors, of: &Value, path: &Path<'_>) {

@@ -242,3 +242,12 @@ pub fn csi_driver_name(errors: &mut Errors, name: &str, path: &Path<'_>) {
     }
     errors.invalid_each(path, name, names::dns1123_subdomain(&name.to_lowercase(), false));
 }
+
+/// An initiator's name is made of the volume's, and may not be too long; `blamed` stands at the path.
+pub fn initiator_length(errors: &mut Errors, iscsi: &Value, volume: &str, blamed: &str, path: &Path<'_>) {
+    if iscsi.has("initiatorName") && volume.len() + 1 + iscsi.text("targetPortal").len() > 64 {
+        let text = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
+            iscsi.initiatorName is specified.";
+        errors.invalid(path, blamed, text);
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 
 const MODE: &str = "service.kubernetes.io/topology-mode";
-const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+pub(super) const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 /// In the order of the errors; a field that means something else for each type is looked at several times.
 const SERVICE: &[Rule] = &[
@@ -155,7 +155,7 @@ fn distinct_ports(errors: &mut Errors, spec: &Value, path: &Path<'_>) {
             ("TargetPort", 0.into()),
             ("NodePort", 0.into()),
         ];
-        errors.duplicate_printed(&path.index(i), &go_struct(&fields));
+        errors.duplicate_printed(&path.index(i), || go_struct(&fields));
     }
 }
 

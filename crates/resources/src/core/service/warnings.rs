@@ -1,11 +1,11 @@
 //! What is accepted of a service and has no effect, or soon will not.
 
+use super::spec::HINTS;
 use crate::field::{Fields, Path};
 use crate::names;
 use serde_json::Value;
 
 const SPEC: Path<'_> = Path::root("spec");
-const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 
 /// Warnings about a service.
 pub fn warnings(service: &Value) -> Vec<String> {

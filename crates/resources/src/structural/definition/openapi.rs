@@ -288,13 +288,15 @@ fn named_keys(errors: &mut Errors, source: &Value, keys: &[&str], path: &Path<'_
     for (key, twice) in keys.iter().zip(twice) {
         let kind = below.at("properties").at(key).text("type");
         if !below.at("properties").has(key) {
-            errors.invalid(&at, keys.to_vec(), "entries must all be names of item properties");
+            errors.add(|| {
+                Cause::invalid(at.to_string(), &keys.to_vec().into(), "entries must all be names of item properties")
+            });
         } else if matches!(kind, "array" | "object") {
             let why = "must be a scalar type if parent array's x-kubernetes-list-type is map";
             errors.invalid(&properties.key(key).field("type"), below.text("type"), why);
         }
         if twice {
-            errors.invalid(&at, keys.to_vec(), "must not contain duplicate entries");
+            errors.add(|| Cause::invalid(at.to_string(), &keys.to_vec().into(), "must not contain duplicate entries"));
         }
     }
 }
@@ -324,7 +326,7 @@ fn keys_are_present(errors: &mut Errors, source: &Value, keys: &[&str], path: &P
     }
 }
 
-/// Whether a rule may blame a field.
+/// Whether a rule may blame a field of a structural schema.
 pub(super) fn is_path(source: &Value, path: &str) -> bool {
-    super::unstructured(source).is_some() || paths::find(source, path, true).is_ok()
+    paths::find(source, path, true).is_ok()
 }

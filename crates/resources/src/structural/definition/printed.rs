@@ -70,7 +70,7 @@ pub(super) fn root_of_status(errors: &mut Errors, source: &Value, path: &Path<'_
                 "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
                 names.join(" ")
             );
-            return errors.invalid_printed(path, &schema(source), &why);
+            return errors.invalid_printed(path, || schema(source), &why);
         }
     }
 }
@@ -78,48 +78,61 @@ pub(super) fn root_of_status(errors: &mut Errors, source: &Value, path: &Path<'_
 /// A version of a definition as Go prints it; `shown`: whether a part is said of the version alone.
 pub(crate) fn version(version: &Value, shown: impl Fn(&str) -> bool) -> String {
     let part = |name: &str| if shown(name) { version.at(name) } else { &Value::Null };
-    let text = |of: &Value, name: &str| go_json(&of.text(name).into());
-    let list = |name: &str, item: &dyn Fn(&Value) -> String| match part(name).as_array() {
-        Some(items) if !items.is_empty() => format!("[{}]", items.iter().map(item).collect::<Vec<_>>().join(",")),
-        _ => "null".to_owned(),
-    };
-    let (of_schema, subresources) = (part("schema"), part("subresources"));
-    let openapi = match of_schema.at("openAPIV3Schema") {
+    let openapi = match part("schema") {
         Value::Null => "null".to_owned(),
-        source => schema(source),
-    };
-    let scale = match subresources.at("scale") {
-        Value::Null => "null".to_owned(),
-        scale => format!(
-            "{{\"SpecReplicasPath\":{},\"StatusReplicasPath\":{},\"LabelSelectorPath\":{}}}",
-            text(scale, "specReplicasPath"),
-            text(scale, "statusReplicasPath"),
-            go_json(scale.at("labelSelectorPath"))
-        ),
-    };
-    let status = if subresources.has("status") { "{}" } else { "null" };
-    let column = |of: &Value| {
-        format!(
-            "{{\"Name\":{},\"Type\":{},\"Format\":{},\"Description\":{},\"Priority\":{},\"JSONPath\":{}}}",
-            text(of, "name"),
-            text(of, "type"),
-            text(of, "format"),
-            text(of, "description"),
-            of.int("priority").unwrap_or(0),
-            text(of, "jsonPath")
-        )
+        of => format!("{{\"OpenAPIV3Schema\":{}}}", or_null(of.at("openAPIV3Schema"), schema)),
     };
     format!(
-        "{{\"Name\":{},\"Served\":{},\"Storage\":{},\"Deprecated\":{},\"DeprecationWarning\":{},\"Schema\":{},\"Subresources\":{},\"AdditionalPrinterColumns\":{},\"SelectableFields\":{}}}",
+        "{{\"Name\":{},\"Served\":{},\"Storage\":{},\"Deprecated\":{},\"DeprecationWarning\":{},\"Schema\":{openapi},\"Subresources\":{},\"AdditionalPrinterColumns\":{},\"SelectableFields\":{}}}",
         text(version, "name"),
         version.flag("served"),
         version.flag("storage"),
         version.flag("deprecated"),
         go_json(version.at("deprecationWarning")),
-        if of_schema.is_null() { "null".into() } else { format!("{{\"OpenAPIV3Schema\":{openapi}}}") },
-        if subresources.is_null() { "null".into() } else { format!("{{\"Status\":{status},\"Scale\":{scale}}}") },
-        list("additionalPrinterColumns", &column),
-        list("selectableFields", &|of| format!("{{\"JSONPath\":{}}}", text(of, "jsonPath"))),
+        or_null(part("subresources"), subresources),
+        list(part("additionalPrinterColumns"), column),
+        list(part("selectableFields"), |of| format!("{{\"JSONPath\":{}}}", text(of, "jsonPath"))),
+    )
+}
+
+fn text(of: &Value, name: &str) -> String {
+    go_json(&of.text(name).into())
+}
+
+fn or_null(of: &Value, print: impl Fn(&Value) -> String) -> String {
+    if of.is_null() { "null".into() } else { print(of) }
+}
+
+/// A list of none prints as such.
+fn list(of: &Value, item: impl Fn(&Value) -> String) -> String {
+    match of.as_array() {
+        Some(items) if !items.is_empty() => format!("[{}]", items.iter().map(item).collect::<Vec<_>>().join(",")),
+        _ => "null".to_owned(),
+    }
+}
+
+fn subresources(of: &Value) -> String {
+    let scale = |scale: &Value| {
+        format!(
+            "{{\"SpecReplicasPath\":{},\"StatusReplicasPath\":{},\"LabelSelectorPath\":{}}}",
+            text(scale, "specReplicasPath"),
+            text(scale, "statusReplicasPath"),
+            go_json(scale.at("labelSelectorPath"))
+        )
+    };
+    let status = if of.has("status") { "{}" } else { "null" };
+    format!("{{\"Status\":{status},\"Scale\":{}}}", or_null(of.at("scale"), scale))
+}
+
+fn column(of: &Value) -> String {
+    format!(
+        "{{\"Name\":{},\"Type\":{},\"Format\":{},\"Description\":{},\"Priority\":{},\"JSONPath\":{}}}",
+        text(of, "name"),
+        text(of, "type"),
+        text(of, "format"),
+        text(of, "description"),
+        of.int("priority").unwrap_or(0),
+        text(of, "jsonPath")
     )
 }
 

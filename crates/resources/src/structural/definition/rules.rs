@@ -13,6 +13,9 @@ const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "Field
 /// Checks what is said of rules, but not the rules themselves.
 pub(super) fn texts(errors: &mut Errors, source: &Value, path: &Path<'_>) {
     let list = path.field(RULES);
+    let blames = source.list(RULES).iter().any(|rule| !rule.text("fieldPath").is_empty());
+    // a schema whose fields are not known: looked for once, since all of it is looked at
+    let unknown = blames && super::unstructured(source).is_some();
     for (i, rule) in source.list(RULES).iter().enumerate() {
         let item = list.index(i);
         let [text, message, expression] = ["rule", "message", "messageExpression"].map(|name| rule.text(name));
@@ -39,7 +42,7 @@ pub(super) fn texts(errors: &mut Errors, source: &Value, path: &Path<'_>) {
         if has_newlines(blamed) {
             errors.invalid(&at, blamed, "must not contain line breaks");
         }
-        if !blamed.is_empty() && !openapi::is_path(source, blamed) {
+        if !blamed.is_empty() && !unknown && !openapi::is_path(source, blamed) {
             errors.invalid(&at, blamed, "must be a valid path");
         }
     }
@@ -157,7 +160,7 @@ pub(super) fn check(
                 let cost = program.estimate().max;
                 walk.expression("messageExpression", "estimated messageExpression cost", cost, None);
             }
-            Some(Err(why)) => errors.invalid_printed(&item.field("messageExpression"), &printed::rule(given), why),
+            Some(Err(why)) => errors.invalid_printed(&item.field("messageExpression"), || printed::rule(given), why),
             None => {}
         }
         transition(errors, rule.uses_old, given, uncorrelated, &item);
@@ -197,7 +200,7 @@ impl Expressions<'_> {
         }
         self.total.add(&at, cost);
         if let Some(why) = wrong {
-            self.errors.invalid_printed(&at, &printed::rule(self.given), why);
+            self.errors.invalid_printed(&at, || printed::rule(self.given), why);
         }
     }
 }
