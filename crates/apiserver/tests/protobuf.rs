@@ -346,8 +346,9 @@ async fn failures_are_told() {
     assert_eq!(watch.code, 406);
     let cbor = server.get(&path, "application/cbor").await;
     assert_eq!((cbor.code, cbor.content_type.as_str()), (406, JSON));
-    let accepted = "only the following media types are accepted: application/json, application/yaml, ";
-    assert_eq!(cbor.object()["message"], format!("{accepted}{PROTOBUF}"));
+    let represented = format!("{JSON}, application/yaml, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch");
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {represented}");
+    assert_eq!(cbor.object()["message"], message);
 }
 
 #[tokio::test]

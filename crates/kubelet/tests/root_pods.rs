@@ -113,7 +113,7 @@ async fn crashes_back_off_and_images_are_waited_for() {
     let pod = cluster.wait("image", "ImagePullBackOff", waits("ImagePullBackOff")).await;
     let message = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
     assert_eq!(message, "Back-off pulling image \"missing:1\": ErrImagePull: missing:1: not found");
-    cluster.create("name", json!({"containers": [{"name": "c", "image": "UPPER/x:1"}]})).await;
+    cluster.create("name", json!({"containers": [{"name": "c", "image": "Upper:1"}]})).await;
     cluster.wait("name", "InvalidImageName", waits("InvalidImageName")).await;
     let mut env = container("c", &["run"]);
     env["env"] = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "nope", "key": "a"}}}]);
