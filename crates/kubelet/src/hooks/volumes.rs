@@ -22,10 +22,10 @@ impl Hook for Volumes {
         let allocatable = ctx.allocatable();
         let facts = Facts { pod_ips: &ips, host_ips: &ctx.config.node_ips, allocatable: &allocatable };
         let ending = worker.mailbox.ending.clone();
-        // A server that does not answer does not hold up the end.
-        let Some(ready) = ending.run_until_cancelled(volumes::set_up(&ctx, &pod, &facts)).await else {
+        let ready = volumes::set_up(&ctx, &pod, &facts, &ending).await;
+        if ending.is_cancelled() {
             return Flow::Again;
-        };
+        }
         match ready {
             Ok(mounted) => {
                 if let Some(due) = mounted.values().filter_map(|v| v.renew_at).min() {

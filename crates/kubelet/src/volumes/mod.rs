@@ -29,6 +29,7 @@ use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// The volume types, asked in this order.
 const PLUGINS: [&dyn VolumePlugin; 10] = [
@@ -70,6 +71,9 @@ pub struct Request<'a> {
     pub volume: &'a Volume,
     /// Directory of this volume, existing only once a plugin makes it.
     pub dir: PathBuf,
+    /// Cancelled when the pod is to end: what may never answer is given up then. What another process does for the volume
+    /// is waited for, so that it can be undone.
+    pub ending: &'a CancellationToken,
 }
 
 impl Request<'_> {
@@ -92,11 +96,16 @@ pub trait VolumePlugin: Send + Sync {
 
 /// Sets up the volumes of a pod, but images, which come when a container starts; tries each even where one fails. The
 /// errors are the texts of `FailedMount` events; one without words only waits, and is woken.
-pub async fn set_up(ctx: &Context, pod: &Pod, facts: &Facts<'_>) -> Result<MountedVolumes, Vec<String>> {
+pub async fn set_up(
+    ctx: &Context,
+    pod: &Pod,
+    facts: &Facts<'_>,
+    ending: &CancellationToken,
+) -> Result<MountedVolumes, Vec<String>> {
     let (mut out, mut errors, mut unprocessed) = (MountedVolumes::new(), Vec::new(), Vec::new());
     let mut unmounted = Vec::new();
     for volume in pod.spec().volumes.iter().flatten().filter(|v| v.image.is_none()) {
-        let why = match set_up_one(ctx, pod, facts, volume).await {
+        let why = match set_up_one(ctx, pod, facts, volume, ending).await {
             Ok(mounted) => {
                 out.insert(volume.name.clone(), mounted);
                 continue;
@@ -131,10 +140,16 @@ fn not_processed(mut unmounted: Vec<&str>, unprocessed: Vec<(&str, String)>) -> 
     })
 }
 
-async fn set_up_one(ctx: &Context, pod: &Pod, facts: &Facts<'_>, volume: &Volume) -> Result<MountedVolume, String> {
+async fn set_up_one(
+    ctx: &Context,
+    pod: &Pod,
+    facts: &Facts<'_>,
+    volume: &Volume,
+    ending: &CancellationToken,
+) -> Result<MountedVolume, String> {
     let plugin = PLUGINS.iter().find(|p| p.supports(volume)).ok_or("no volume plugin matched")?;
     let dir = ctx.config.pod_dir(pod.uid()).join("volumes").join(plugin.name()).join(&volume.name);
-    plugin.set_up(&Request { ctx, pod, facts, volume, dir }).await
+    plugin.set_up(&Request { ctx, pod, facts, volume, dir, ending }).await
 }
 
 /// Where a volume of a pod is on this node; `None` where it is not set up.

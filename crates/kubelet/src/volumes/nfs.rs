@@ -32,7 +32,7 @@ impl VolumePlugin for NfsVolume {
     async fn set_up(&self, request: &Request<'_>) -> Result<MountedVolume, String> {
         let NFSVolumeSource { server, path, read_only } = request.volume.nfs.as_ref().ok_or("not an nfs volume")?;
         let readonly = read_only.unwrap_or(false);
-        ensure(&source(server, path), &request.dir, readonly, &[]).await?;
+        unless_ending(request, ensure(&source(server, path), &request.dir, readonly, &[])).await?;
         Ok(MountedVolume { path: request.dir.clone(), readonly, renew_at: None })
     }
 }
@@ -48,8 +48,16 @@ pub async fn persistent(
     let options = volume.spec.as_ref().and_then(|s| s.mount_options.as_deref()).unwrap_or_default();
     let readonly = claim_readonly || from.read_only.unwrap_or(false);
     let path = request.ctx.config.pod_dir(request.pod.uid()).join("volumes").join(NAME).join(name);
-    ensure(&source(&from.server, &from.path), &path, readonly, options).await?;
+    unless_ending(request, ensure(&source(&from.server, &from.path), &path, readonly, options)).await?;
     Ok(MountedVolume { path, readonly, renew_at: None })
+}
+
+/// A server that does not answer does not hold up the end of its pod.
+async fn unless_ending(
+    request: &Request<'_>,
+    mounting: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    request.ending.run_until_cancelled(mounting).await.unwrap_or_else(|| Err(String::new()))
 }
 
 fn source(server: &str, path: &str) -> String {
