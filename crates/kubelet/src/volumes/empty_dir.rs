@@ -62,7 +62,11 @@ fn huge_pages(request: &Request<'_>, medium: &str) -> Result<bool, String> {
         (Some(size), _) => format!("hugepages-{size}"),
         (None, [only]) => (*only).clone(),
         (None, []) => return Err("medium HugePages: the pod's containers request no huge pages".into()),
-        (None, _) => return Err("medium HugePages can be used only if the pod's containers request huge pages of one size".into()),
+        (None, _) => {
+            return Err(
+                "medium HugePages can be used only if the pod's containers request huge pages of one size".into()
+            );
+        }
     };
     let bytes = requests.get(&resource).map(|q| q.value()).filter(|b| *b > 0);
     let bytes = bytes.ok_or_else(|| format!("medium {medium}: the pod's containers do not request {resource}"))?;

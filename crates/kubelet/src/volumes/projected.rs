@@ -72,7 +72,9 @@ async fn project(request: &Request<'_>, projection: &VolumeProjection, mode: u32
         return Ok((Payload::from([(source.path.clone(), file)]), None));
     }
     if projection.pod_certificate.is_some() {
-        return Err("podCertificate projections are not supported by this node: it makes no PodCertificateRequests".into());
+        return Err(
+            "podCertificate projections are not supported by this node: it makes no PodCertificateRequests".into()
+        );
     }
     Err("projection of this kind is not supported by this node".into())
 }

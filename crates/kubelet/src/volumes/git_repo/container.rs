@@ -5,7 +5,10 @@ use crate::context::Context;
 use crate::pod::PodExt;
 use crate::state::label;
 use crate::{hosts, security_context};
-use cri::{ContainerConfig, ContainerMetadata, LinuxContainerResources, LinuxContainerSecurityContext, Map, Mount, NamespaceMode};
+use cri::{
+    ContainerConfig, ContainerMetadata, LinuxContainerResources, LinuxContainerSecurityContext, Map, Mount,
+    NamespaceMode,
+};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +31,12 @@ pub fn name(volume: &str) -> String {
 }
 
 /// Makes the places of a clone ready and says how its container is made.
-pub fn prepare(ctx: &Context, checkout: &Checkout<'_>, pod_ips: &[IpAddr], attempt: u32) -> Result<ContainerConfig, String> {
+pub fn prepare(
+    ctx: &Context,
+    checkout: &Checkout<'_>,
+    pod_ips: &[IpAddr],
+    attempt: u32,
+) -> Result<ContainerConfig, String> {
     let git = ctx.config.git.as_ref().ok_or("git-repo volume plugin has been disabled")?;
     checkout.prepare().map_err(|e| e.to_string())?;
     let (mut mounts, mut command) = program::place(&git.program);
@@ -37,7 +45,8 @@ pub fn prepare(ctx: &Context, checkout: &Checkout<'_>, pod_ips: &[IpAddr], attem
     mounts.push(Mount { readonly: true, ..hosts::mount(ctx, checkout.pod, pod_ips)? });
     mounts.extend(git.certificates.iter().map(|path| program::read_only(path, CERTIFICATES.into())));
     let source = checkout.volume.git_repo.as_ref().ok_or("not a gitRepo volume")?;
-    let (revision, directory) = (source.revision.clone().unwrap_or_default(), source.directory.clone().unwrap_or_default());
+    let (revision, directory) =
+        (source.revision.clone().unwrap_or_default(), source.directory.clone().unwrap_or_default());
     command.extend(["git-clone".into(), source.repository.clone(), revision, directory]);
     let name = name(&checkout.volume.name);
     Ok(ContainerConfig {
