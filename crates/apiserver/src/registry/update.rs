@@ -10,7 +10,7 @@ use crate::server::ApiServer;
 use crate::store::{Preconditions, Stored, Update, Updated};
 use api::{Cause, Object, Status, meta};
 use merge::Write;
-use resources::Strategy;
+use resources::{Ctx, Strategy};
 use serde_json::{Value, json};
 
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
@@ -234,7 +234,7 @@ async fn write(
     request.warn_all(system::dedup_owners(&mut new, true).into_iter().collect());
     let ctx = request.strategy_ctx(options.dry_run);
     system::keep_system_fields(&mut new, old);
-    let mut allocation = match &way {
+    let allocation = match &way {
         Way::Main(_) => allocators::on_update(server, resource, &mut new, old, options.dry_run).await?,
         Way::Status(_) => allocators::Allocation::none(),
     };
@@ -243,19 +243,7 @@ async fn write(
     let stored_old = resource.convert.map(|_| resource.to_stored(old.clone()));
     let old = stored_old.as_ref().unwrap_or(old);
     resources::drop_disabled(resource.stored_schema(), &mut new, Some(old));
-    let found = match &way {
-        Way::Main(strategy) => {
-            strategy.prepare_for_update(&ctx, &mut new, old);
-            if strategy.counts_generation() && changes(resource, *strategy, &new, old) {
-                meta::set(&mut new, "generation", meta::generation(old) + 1);
-            }
-            resources::validate_update(*strategy, &ctx, &new, old)
-        }
-        Way::Status(strategy) => {
-            strategy.prepare_for_status_update(&ctx, &mut new, old);
-            resources::validate_status_update(*strategy, &ctx, &new, old)
-        }
-    };
+    let found = prepare_and_validate(resource, &way, &ctx, &mut new, old);
     let mut causes = access::causes(server, attributes, &new).await;
     causes.extend(found);
     if !causes.is_empty() {
@@ -273,27 +261,13 @@ async fn write(
     }
     resource.complete(&mut new);
     system::drop_empty(&mut new);
-    if !options.dry_run
-        && let Err(error) = allocation.record(server, &mut new).await
-    {
-        undo.run(server, attributes).await;
-        return Err(error);
-    }
-    let updated = match store(resource, current, change, new, options.dry_run).await {
+    let updated = match store_allocated(server, resource, current, change, (new, old), allocation, options).await {
         Ok(updated) => updated,
         Err(error) => {
-            if !options.dry_run {
-                allocation.unrecord(server, old).await;
-            }
             undo.run(server, attributes).await;
             return Err(error);
         }
     };
-    match updated.deleted {
-        _ if options.dry_run => {}
-        true => allocation.end(server, resource, old).await,
-        false => allocation.keep(server, old).await,
-    }
     Ok(Outcome { stored: updated.stored, created: false, deleted: updated.deleted })
 }
 
@@ -304,6 +278,59 @@ fn changes(resource: &Resource, strategy: &dyn Strategy, new: &Object, old: &Obj
         let mut kept = new.clone();
         resource.complete(&mut kept);
         strategy.generation_changes(&kept, old)
+    }
+}
+
+/// Prepares a changed object the way it came, and gives what is wrong with it.
+fn prepare_and_validate(
+    resource: &Resource,
+    way: &Way<'_>,
+    ctx: &Ctx<'_>,
+    new: &mut Object,
+    old: &Object,
+) -> Vec<Cause> {
+    match way {
+        Way::Main(strategy) => {
+            strategy.prepare_for_update(ctx, new, old);
+            if strategy.counts_generation() && changes(resource, *strategy, new, old) {
+                meta::set(new, "generation", meta::generation(old) + 1);
+            }
+            resources::validate_update(*strategy, ctx, new, old)
+        }
+        Way::Status(strategy) => {
+            strategy.prepare_for_status_update(ctx, new, old);
+            resources::validate_status_update(*strategy, ctx, new, old)
+        }
+    }
+}
+
+/// Stores what was changed, with the record of what was taken for it; nothing stays taken for what could not be stored.
+async fn store_allocated(
+    server: &ApiServer,
+    resource: &Resource,
+    current: &Stored,
+    change: &Change<'_>,
+    (mut new, old): (Object, &Object),
+    mut allocation: allocators::Allocation,
+    options: &WriteOptions,
+) -> Result<Updated, Status> {
+    if options.dry_run {
+        return store(resource, current, change, new, true).await;
+    }
+    allocation.record(server, &mut new).await?;
+    match store(resource, current, change, new, false).await {
+        Ok(updated) if updated.deleted => {
+            allocation.end(server, resource, old).await;
+            Ok(updated)
+        }
+        Ok(updated) => {
+            allocation.keep(server, old).await;
+            Ok(updated)
+        }
+        Err(error) => {
+            allocation.unrecord(server, old).await;
+            Err(error)
+        }
     }
 }
 
@@ -349,35 +376,10 @@ fn track(
     if resource.custom.is_some() && !(typed(new) && typed(old)) {
         return meta::set(new, "managedFields", Value::Null);
     }
-    let mut shown = new.clone();
-    schema::drop_empty(resource.schema, &mut shown);
-    match way {
-        Way::Main(_) => {
-            for path in resource.facts().reset_fields(resource.schema, "") {
-                resources::copy_field(&mut shown, old, path[0]);
-            }
-        }
-        // Of custom resources the strategy drops more than it says, and who wrote that owns it.
-        Way::Status(_) if resource.custom.is_some() => {
-            for path in resource.facts().reset_fields(resource.schema, "status") {
-                resources::copy_field(&mut shown, old, path[0]);
-            }
-            let managed = shown.pointer("/metadata/managedFields").cloned();
-            resources::copy_field(&mut shown, old, "metadata");
-            meta::set(&mut shown, "managedFields", managed.unwrap_or(Value::Null));
-        }
-        Way::Status(strategy) => {
-            let managed = shown.pointer("/metadata/managedFields").cloned();
-            let status = shown.get("status").cloned();
-            strategy.prepare_for_status_update(&request.strategy_ctx(options.dry_run), &mut shown, old);
-            meta::set(&mut shown, "managedFields", managed.unwrap_or(Value::Null));
-            // what is set on the way is nobody's
-            if let (Some(status), Value::Object(map)) = (status, &mut shown) {
-                map.insert("status".into(), status);
-            }
-        }
+    let mut shown = owned(request, resource, way, new, old, options);
+    if resource.custom.is_none() && !super::facts::has_keys(resource.schema, &shown) {
+        return meta::set(new, "managedFields", Value::Null);
     }
-    resource.set_type(&mut shown);
     let time = system::time(request.now);
     let write = Write {
         old,
@@ -386,19 +388,60 @@ fn track(
         subresource: &options.subresource,
         schema: resource.schema,
     };
-    if resource.custom.is_none() && !super::facts::has_keys(resource.schema, &shown) {
-        return meta::set(new, "managedFields", Value::Null);
-    }
     merge::update_managed_fields(&write, &mut shown, resource.facts());
     super::facts::forget_foreign(resource, &mut shown);
     let mut managed = shown.pointer_mut("/metadata/managedFields").map(Value::take).unwrap_or(Value::Null);
     if options.subresource == "scale" {
-        // As upstream's handler of scales: its entries have no time.
-        for entry in managed.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
-            if entry.get("subresource").and_then(Value::as_str) == Some("scale") {
-                entry.remove("time");
+        forget_times_of_scale(&mut managed);
+    }
+    meta::set(new, "managedFields", managed);
+}
+
+/// The new object as its writer is held to have made it: what the way leaves as it was is nobody's.
+fn owned(
+    request: &Request,
+    resource: &Resource,
+    way: &Way<'_>,
+    new: &Object,
+    old: &Object,
+    options: &WriteOptions,
+) -> Object {
+    let mut shown = new.clone();
+    schema::drop_empty(resource.schema, &mut shown);
+    let reset = |shown: &mut Object, subresource: &str| {
+        for path in resource.facts().reset_fields(resource.schema, subresource) {
+            resources::copy_field(shown, old, path[0]);
+        }
+    };
+    let managed = |shown: &Object| shown.pointer("/metadata/managedFields").cloned().unwrap_or(Value::Null);
+    match way {
+        Way::Main(_) => reset(&mut shown, ""),
+        // Of custom resources the strategy drops more than it says, and who wrote that owns it.
+        Way::Status(_) if resource.custom.is_some() => {
+            reset(&mut shown, "status");
+            let managed = managed(&shown);
+            resources::copy_field(&mut shown, old, "metadata");
+            meta::set(&mut shown, "managedFields", managed);
+        }
+        Way::Status(strategy) => {
+            let (status, managed) = (shown.get("status").cloned(), managed(&shown));
+            strategy.prepare_for_status_update(&request.strategy_ctx(options.dry_run), &mut shown, old);
+            meta::set(&mut shown, "managedFields", managed);
+            // what is set on the way is nobody's
+            if let (Some(status), Value::Object(map)) = (status, &mut shown) {
+                map.insert("status".into(), status);
             }
         }
     }
-    meta::set(new, "managedFields", managed);
+    resource.set_type(&mut shown);
+    shown
+}
+
+/// As upstream's handler of scales: its entries have no time.
+fn forget_times_of_scale(managed: &mut Value) {
+    for entry in managed.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        if entry.get("subresource").and_then(Value::as_str) == Some("scale") {
+            entry.remove("time");
+        }
+    }
 }
