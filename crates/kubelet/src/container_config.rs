@@ -6,7 +6,7 @@ use crate::env::field_ref::Facts;
 use crate::env::{self, Environment};
 use crate::pod::PodExt;
 use crate::state::label;
-use crate::volumes::{MountedVolumes, mounts, subpath};
+use crate::volumes::{MountedVolumes, bounded, mounts, subpath};
 use crate::{format, hosts, qos, security_context};
 use api::k8s::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use cri::{ContainerConfig, ContainerMetadata, Image, Map, Mount, MountPropagation};
@@ -66,7 +66,7 @@ pub async fn build(request: &Request<'_>) -> Result<ContainerConfig, String> {
         command: words(&container.command),
         args: words(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        mounts: all_mounts(request, &envs)?.into_iter().chain(grant.mounts).collect(),
+        mounts: all_mounts(request, &envs).await?.into_iter().chain(grant.mounts).collect(),
         envs,
         devices: block_devices(request)?.into_iter().chain(grant.devices).collect(),
         cdi_devices: grant.cdi_devices,
@@ -146,11 +146,11 @@ fn annotations(request: &Request<'_>) -> Map {
     out
 }
 
-fn all_mounts(request: &Request<'_>, envs: &Environment) -> Result<Vec<Mount>, String> {
+async fn all_mounts(request: &Request<'_>, envs: &Environment) -> Result<Vec<Mount>, String> {
     let mut out = Vec::new();
     let list = request.container.volume_mounts.as_deref().unwrap_or_default();
     for (index, mount) in list.iter().enumerate() {
-        out.push(volume_mount(request, envs, index, mount)?);
+        out.push(volume_mount(request, envs, index, mount).await?);
     }
     let taken = |out: &[Mount], path: &str| out.iter().any(|m| m.container_path == path);
     if !taken(&out, "/etc/hosts") {
@@ -163,7 +163,12 @@ fn all_mounts(request: &Request<'_>, envs: &Environment) -> Result<Vec<Mount>, S
     Ok(out)
 }
 
-fn volume_mount(request: &Request<'_>, envs: &Environment, index: usize, mount: &VolumeMount) -> Result<Mount, String> {
+async fn volume_mount(
+    request: &Request<'_>,
+    envs: &Environment,
+    index: usize,
+    mount: &VolumeMount,
+) -> Result<Mount, String> {
     let name = &request.container.name;
     let volume = request.volumes.get(&mount.name).ok_or_else(|| {
         format!("cannot find volume {} to mount into container {}", format::quote(&mount.name), format::quote(name))
@@ -172,7 +177,8 @@ fn volume_mount(request: &Request<'_>, envs: &Environment, index: usize, mount: 
         None => volume.path.clone(),
         Some(relative) => {
             let target = pod_dir(request).join("volume-subpaths").join(&mount.name).join(name).join(index.to_string());
-            subpath::bind(&volume.path, &relative, &target).map_err(|error| {
+            let (from, to) = (volume.path.clone(), target.clone());
+            bounded::aside(move || subpath::bind(&from, &relative, &to)).await.map_err(|error| {
                 // The error may tell of the node's file system: it is for the log only.
                 tracing::warn!(pod = format::pod(request.pod), %error, "cannot prepare subPath");
                 format!(

@@ -1,6 +1,6 @@
 //! `hostPath` volumes and their types.
 
-use super::{MountedVolume, Request, VolumePlugin, mounts};
+use super::{MountedVolume, Request, VolumePlugin, bounded, mounts};
 use api::k8s::core::v1::Volume;
 use async_trait::async_trait;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -21,7 +21,9 @@ impl VolumePlugin for HostPathVolume {
 
     async fn set_up(&self, request: &Request<'_>) -> Result<MountedVolume, String> {
         let source = request.volume.host_path.as_ref().ok_or("not a hostPath volume")?;
-        check(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
+        let (path, kind) = (source.path.clone(), source.type_.clone().unwrap_or_default());
+        // The path may lie on a file server.
+        bounded::aside(move || Ok(check(Path::new(&path), &kind))).await.map_err(|error| error.to_string())??;
         Ok(MountedVolume { path: (&source.path).into(), readonly: false, renew_at: None })
     }
 }

@@ -4,6 +4,7 @@
 //! and repeated by every sync: that is also how changed config maps, secrets and due tokens reach the files.
 
 pub mod atomic_writer;
+pub mod bounded;
 mod config_map;
 pub mod csi;
 mod downward_api;
@@ -163,7 +164,7 @@ pub fn path(ctx: &Context, pod: &Pod, volume: &Volume) -> Option<PathBuf> {
 pub async fn tear_down(ctx: &Context, pod_uid: &str) -> std::io::Result<()> {
     let dir = ctx.config.pod_dir(pod_uid);
     csi::tear_down(ctx, pod_uid).await?;
-    mounts::unmount_below(&dir)?;
+    mounts::unmount_below(&dir).await?;
     image::release(ctx, pod_uid).await;
     // It may hold very much.
     tokio::task::spawn_blocking(move || cri::remove_tree(&dir)).await.map_err(std::io::Error::other)?

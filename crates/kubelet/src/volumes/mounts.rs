@@ -1,5 +1,6 @@
 //! Mounts the kubelet itself makes: tmpfs volumes and subPath binds.
 
+use super::bounded;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -7,6 +8,11 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::process::Command;
+
+/// How long an unmount is waited for.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes a directory and its parents with a mode that the umask does not narrow.
 pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
@@ -34,7 +40,7 @@ pub fn is_mounted(path: &Path) -> io::Result<bool> {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
         Ok(_) | Err(_) => {
             let exact = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-            Ok(mount_points(path)?.contains(&exact))
+            Ok(mount_points(path)?.iter().any(|(point, _)| *point == exact))
         }
     }
 }
@@ -70,25 +76,67 @@ pub fn ensure_hugetlbfs(path: &Path, size: &str, bytes: i64) -> io::Result<bool>
     Ok(true)
 }
 
-/// Unmounts everything at and below a directory, the deepest first.
-pub fn unmount_below(dir: &Path) -> io::Result<()> {
-    let mut points = mount_points(dir)?;
-    if points.is_empty() {
-        return Ok(());
+/// Unmounts everything at and below a directory, the deepest first. A server that does not answer is waited for a minute,
+/// for what is not written yet, as upstream does; its file system is gone from here all the same.
+pub async fn unmount_below(dir: &Path) -> io::Result<()> {
+    for (point, kind) in deepest_first(dir)? {
+        if is_remote(&kind) { unmount_remote(&point).await? } else { detach(&point)? }
     }
-    points.sort_by_key(|p| std::cmp::Reverse(p.as_os_str().len()));
-    for point in points {
-        unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    nothing_left(dir)
+}
+
+/// Like [`unmount_below`], on a thread that may wait.
+pub fn detach_below(dir: &Path) -> io::Result<()> {
+    for (point, _) in deepest_first(dir)? {
+        detach(&point)?;
     }
+    nothing_left(dir)
+}
+
+fn detach(point: &Path) -> io::Result<()> {
+    Ok(unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
+}
+
+/// Detaches a file system in a process that can be killed. Whether it is gone is looked up by the caller.
+async fn unmount_remote(point: &Path) -> io::Result<()> {
+    let mut command = Command::new("umount");
+    // Without the helper of its type and without looking at the path: both would ask the server.
+    command.args(["--internal-only", "--lazy", "--no-canonicalize", "--"]).arg(point);
+    match bounded::run(command, UNMOUNT_PATIENCE).await {
+        Err(error) if error.kind() != io::ErrorKind::TimedOut => Err(error),
+        Ok(output) if !output.status.success() => {
+            Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim_end().to_owned()))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether a server answers for file systems of a type.
+fn is_remote(kind: &str) -> bool {
+    matches!(kind, "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "9p" | "afs") || kind.starts_with("fuse")
+}
+
+fn nothing_left(dir: &Path) -> io::Result<()> {
     let left = mount_points(dir)?;
     if left.is_empty() { Ok(()) } else { Err(io::Error::other(format!("still mounted: {left:?}"))) }
 }
 
-fn mount_points(dir: &Path) -> io::Result<Vec<PathBuf>> {
+fn deepest_first(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let mut points = mount_points(dir)?;
+    points.sort_by_key(|(point, _)| std::cmp::Reverse(point.as_os_str().len()));
+    Ok(points)
+}
+
+/// What is mounted at and below a directory, with the type of each file system (proc_pid_mountinfo(5)).
+fn mount_points(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    Ok(points.filter(|p| p.starts_with(&dir)).collect())
+    let point = |line: &str| {
+        let path = unescape(line.split(' ').nth(4)?);
+        let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+        path.starts_with(&dir).then(|| (path, kind.to_owned()))
+    };
+    Ok(text.lines().filter_map(point).collect())
 }
 
 /// Undoes mountinfo's octal escapes (`\040` for a space).

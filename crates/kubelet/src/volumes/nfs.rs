@@ -1,14 +1,13 @@
 //! `nfs` volumes, inline and of persistent volumes: mounted by the machine's `mount`, whose helper `mount.nfs` must be there.
 
-use super::{MountedVolume, Request, VolumePlugin, mounts};
+use super::{MountedVolume, Request, VolumePlugin, bounded, mounts};
 use crate::pod::PodExt;
 use api::k8s::core::v1::{NFSVolumeSource, PersistentVolume, Volume};
 use async_trait::async_trait;
-use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::Ipv6Addr;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -100,14 +99,11 @@ async fn mount(arguments: &[String]) -> Result<(), String> {
     // The pod names the server and the export: neither is taken for an option, which could name another table of mounts.
     let (options, places) = arguments.split_at(arguments.len() - 2);
     let mut command = Command::new("mount");
-    command.args(options).arg("--").args(places).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.process_group(0).spawn().map_err(|error| failed(&format!("exec: \"mount\": {error}"), ""))?;
-    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
-    let output = match tokio::time::timeout(PATIENCE, child.wait_with_output()).await {
-        Err(_) => return Err(failed("timed out", "")),
-        Ok(output) => output.map_err(|error| failed(&error.to_string(), ""))?,
-    };
-    group.0 = None;
+    command.args(options).arg("--").args(places);
+    let output = bounded::run(command, PATIENCE).await.map_err(|error| match error.kind() {
+        ErrorKind::TimedOut => failed("timed out", ""),
+        _ => failed(&format!("exec: \"mount\": {error}"), ""),
+    })?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let text = text.trim_end();
@@ -115,17 +111,6 @@ async fn mount(arguments: &[String]) -> Result<(), String> {
         Some(0) => Ok(()),
         Some(code) => Err(failed(&format!("exit status {code}"), text)),
         None => Err(failed("signal: killed", text)),
-    }
-}
-
-/// `mount` and its helper, ended together when nobody waits for them any more.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
     }
 }
 

@@ -56,7 +56,8 @@ fn make_within(root: &OwnedFd, volume: &Path, relative: &Path) -> io::Result<()>
     Ok(())
 }
 
-/// Binds `<volume>/<relative>` to `target` by descriptor, so that what was checked is what is mounted.
+/// Binds `<volume>/<relative>` to `target` by descriptor, so that what was checked is what is mounted. It may wait for the
+/// volume's server.
 pub fn bind(volume: &Path, relative: &str, target: &Path) -> io::Result<()> {
     let root = open_root(volume)?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -79,7 +80,7 @@ pub fn bind(volume: &Path, relative: &str, target: &Path) -> io::Result<()> {
 fn prepare_target(source: &OwnedFd, target: &Path) -> io::Result<()> {
     let stat = rustix::fs::fstat(source)?;
     if target.exists() {
-        super::mounts::unmount_below(target)?;
+        super::mounts::detach_below(target)?;
     }
     if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
         return make_dir(target, 0o750);

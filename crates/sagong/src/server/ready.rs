@@ -42,12 +42,13 @@ impl Ready {
 /// Returns when the cluster's DNS at `server` answers a query for the API's service.
 pub async fn dns_answers(server: IpAddr, domain: &str) -> Result<()> {
     let query = query(&format!("kubernetes.default.svc.{domain}"));
-    let socket = UdpSocket::bind("0.0.0.0:0").await?;
-    socket.connect(SocketAddr::new(server, 53)).await?;
     let mut answer = [0; 512];
     // A lost datagram has no event but its absence: asked again after a growing wait.
     for wait in [20, 40, 80, 160, 320, 640, 1000, 2000, 4000, 8000, 16000, 30000] {
-        // An ICMP error of the query before is reported here; the next try follows.
+        // A port of its own, as resolvers do: a flow that began before the proxy's rules would lead nowhere for good.
+        let socket = UdpSocket::bind("0.0.0.0:0").await?;
+        socket.connect(SocketAddr::new(server, 53)).await?;
+        // Without a route yet, the next try follows.
         let _ = socket.send(&query).await;
         let reply = tokio::time::timeout(Duration::from_millis(wait), socket.recv(&mut answer)).await;
         match reply {

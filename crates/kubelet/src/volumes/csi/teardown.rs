@@ -18,7 +18,7 @@ pub async fn tear_down(ctx: &Context, pod_uid: &str) -> io::Result<()> {
     let mounted = record::directories(&volumes);
     if !mounted.is_empty() {
         // Binds of subPaths hold the volumes.
-        mounts::unmount_below(&pod.join("volume-subpaths"))?;
+        mounts::unmount_below(&pod.join("volume-subpaths")).await?;
     }
     for dir in mounted {
         let Some(record) = Record::load(&dir)? else { continue };
