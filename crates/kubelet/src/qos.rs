@@ -228,6 +228,10 @@ pub fn container_resources(pod: &Pod, container: &Container, node: &Node<'_>) ->
     let mut out = LinuxContainerResources { cpu_shares: cpu_shares(milli), ..LinuxContainerResources::default() };
     apply_limits(&mut out, &limits, node);
     swap(&mut out, pod, &requests, node);
+    if node.cgroup_version >= 2 && !node.settings.single_process_oom_kill.unwrap_or(false) {
+        // Out of memory, a container ends as a whole.
+        out.unified.insert("memory.oom.group".into(), "1".into());
+    }
     out.oom_score_adj = oom_score_adj(pod, container, node.memory);
     let own = requests.get("memory").map_or(0, Quantity::value);
     memory_qos(
@@ -361,7 +365,11 @@ mod tests {
         assert_eq!(pod_cgroup_resources(&burstable, &node(&settings)).pids_limit, 50);
         let defaults = KubeletConfiguration::default();
         let got = container_resources(&burstable, &burstable.spec().containers[0], &node(&defaults));
-        assert_eq!(got.unified, [("memory.swap.max".to_owned(), "0".to_owned())].into());
+        let of = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(got.unified, [of("memory.oom.group", "1"), of("memory.swap.max", "0")].into());
+        let single = KubeletConfiguration { single_process_oom_kill: Some(true), ..KubeletConfiguration::default() };
+        let got = container_resources(&burstable, &burstable.spec().containers[0], &node(&single));
+        assert_eq!(got.unified, [of("memory.swap.max", "0")].into());
     }
 
     #[test]

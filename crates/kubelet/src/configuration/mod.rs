@@ -3,6 +3,7 @@
 //! Fields of parts that this kubelet has; a file may hold others, which are passed over with a warning.
 
 pub mod go_duration;
+mod machine;
 
 use api::k8s::core::v1::Taint;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,8 @@ pub struct KubeletConfiguration {
     pub topology_manager_policy_options: Strings,
     pub memory_throttling_factor: Option<f64>,
     pub fail_swap_on: bool,
+    #[serde(rename = "singleProcessOOMKill", skip_serializing_if = "Option::is_none")]
+    pub single_process_oom_kill: Option<bool>,
     pub memory_swap: MemorySwap,
     pub allowed_unsafe_sysctls: Vec<String>,
     pub container_log_max_size: String,
@@ -209,6 +212,7 @@ impl Default for KubeletConfiguration {
             topology_manager_policy_options: Strings::new(),
             memory_throttling_factor: Some(0.9),
             fail_swap_on: false,
+            single_process_oom_kill: None,
             memory_swap: MemorySwap::default(),
             allowed_unsafe_sysctls: Vec::new(),
             container_log_max_size: "10Mi".into(),
@@ -251,6 +255,9 @@ pub enum Error {
     /// A value is out of its range.
     #[error("failed to validate kubelet configuration, error: invalid configuration: {0}")]
     Invalid(String),
+    /// The machine swaps, and must not.
+    #[error("running with swap on is not supported, please disable swap or set --fail-swap-on flag to false")]
+    Swap,
 }
 
 impl KubeletConfiguration {

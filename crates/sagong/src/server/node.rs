@@ -88,6 +88,9 @@ impl Node {
             None => node_runtime::own(options, given.address).await?,
             Some(socket) => node_runtime::remote(options, socket).await?,
         };
+        // A kernel without swap has no such file.
+        let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+        options.kubelet.check_machine(runtime.service.features().cgroup_version, &swaps)?;
         let handler = runtime.on_pod_cidr.clone();
         // A node may be given pods' addresses that are not of the cluster's range.
         runtime.on_pod_cidr = Arc::new(move |cidrs| {
