@@ -13,6 +13,7 @@
 
 mod image;
 mod overlay;
+mod pressure;
 mod runtime;
 mod stats;
 mod tree;
@@ -20,6 +21,7 @@ mod types;
 
 pub use image::*;
 pub use overlay::mount_layers;
+pub use pressure::{Pressure, Pressures, Stalls};
 pub use runtime::*;
 pub use stats::*;
 pub use tree::remove_tree;

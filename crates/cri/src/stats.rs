@@ -1,5 +1,7 @@
 //! What the runtime counts.
 
+use crate::Pressures;
+
 /// Counters of one cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -25,6 +27,8 @@ pub struct Stats {
     pub rootfs_inodes: u64,
     /// Swap in use, bytes.
     pub swap_usage: u64,
+    /// What its tasks wait for.
+    pub pressure: Pressures,
 }
 
 /// Counters of one network interface.

@@ -1,7 +1,7 @@
 //! Counters of containers and cgroups.
 
 use crate::{Runtime, internal, records};
-use cri::{Error, InterfaceStats, NamespaceMode, Result, Stats};
+use cri::{Error, InterfaceStats, NamespaceMode, Pressure, Pressures, Result, Stats};
 use oci::cgroup::{Cgroup, Counters};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,13 @@ fn stats(counters: &Counters, rootfs_bytes: u64, rootfs_inodes: u64) -> Stats {
         rootfs_bytes,
         rootfs_inodes,
         swap_usage: counters.swap,
+        pressure: pressures(&counters.pressure),
     }
+}
+
+fn pressures(texts: &[Option<String>; 3]) -> Pressures {
+    let [cpu, memory, io] = texts.each_ref().map(|text| text.as_deref().and_then(Pressure::parse));
+    Pressures { cpu, memory, io }
 }
 
 /// Bytes and inodes below a directory. Entries that vanish meanwhile do not count.

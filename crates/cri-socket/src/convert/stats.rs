@@ -1,7 +1,7 @@
 //! Counters.
 
 use super::to_map;
-use cri::{ContainerStatus, FilesystemUsage, Stats};
+use cri::{ContainerStatus, FilesystemUsage, Pressure, Pressures, Stalls, Stats};
 use protos::cri as p;
 
 fn number(value: u64) -> Option<p::UInt64Value> {
@@ -10,7 +10,12 @@ fn number(value: u64) -> Option<p::UInt64Value> {
 
 /// CPU time.
 pub fn to_cpu(stats: &Stats) -> p::CpuUsage {
-    p::CpuUsage { timestamp: stats.at, usage_core_nano_seconds: number(stats.cpu_usage_ns), ..Default::default() }
+    p::CpuUsage {
+        timestamp: stats.at,
+        usage_core_nano_seconds: number(stats.cpu_usage_ns),
+        psi: to_psi(stats.pressure.cpu),
+        ..Default::default()
+    }
 }
 
 /// Memory.
@@ -22,8 +27,14 @@ pub fn to_memory(stats: &Stats) -> p::MemoryUsage {
         rss_bytes: number(stats.memory_rss),
         page_faults: number(stats.page_faults),
         major_page_faults: number(stats.major_page_faults),
+        psi: to_psi(stats.pressure.memory),
         ..Default::default()
     }
+}
+
+/// Storage.
+pub fn to_io(stats: &Stats) -> Option<p::IoUsage> {
+    stats.pressure.io.map(|io| p::IoUsage { timestamp: stats.at, psi: to_psi(Some(io)) })
 }
 
 /// Counters of a container.
@@ -49,7 +60,7 @@ pub fn to_stats(container: &ContainerStatus, stats: &Stats, mountpoint: &str) ->
             swap_usage_bytes: number(stats.swap_usage),
             ..Default::default()
         }),
-        io: None,
+        io: to_io(stats),
     }
 }
 
@@ -68,9 +79,36 @@ pub fn from_stats(from: p::ContainerStats) -> Stats {
         major_page_faults: value(memory.major_page_faults),
         rootfs_bytes: value(layer.used_bytes),
         rootfs_inodes: value(layer.inodes_used),
+        pressure: Pressures {
+            cpu: cpu.psi.map(from_psi),
+            memory: memory.psi.map(from_psi),
+            io: from.io.and_then(|io| io.psi).map(from_psi),
+        },
         swap_usage: value(from.swap.unwrap_or_default().swap_usage_bytes),
         ..Stats::default()
     }
+}
+
+fn to_psi(from: Option<Pressure>) -> Option<p::PsiStats> {
+    let percent = |hundredths: u32| f64::from(hundredths) / 100.0;
+    let data = |from: Stalls| p::PsiData {
+        total: from.total,
+        avg10: percent(from.avg10),
+        avg60: percent(from.avg60),
+        avg300: percent(from.avg300),
+    };
+    from.map(|from| p::PsiStats { full: Some(data(from.full)), some: Some(data(from.some)) })
+}
+
+fn from_psi(from: p::PsiStats) -> Pressure {
+    let hundredths = |percent: f64| (percent * 100.0).round() as u32;
+    let stalls = |from: p::PsiData| Stalls {
+        total: from.total,
+        avg10: hundredths(from.avg10),
+        avg60: hundredths(from.avg60),
+        avg300: hundredths(from.avg300),
+    };
+    Pressure { some: stalls(from.some.unwrap_or_default()), full: stalls(from.full.unwrap_or_default()) }
 }
 
 /// A file system of images or layers.

@@ -49,3 +49,18 @@ fn errors_keep_their_kind_and_image_mounts_are_refused() {
     let mount = p::Mount { image: Some(p::ImageSpec::default()), ..Default::default() };
     assert!(from_container_config(p::ContainerConfig { mounts: vec![mount], ..Default::default() }).is_err());
 }
+
+#[test]
+fn pressure_comes_back() {
+    let stalls = |total| cri::Stalls { total, avg10: 125, avg60: 7, avg300: 10_000 };
+    let pressure = cri::Pressure { some: stalls(5), full: stalls(3) };
+    let pressure = cri::Pressures { cpu: Some(pressure), memory: None, io: Some(pressure) };
+    let counted = cri::Stats { pressure, ..cri::Stats::default() };
+    let sent = p::ContainerStats {
+        cpu: Some(super::stats::to_cpu(&counted)),
+        memory: Some(super::stats::to_memory(&counted)),
+        io: super::stats::to_io(&counted),
+        ..p::ContainerStats::default()
+    };
+    assert_eq!(super::stats::from_stats(sent), counted);
+}

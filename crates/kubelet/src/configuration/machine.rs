@@ -29,7 +29,11 @@ mod tests {
         let check = |text: &str, version, swaps: &str, expect: Option<&str>| {
             let settings = KubeletConfiguration::parse(text).expect("settings");
             let got = settings.check_machine(version, swaps).map_err(|error| error.to_string());
-            assert_eq!(got.err().as_deref().map(|why| why.rsplit(": ").next().unwrap_or(why)), expect, "{text} {version}");
+            assert_eq!(
+                got.err().as_deref().map(|why| why.rsplit(": ").next().unwrap_or(why)),
+                expect,
+                "{text} {version}"
+            );
         };
         let swap = "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false";
         let group = "singleProcessOOMKill must not be explicitly set to false when using cgroup v1";

@@ -173,6 +173,7 @@ pub async fn cadvisor_metrics(server: &Server) -> String {
         let Some(fs) = row.rootfs else { continue };
         out.at(&row.labels(), fs.used_bytes as f64, millis(&row.cpu.time));
     }
+    pressure(&mut out, &rows);
     type Counter = fn(&crate::summary::InterfaceStats) -> u64;
     const NETWORK: [(&str, &str, Counter); 4] = [
         ("container_network_receive_bytes_total", "Cumulative count of bytes received", |i| i.rx_bytes),
@@ -204,6 +205,50 @@ pub async fn cadvisor_metrics(server: &Server) -> String {
     out.finish()
 }
 
+/// How long tasks waited, where the kernel says so.
+fn pressure(out: &mut Exposition, rows: &[Row<'_>]) {
+    type Total = fn(&Row<'_>) -> Option<u64>;
+    const TABLE: [(&str, &str, Total); 6] = [
+        (
+            "container_pressure_cpu_stalled_seconds_total",
+            "Total time duration no tasks in the container could make progress due to CPU congestion.",
+            |r| Some(r.cpu.psi?.full.total),
+        ),
+        (
+            "container_pressure_cpu_waiting_seconds_total",
+            "Total time duration tasks in the container have waited due to CPU congestion.",
+            |r| Some(r.cpu.psi?.some.total),
+        ),
+        (
+            "container_pressure_memory_stalled_seconds_total",
+            "Total time duration no tasks in the container could make progress due to memory congestion.",
+            |r| Some(r.memory.psi?.full.total),
+        ),
+        (
+            "container_pressure_memory_waiting_seconds_total",
+            "Total time duration tasks in the container have waited due to memory congestion.",
+            |r| Some(r.memory.psi?.some.total),
+        ),
+        (
+            "container_pressure_io_stalled_seconds_total",
+            "Total time duration no tasks in the container could make progress due to IO congestion.",
+            |r| Some(r.io?.psi.full.total),
+        ),
+        (
+            "container_pressure_io_waiting_seconds_total",
+            "Total time duration tasks in the container have waited due to IO congestion.",
+            |r| Some(r.io?.psi.some.total),
+        ),
+    ];
+    for (name, help, total) in TABLE {
+        let mut known = rows.iter().filter_map(|row| Some((row, total(row)?))).peekable();
+        if known.peek().is_some() {
+            out.help(name, "counter", help);
+        }
+        known.for_each(|(row, total)| out.at(&row.labels(), total as f64 / 1e6, millis(&row.cpu.time)));
+    }
+}
+
 /// One cgroup of cAdvisor's metrics: the node's, a pod's or a container's.
 struct Row<'a> {
     id: String,
@@ -215,6 +260,7 @@ struct Row<'a> {
     cpu: &'a crate::summary::CpuStats,
     memory: &'a crate::summary::MemoryStats,
     rootfs: Option<&'a crate::summary::FsStats>,
+    io: Option<&'a crate::summary::IoStats>,
     swap: u64,
 }
 
@@ -244,6 +290,7 @@ fn cgroups(summary: &Summary) -> Vec<Row<'_>> {
         start: &node.start_time,
         cpu: &node.cpu,
         memory: &node.memory,
+        io: node.io.as_ref(),
         rootfs: None,
         swap: swap(&node.swap),
     };
@@ -255,6 +302,7 @@ fn cgroups(summary: &Summary) -> Vec<Row<'_>> {
             start: &pod.start_time,
             cpu: &pod.cpu,
             memory: &pod.memory,
+            io: pod.io.as_ref(),
             swap: swap(&pod.swap),
             ..row(id.clone())
         });
@@ -267,6 +315,7 @@ fn cgroups(summary: &Summary) -> Vec<Row<'_>> {
                 start: &container.start_time,
                 cpu: &container.cpu,
                 memory: &container.memory,
+                io: container.io.as_ref(),
                 rootfs: container.rootfs.as_ref(),
                 swap: swap(&container.swap),
                 ..row(format!("{id}/{}", container.id))

@@ -2,8 +2,8 @@
 
 use super::usage::{self, Usage};
 use super::{
-    ContainerStats, CpuStats, FsStats, MemoryStats, NetworkStats, NodeStats, PodReference, PodStats, ProcessStats,
-    PvcReference, RlimitStats, RuntimeStats, Summary, SwapStats, VolumeStats,
+    ContainerStats, CpuStats, FsStats, IoStats, MemoryStats, NetworkStats, NodeStats, PodReference, PodStats,
+    ProcessStats, PsiStats, PvcReference, RlimitStats, RuntimeStats, Summary, SwapStats, VolumeStats,
 };
 use crate::context::Context;
 use crate::pod::PodExt;
@@ -43,6 +43,7 @@ fn cpu(ctx: &Context, key: &str, stats: &Stats) -> CpuStats {
         time: time(stats.at),
         usage_nano_cores: ctx.rates.observe(key, stats.at, stats.cpu_usage_ns),
         usage_core_nano_seconds: stats.cpu_usage_ns,
+        psi: stats.pressure.cpu.map(PsiStats::from),
     }
 }
 
@@ -55,7 +56,12 @@ fn memory(stats: &Stats, limit: Option<u64>) -> MemoryStats {
         rss_bytes: stats.memory_rss,
         page_faults: stats.page_faults,
         major_page_faults: stats.major_page_faults,
+        psi: stats.pressure.memory.map(PsiStats::from),
     }
+}
+
+fn io(stats: &Stats) -> Option<IoStats> {
+    stats.pressure.io.map(|pressure| IoStats { time: time(stats.at), psi: pressure.into() })
 }
 
 fn swap(ctx: &Context, stats: &Stats) -> Option<SwapStats> {
@@ -86,6 +92,7 @@ pub async fn node(ctx: &Context) -> NodeStats {
                 start_time: ctx.started_at(),
                 cpu: cpu(ctx, path, &stats),
                 memory: memory(&stats, limit),
+                io: io(&stats),
                 swap: swap(ctx, &stats),
                 ..ContainerStats::default()
             });
@@ -98,6 +105,7 @@ pub async fn node(ctx: &Context) -> NodeStats {
         start_time: ctx.started_at(),
         cpu: cpu(ctx, "/", &whole),
         memory: node_memory,
+        io: io(&whole),
         network: NetworkStats::new(now.clone(), &interfaces),
         fs: node_fs(ctx, &now),
         runtime: runtime_stats(ctx, &now).await,
@@ -168,6 +176,7 @@ pub async fn pod_stats(ctx: &Context, pod: &Pod, age: Duration) -> Option<PodSta
             start_time: time(status.started_at),
             cpu: cpu(ctx, &status.id, &stats),
             memory: memory(&stats, limit),
+            io: io(&stats),
             rootfs: Some(usage::part(&layers, rootfs)),
             logs: Some(usage::part(&disk, logs)),
             swap: swap(ctx, &stats),
@@ -193,6 +202,7 @@ pub async fn pod_stats(ctx: &Context, pod: &Pod, age: Duration) -> Option<PodSta
         containers,
         cpu: cpu(ctx, pod.uid(), &whole),
         memory: memory(&whole, limit),
+        io: io(&whole),
         network: NetworkStats::new(now, &network),
         volume,
         ephemeral_storage: usage::part(&disk, ephemeral),

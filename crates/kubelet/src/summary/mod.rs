@@ -4,8 +4,11 @@
 //! (`stats/v1alpha1`), so that serializing them is the answer.
 
 pub mod build;
+mod psi;
 pub mod rates;
 pub mod usage;
+
+pub use psi::{PsiData, PsiStats};
 
 use serde::Serialize;
 
@@ -28,6 +31,8 @@ pub struct NodeStats {
     pub start_time: String,
     pub cpu: CpuStats,
     pub memory: MemoryStats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoStats>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkStats>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +84,8 @@ pub struct PodStats {
     pub cpu: CpuStats,
     pub memory: MemoryStats,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoStats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkStats>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volume: Vec<VolumeStats>,
@@ -107,6 +114,8 @@ pub struct ContainerStats {
     pub cpu: CpuStats,
     pub memory: MemoryStats,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoStats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<FsStats>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs: Option<FsStats>,
@@ -129,6 +138,8 @@ pub struct CpuStats {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage_nano_cores: Option<u64>,
     pub usage_core_nano_seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<PsiStats>,
 }
 
 /// `MemoryStats`
@@ -144,6 +155,16 @@ pub struct MemoryStats {
     pub rss_bytes: u64,
     pub page_faults: u64,
     pub major_page_faults: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<PsiStats>,
+}
+
+/// `IOStats`
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names are the API's")]
+pub struct IoStats {
+    pub time: String,
+    pub psi: PsiStats,
 }
 
 /// `SwapStats`

@@ -65,6 +65,8 @@ pub struct Counters {
     pub pids: u64,
     /// Swap in use, bytes.
     pub swap: u64,
+    /// Texts of `cpu.pressure`, `memory.pressure` and `io.pressure`, where there are such (v2).
+    pub pressure: [Option<String>; 3],
 }
 
 /// A descriptor that becomes ready when memory runs low.

@@ -90,6 +90,8 @@ impl Driver for V2 {
         cpu::v2_counters(&dir, &mut counters);
         memory::v2_counters(&dir, &mut counters);
         pids::counters(&dir, &mut counters);
+        counters.pressure = ["cpu", "memory", "io"]
+            .map(|resource| std::fs::read_to_string(dir.join(format!("{resource}.pressure"))).ok());
         Ok(counters)
     }
 
