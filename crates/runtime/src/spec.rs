@@ -281,7 +281,7 @@ fn bind(mount: &cri::Mount, idmap: bool) -> Result<BindMount> {
     if !source.is_absolute() {
         return Err(Error::InvalidArgument(format!("host path \"{}\" is not absolute", mount.host_path)));
     }
-    if !source.exists() {
+    if !is_there(&source) {
         std::fs::create_dir_all(&source)
             .map_err(|e| Error::Internal(format!("failed to mkdir \"{}\": {}", mount.host_path, oci::os_text(&e))))?;
     }
@@ -297,6 +297,12 @@ fn bind(mount: &cri::Mount, idmap: bool) -> Result<BindMount> {
         },
         idmap,
     })
+}
+
+/// Whether a path leads somewhere. Of a mounted volume, what the kernel knows is enough: its server may never answer.
+fn is_there(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::empty()).is_ok()
 }
 
 /// The mappings of a pod's user namespace.

@@ -21,15 +21,18 @@ impl VolumePlugin for HostPathVolume {
 
     async fn set_up(&self, request: &Request<'_>) -> Result<MountedVolume, String> {
         let source = request.volume.host_path.as_ref().ok_or("not a hostPath volume")?;
-        let (path, kind) = (source.path.clone(), source.type_.clone().unwrap_or_default());
-        // The path may lie on a file server.
-        bounded::aside(move || Ok(check(Path::new(&path), &kind))).await.map_err(|error| error.to_string())??;
+        check(&source.path, source.type_.as_deref().unwrap_or_default()).await?;
         Ok(MountedVolume { path: (&source.path).into(), readonly: false, renew_at: None })
     }
 }
 
-/// Checks (or makes) what the type promises.
-pub fn check(path: &Path, kind: &str) -> Result<(), String> {
+/// Checks (or makes) what the type promises; the path may lie on a file server.
+pub async fn check(path: &str, kind: &str) -> Result<(), String> {
+    let (path, kind) = (path.to_owned(), kind.to_owned());
+    bounded::aside(move || Ok(check_now(Path::new(&path), &kind))).await.map_err(|error| error.to_string())?
+}
+
+fn check_now(path: &Path, kind: &str) -> Result<(), String> {
     let shown = path.display();
     if !path.is_absolute() || path.components().any(|c| c == std::path::Component::ParentDir) {
         return Err(format!("invalid HostPath `{shown}`: must not contain '..'"));
@@ -61,13 +64,13 @@ mod tests {
     fn types_are_checked_or_made() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = |name: &str| dir.path().join(name);
-        assert_eq!(check(&path("d"), "DirectoryOrCreate"), Ok(()));
-        assert_eq!(check(&path("f"), "FileOrCreate"), Ok(()));
-        assert_eq!(check(&path("d"), "Directory"), Ok(()));
+        assert_eq!(check_now(&path("d"), "DirectoryOrCreate"), Ok(()));
+        assert_eq!(check_now(&path("f"), "FileOrCreate"), Ok(()));
+        assert_eq!(check_now(&path("d"), "Directory"), Ok(()));
         let message = format!("hostPath type check failed: {} is not a directory", path("f").display());
-        assert_eq!(check(&path("f"), "Directory"), Err(message));
-        assert!(check(&path("x"), "Socket").is_err());
-        assert_eq!(check(Path::new("/dev/null"), "CharDevice"), Ok(()));
-        assert!(check(Path::new("/a/../b"), "").is_err());
+        assert_eq!(check_now(&path("f"), "Directory"), Err(message));
+        assert!(check_now(&path("x"), "Socket").is_err());
+        assert_eq!(check_now(Path::new("/dev/null"), "CharDevice"), Ok(()));
+        assert!(check_now(Path::new("/a/../b"), "").is_err());
     }
 }

@@ -103,11 +103,13 @@ async fn unmount_remote(point: &Path) -> io::Result<()> {
     // Without the helper of its type and without looking at the path: both would ask the server.
     command.args(["--internal-only", "--lazy", "--no-canonicalize", "--"]).arg(point);
     match bounded::run(command, UNMOUNT_PATIENCE).await {
-        Err(error) if error.kind() != io::ErrorKind::TimedOut => Err(error),
-        Ok(output) if !output.status.success() => {
-            Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim_end().to_owned()))
+        Ok(output) if output.status.success() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
+        // Another `umount` than util-linux's: a thread may be lost.
+        Ok(_) | Err(_) => {
+            let point = point.to_owned();
+            bounded::aside(move || detach(&point)).await
         }
-        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::context::api_message;
 use crate::pod::PodExt;
 use api::k8s::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use async_trait::async_trait;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The plugin.
 pub struct PersistentVolumeClaimVolume;
@@ -41,7 +41,7 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
             (_, Some(source)) => (source.path.as_str(), "Directory"),
             _ => return Err("no volume plugin matched".into()),
         };
-        host_path::check(Path::new(path), kind)?;
+        host_path::check(path, kind).await?;
         if spec.local.is_some()
             && let Some(group) = request.fs_group()
         {
