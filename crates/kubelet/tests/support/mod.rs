@@ -174,7 +174,7 @@ impl Drop for Cluster {
         self.stop.cancel();
         self.server.stop();
         // Volumes of pods that are still there are mounts of this process's namespace.
-        let _ = kubelet::volumes::mounts::unmount_below(self.dir.path());
+        let _ = kubelet::volumes::mounts::detach_below(self.dir.path());
     }
 }
 
