@@ -85,7 +85,7 @@ impl Table {
         for (key, plan) in plans {
             self.service(&key, plan.unwrap_or_default(), &mut changes, &mut stale);
         }
-        changes.finish(&mut batch, &self.claims);
+        changes.finish(&mut batch, &mut self.claims);
         (batch, stale)
     }
 
@@ -169,11 +169,16 @@ impl Changes {
         self.touched.entry((set, key.to_vec())).or_insert_with(|| before.map(|(_, element)| element.clone()));
     }
 
-    fn finish(mut self, batch: &mut Batch, claims: &Claims) {
+    /// Writes the changes; claims that nobody has any more are forgotten.
+    fn finish(mut self, batch: &mut Batch, claims: &mut Claims) {
         let mut added: BTreeMap<&'static str, Vec<Element>> = BTreeMap::new();
         let mut deleted: BTreeMap<&'static str, Vec<Element>> = BTreeMap::new();
         for ((set, key), before) in self.touched {
-            let now = claims.get(&(set, key)).and_then(|claims| claims.first()).map(|(_, element)| element.clone());
+            let element = (set, key);
+            let now = claims.get(&element).and_then(|claims| claims.first()).map(|(_, element)| element.clone());
+            if now.is_none() {
+                claims.remove(&element);
+            }
             if before != now {
                 deleted.entry(set).or_default().extend(before);
                 added.entry(set).or_default().extend(now);
@@ -200,4 +205,26 @@ fn digest(rules: &[Vec<Expr>]) -> u64 {
     let mut hasher = DefaultHasher::new();
     rules.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_end_with_their_services() {
+        let mut table = Table::new("10.244.0.0/16".parse().unwrap());
+        let [one, other] = ["one", "other"].map(|name| Key::new("default", name));
+        let plan = |keys: &[u8]| Plan {
+            elements: keys.iter().map(|key| ("set", Element::key(vec![*key]))).collect(),
+            ..Plan::default()
+        };
+        let mut apply = |key: &Key, plan| drop(table.difference(HashMap::from([(key.clone(), plan)])));
+        apply(&one, Some(plan(&[1, 2])));
+        apply(&other, Some(plan(&[2, 3])));
+        apply(&one, Some(plan(&[4])));
+        apply(&other, None);
+        let left: Vec<_> = table.claims.iter().map(|((_, element), claims)| (element.clone(), claims.len())).collect();
+        assert_eq!(left, [(vec![4], 1)]);
+    }
 }

@@ -103,7 +103,7 @@ fn walk(root: &Path, directory: &Path, seen: &mut BTreeSet<PathBuf>) -> io::Resu
 
 fn new_directory(target: &Path) -> io::Result<String> {
     loop {
-        let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
+        let now = jiff::Timestamp::now();
         let name = format!("..{}.{}", now.strftime("%Y_%m_%d_%H_%M_%S"), rand::random::<u32>());
         match std::fs::DirBuilder::new().mode(0o755).create(target.join(&name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

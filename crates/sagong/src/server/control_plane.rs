@@ -67,7 +67,7 @@ impl ControlPlane {
     }
 
     fn start_components(&mut self, options: &Options, stop: &CancellationToken) {
-        self.components.spawn(give_back_memory(self.server.clone(), stop.clone()));
+        self.components.spawn(super::memory::follow_store(self.server.clone(), stop.clone()));
         if options.enabled(Part::Controllers) {
             let config = controllers::Config {
                 cluster_cidr: options.cluster_cidr.clone(),
@@ -177,12 +177,4 @@ fn existing(path: &std::path::Path) -> Option<Identity> {
     let config = cluster::kubeconfig::read(path).ok()??;
     let pem = |field: &str| kubeconfig::from_base64(config.pointer("/users/0/user")?.get(field)?.as_str()?).ok();
     Some(Identity { cert_pem: pem("client-certificate-data")?, key_pem: pem("client-key-data")? })
-}
-
-/// Gives the kernel back what busy times took, each time the store has forgotten them.
-async fn give_back_memory(server: Arc<ApiServer>, stop: CancellationToken) {
-    while stop.run_until_cancelled(server.registry().dispatcher().has_forgotten()).await.is_some() {
-        // It ends by itself.
-        let _ = tokio::task::spawn_blocking(runtime::give_back_memory).await;
-    }
 }

@@ -6,6 +6,7 @@
 
 mod control_plane;
 mod kubeconfig;
+mod memory;
 mod network;
 mod node;
 mod node_runtime;

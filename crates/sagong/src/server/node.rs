@@ -91,6 +91,7 @@ impl Node {
         // A kernel without swap has no such file.
         let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
         options.kubelet.check_machine(runtime.service.features().cgroup_version, &swaps)?;
+        components.spawn(super::memory::follow_pods(runtime.service.subscribe(), stop.clone()));
         let handler = runtime.on_pod_cidr.clone();
         // A node may be given pods' addresses that are not of the cluster's range.
         runtime.on_pod_cidr = Arc::new(move |cidrs| {

@@ -2,23 +2,18 @@
 //!
 //! Sending is asynchronous and lossy by design: a full queue drops the event.
 
+mod correlator;
+
 use api::k8s::core::v1::ObjectReference;
+use correlator::Correlator;
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 const QUEUE: usize = 1000;
-/// Correlation state is dropped wholesale beyond this many entries.
-const CACHE: usize = 4096;
-/// Similar events within [`AGGREGATE_WINDOW`] beyond which they are combined.
-const AGGREGATE_MAX: usize = 10;
-const AGGREGATE_WINDOW: Duration = Duration::from_secs(600);
-const SPAM_BURST: f64 = 25.0;
-const SPAM_RATE: f64 = 1.0 / 300.0;
 /// A series ends when it was quiet for this long.
 const SERIES_WINDOW: Duration = Duration::from_secs(6 * 60);
 
@@ -138,122 +133,45 @@ impl EventRecorder {
     }
 }
 
-/// What identifies events that say the same.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Same {
-    object: (String, String, String, String),
-    kind: EventType,
-    reason: String,
-    message: String,
-}
-
-struct Written {
-    name: String,
-    count: i64,
-    last: Instant,
-}
-
-struct Similar {
-    messages: HashSet<String>,
-    last: Instant,
-}
-
-struct Bucket {
-    tokens: f64,
-    refilled: Instant,
-}
-
 struct Writer {
     client: Client,
     component: String,
     host: String,
     flavour: Flavour,
-    written: HashMap<Same, Written>,
-    similar: HashMap<Same, Similar>,
-    buckets: HashMap<(String, String, String, String), Bucket>,
+    correlator: Correlator,
 }
 
 impl Writer {
     fn new(client: Client, component: &str, host: &str, flavour: Flavour) -> Self {
-        let (written, similar, buckets) = Default::default();
-        Self { client, component: component.into(), host: host.into(), flavour, written, similar, buckets }
+        Self { client, component: component.into(), host: host.into(), flavour, correlator: Correlator::default() }
     }
 
     async fn run(mut self, mut receiver: mpsc::Receiver<Note>) {
         while let Some(note) = receiver.recv().await {
-            let object = identity(&note.regarding);
-            if self.flavour == Flavour::Core && !self.admit(&object) {
+            if self.flavour == Flavour::Core && !self.correlator.admit(&note.regarding) {
                 continue;
             }
-            if let Err(error) = self.write(note, object).await {
+            if let Err(error) = self.write(note).await {
                 tracing::debug!(%error, "event was not written");
             }
         }
     }
 
-    /// Takes a token of the object's bucket.
-    fn admit(&mut self, object: &(String, String, String, String)) -> bool {
-        if self.buckets.len() > CACHE {
-            self.buckets.clear();
-        }
-        let now = Instant::now();
-        let bucket = self.buckets.entry(object.clone()).or_insert(Bucket { tokens: SPAM_BURST, refilled: now });
-        let refill = now.duration_since(bucket.refilled).as_secs_f64() * SPAM_RATE;
-        bucket.tokens = (bucket.tokens + refill).min(SPAM_BURST);
-        bucket.refilled = now;
-        if bucket.tokens < 1.0 {
-            return false;
-        }
-        bucket.tokens -= 1.0;
-        true
-    }
-
-    /// Combines events that differ in their text only, once there are too many.
-    fn aggregate(&mut self, same: &mut Same) {
-        if self.similar.len() > CACHE {
-            self.similar.clear();
-        }
-        let now = Instant::now();
-        let family = Same { message: String::new(), ..same.clone() };
-        let similar = self.similar.entry(family).or_insert_with(|| Similar { messages: HashSet::new(), last: now });
-        if now.duration_since(similar.last) > AGGREGATE_WINDOW {
-            similar.messages.clear();
-        }
-        similar.last = now;
-        if similar.messages.len() < AGGREGATE_MAX {
-            similar.messages.insert(same.message.clone());
-        } else if !similar.messages.contains(&same.message) {
-            same.message = format!("(combined from similar events): {}", same.message);
-        }
-    }
-
-    async fn write(&mut self, note: Note, object: (String, String, String, String)) -> Result<(), kube::Error> {
-        let mut same = Same { object, kind: note.kind, reason: note.reason.clone(), message: note.message.clone() };
+    async fn write(&mut self, mut note: Note) -> Result<(), kube::Error> {
+        let mut window = SERIES_WINDOW;
         if self.flavour == Flavour::Core {
-            self.aggregate(&mut same);
+            window = Duration::MAX;
+            note.message = self.correlator.aggregate(&note.regarding, note.kind, &note.reason, note.message);
         }
-        if self.written.len() > CACHE {
-            self.written.clear();
-        }
-        let message = same.message.clone();
-        if same.message.starts_with("(combined from similar events)") {
-            same.message = "(combined from similar events)".into();
-        }
-        let now = Instant::now();
-        let window = if self.flavour == Flavour::Core { Duration::MAX } else { SERIES_WINDOW };
-        let known = self.written.get_mut(&same).filter(|w| now.duration_since(w.last) < window);
-        if let Some(written) = known {
-            written.count += 1;
-            written.last = now;
-            let (name, count) = (written.name.clone(), written.count);
-            match self.repeat(&note, &name, count, &message).await {
+        let same = self.correlator.same(&note.regarding, note.kind, &note.reason, &note.message);
+        if let Some(known) = self.correlator.repeated(same, window) {
+            match self.repeat(&note, &name(&note, known.born), known.count).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 other => return other,
             }
         }
-        let name = format!("{}.{:x}", note.regarding.name.as_deref().unwrap_or("-"), note.at.as_nanosecond());
-        self.create(&note, &name, &message).await?;
-        self.written.insert(same, Written { name, count: 1, last: now });
+        self.create(&note).await?;
+        self.correlator.created(same, note.at);
         Ok(())
     }
 
@@ -265,14 +183,13 @@ impl Writer {
         }
     }
 
-    async fn create(&self, note: &Note, name: &str, message: &str) -> Result<(), kube::Error> {
-        let body = self.body(note, name, message);
-        send(&self.client, http::Method::POST, self.path(note), "application/json", &body).await
+    async fn create(&self, note: &Note) -> Result<(), kube::Error> {
+        send(&self.client, http::Method::POST, self.path(note), "application/json", &self.body(note)).await
     }
 
-    fn body(&self, note: &Note, name: &str, message: &str) -> Value {
+    fn body(&self, note: &Note) -> Value {
         let namespace = note.regarding.namespace.as_deref().unwrap_or("default");
-        let mut metadata = json!({"name": name, "namespace": namespace});
+        let mut metadata = json!({"name": name(note, note.at), "namespace": namespace});
         if !note.annotations.is_empty() {
             metadata["annotations"] = json!(note.annotations);
         }
@@ -284,20 +201,20 @@ impl Writer {
                     source["host"] = self.host.as_str().into();
                 }
                 json!({"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": note.regarding,
-                    "reason": note.reason, "message": message, "type": note.kind.as_str(), "count": 1,
+                    "reason": note.reason, "message": note.message, "type": note.kind.as_str(), "count": 1,
                     "firstTimestamp": at, "lastTimestamp": at, "eventTime": null, "source": source,
                     "reportingComponent": self.component, "reportingInstance": self.host})
             }
             Flavour::EventsV1 => json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": metadata,
-                "regarding": note.regarding, "reason": note.reason, "note": message, "type": note.kind.as_str(),
+                "regarding": note.regarding, "reason": note.reason, "note": note.message, "type": note.kind.as_str(),
                 "action": note.action, "eventTime": micros(note.at), "reportingController": self.component,
                 "reportingInstance": self.host}),
         }
     }
 
-    async fn repeat(&self, note: &Note, name: &str, count: i64, message: &str) -> Result<(), kube::Error> {
+    async fn repeat(&self, note: &Note, name: &str, count: u32) -> Result<(), kube::Error> {
         let body = match self.flavour {
-            Flavour::Core => json!({"count": count, "lastTimestamp": seconds(note.at), "message": message}),
+            Flavour::Core => json!({"count": count, "lastTimestamp": seconds(note.at), "message": note.message}),
             Flavour::EventsV1 => json!({"series": {"count": count, "lastObservedTime": micros(note.at)}}),
         };
         let path = format!("{}/{name}", self.path(note));
@@ -318,10 +235,9 @@ async fn send(
     client.request_text(request).await.map(drop)
 }
 
-fn identity(regarding: &ObjectReference) -> (String, String, String, String) {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let object = format!("{}/{}", text(&regarding.namespace), text(&regarding.name));
-    (text(&regarding.kind), object, text(&regarding.uid), text(&regarding.field_path))
+/// The name of the event that first told it.
+fn name(note: &Note, born: Timestamp) -> String {
+    format!("{}.{:x}", note.regarding.name.as_deref().unwrap_or("-"), born.as_nanosecond())
 }
 
 fn seconds(at: Timestamp) -> String {
@@ -353,7 +269,6 @@ mod tests {
         let mut writer = Writer::new(client(seen.clone()), "c", "", flavour);
         for message in messages {
             let regarding = ObjectReference { name: Some("p".into()), ..Default::default() };
-            let object = identity(&regarding);
             let (reason, action) = ("R".to_owned(), String::new());
             let note = Note {
                 regarding,
@@ -364,7 +279,7 @@ mod tests {
                 annotations: BTreeMap::new(),
                 at: Timestamp::now(),
             };
-            writer.write(note, object).await.expect("written");
+            writer.write(note).await.expect("written");
         }
         let seen = seen.lock();
         seen.clone()
@@ -386,16 +301,9 @@ mod tests {
         let (reason, action, message) = (String::new(), String::new(), String::new());
         let (regarding, kind, at) = (ObjectReference::default(), EventType::Normal, Timestamp::now());
         let mut note = Note { regarding, kind, reason, action, message, annotations, at };
-        assert_eq!(writer.body(&note, "n", "m")["metadata"]["annotations"], json!({"k": "v"}));
+        assert_eq!(writer.body(&note)["metadata"]["annotations"], json!({"k": "v"}));
         note.annotations.clear();
-        assert!(writer.body(&note, "n", "m")["metadata"].get("annotations").is_none());
-    }
-
-    #[tokio::test]
-    async fn a_flood_from_one_object_is_cut() {
-        let mut writer = Writer::new(client(Arc::default()), "c", "", Flavour::Core);
-        let object = identity(&ObjectReference::default());
-        assert_eq!((0..40).filter(|_| writer.admit(&object)).count(), 25);
+        assert!(writer.body(&note)["metadata"].get("annotations").is_none());
     }
 
     #[test]
