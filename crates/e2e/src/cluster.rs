@@ -131,12 +131,17 @@ impl Cluster {
     pub fn processes(&self) -> Result<Vec<i32>> {
         use std::os::unix::fs::MetadataExt;
         let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-        // By inode: shims run from a mount of the program with a name of its own.
-        let program = identity(&sagong());
+        let program = identity(&sagong()).context("there is no program")?;
+        let data = self.data_dir().to_string_lossy().into_owned();
         let ours = |pid: &i32| {
-            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let names_us = String::from_utf8_lossy(&arguments).contains(&*self.data_dir().to_string_lossy());
-            names_us && program.is_some() && identity(Path::new(&format!("/proc/{pid}/exe"))) == program
+            let proc = PathBuf::from(format!("/proc/{pid}"));
+            // Shims name their pod only, but run from a mount of the program below our directory: hence by inode.
+            let texts = [
+                std::fs::read(proc.join("cmdline")),
+                std::fs::read_link(proc.join("exe")).map(|exe| exe.into_os_string().into_encoded_bytes()),
+            ];
+            let names_us = texts.into_iter().flatten().any(|text| String::from_utf8_lossy(&text).contains(&data));
+            names_us && identity(&proc.join("exe")) == Some(program)
         };
         let entries = std::fs::read_dir("/proc")?.flatten();
         Ok(entries.filter_map(|e| e.file_name().to_string_lossy().parse().ok()).filter(ours).collect())

@@ -13,7 +13,8 @@ fn kill_9_of_the_server() -> Result<()> {
     cluster.kubectl(&["apply", "-f", WEB, "-f", COUNTER])?;
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"])?;
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/counter", "--timeout=30s"])?;
-    let before = containers(&cluster)?;
+    let (before, shims_before) = (containers(&cluster)?, shims(&cluster)?);
+    assert_eq!(shims_before.len(), before.len(), "a shim for each pod");
     let address = cluster.get(&["service", "web"])?["spec"]["clusterIP"].as_str().context("clusterIP")?.to_owned();
 
     let requests = format!("for i in $(seq 150); do curl -s -m 5 http://{address}/ || echo FAILED; sleep 0.02; done");
@@ -33,9 +34,21 @@ fn kill_9_of_the_server() -> Result<()> {
     cluster.kubectl(&["rollout", "status", "deployment/after", "--timeout=30s"])?;
     let after = containers(&cluster)?;
     assert!(before.iter().all(|c| after.contains(c)), "before: {before:?}\nafter: {after:?}");
+    let shims_after = shims(&cluster)?;
+    assert!(
+        shims_before.iter().all(|pid| shims_after.contains(pid)),
+        "before: {shims_before:?}\nafter: {shims_after:?}"
+    );
     assert!(cluster.kubectl(&["logs", "counter", "--tail=1"])?.contains(": "));
     cluster.kubectl(&["delete", "-f", COUNTER, "--grace-period=1"])?;
     Ok(())
+}
+
+/// Process ids of the shims.
+fn shims(cluster: &Cluster) -> Result<Vec<i32>> {
+    let named =
+        |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "sagong-shim");
+    Ok(cluster.processes()?.into_iter().filter(named).collect())
 }
 
 /// Every container as `pod/id/restarts`.

@@ -11,6 +11,9 @@ use e2e::Cluster;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// Between what is measured and what comes next.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// What a pod costs in time and memory.
 #[derive(clap::Args)]
 pub struct Pods {
@@ -37,49 +40,99 @@ pub struct Pods {
     peer_pid: Option<i32>,
 }
 
+/// A cluster that is measured.
+struct Side<'a> {
+    kubeconfig: PathBuf,
+    /// Its processes, without those of containers; a peer's are not always known.
+    processes: Option<Box<dyn Fn() -> Result<Vec<i32>> + 'a>>,
+}
+
+/// Measures one thing on one side.
+type Phase = fn(&Pods, &Side<'_>, &Client) -> Result<()>;
+
 impl Pods {
-    /// Prints a table.
+    /// Prints a table. With a peer the sides take turns, so that a slow minute of the machine meets both.
     pub fn run(self) -> Result<()> {
-        if let Some(peer) = &self.peer {
-            println!("peer {}:", peer.display());
-            let client = Client::of(peer)?;
-            self.measure(&client)?;
-            if let Some(pid) = self.peer_pid {
-                self.idle(|| of_node(pid), &client)?;
-            }
-            println!("ours:");
-        }
         let cluster = Cluster::up("bench")?;
-        let client = Client::of(&cluster.kubeconfig())?;
-        self.measure(&client)?;
-        self.idle(|| cluster.processes(), &client)
+        let ours = Side { kubeconfig: cluster.kubeconfig(), processes: Some(Box::new(|| cluster.processes())) };
+        let mut sides = vec![("ours", ours)];
+        if let Some(peer) = &self.peer {
+            let processes = self.peer_pid.map(|pid| Box::new(move || of_node(pid)) as Box<dyn Fn() -> _>);
+            sides.push(("peer", Side { kubeconfig: peer.clone(), processes }));
+        }
+        // Memory first, while nothing that a burst took is about to be given back.
+        let phases: [Phase; 4] = [Self::idle, Self::one_after_another, Self::burst, Self::execs];
+        for phase in phases {
+            for (name, side) in &sides {
+                if sides.len() > 1 {
+                    println!("{name}:");
+                }
+                // Servers end connections that idle.
+                phase(&self, side, &Client::of(&side.kubeconfig)?)?;
+                clear(&Client::of(&side.kubeconfig)?)?;
+                // The API forgets pods before their node is done with them.
+                rest()?;
+            }
+        }
+        Ok(())
     }
 
-    fn measure(&self, client: &Client) -> Result<()> {
+    fn one_after_another(&self, _: &Side<'_>, client: &Client) -> Result<()> {
         one_after_another(client, 2)?;
         row("pod create to Ready, one after another", "ms", &one_after_another(client, self.pods)?);
+        Ok(())
+    }
+
+    fn burst(&self, _: &Side<'_>, client: &Client) -> Result<()> {
         let took = burst(client, self.burst)?;
         println!("{:<52} {took:>9.2} s ({:.1} pods/s)", format!("burst of {} pods, create to all Ready", self.burst), self.burst as f64 / took);
-        clear(client)?;
+        Ok(())
+    }
+
+    fn execs(&self, _: &Side<'_>, client: &Client) -> Result<()> {
         start(client, "exec", 1)?;
         let execs = (0..self.execs).map(|_| exec(client, "exec-0")).collect::<Result<Vec<_>>>()?;
         row("exec round trip (/bin/true over WebSocket)", "ms", &execs);
-        clear(client)
+        Ok(())
     }
 
-    fn idle(&self, processes: impl Fn() -> Result<Vec<i32>>, client: &Client) -> Result<()> {
-        std::thread::sleep(Duration::from_secs(5));
-        let empty = Usage::of(&processes()?)?;
+    fn idle(&self, side: &Side<'_>, client: &Client) -> Result<()> {
+        let Some(processes) = &side.processes else { return Ok(()) };
+        // What starts with the first pod is not a pod's.
+        start(client, "first", 1)?;
+        std::thread::sleep(SETTLE);
+        let one = Usage::of(&processes()?)?;
         start(client, "idle", self.idle_pods)?;
-        std::thread::sleep(Duration::from_secs(5));
+        std::thread::sleep(SETTLE);
         let full = Usage::of(&processes()?)?;
-        let [private, pss] = [full.private - empty.private, full.pss - empty.pss].map(|sum| sum / self.idle_pods as f64);
+        let [private, pss] = [full.private - one.private, full.pss - one.pss].map(|sum| sum / self.idle_pods as f64);
         println!("{:<52} {private:>9.2} MB private, {pss:.2} MB proportional ({} pods)", "memory per idle pod outside its containers", self.idle_pods);
         std::thread::sleep(Duration::from_secs(self.idle));
         let cpu = (Usage::of(&processes()?)?.cpu - full.cpu) / self.idle as f64 * 100.0;
         println!("{:<52} {cpu:>9.2} % of a core over {} s", format!("idle CPU with {} pods", self.idle_pods), self.idle);
-        clear(client)
+        Ok(())
     }
+}
+
+/// Waits until the machine does next to nothing, at most two minutes.
+fn rest() -> Result<()> {
+    for _ in 0..60 {
+        let before = ticks()?;
+        std::thread::sleep(Duration::from_secs(2));
+        let after = ticks()?;
+        let [idle, all] = [0, 1].map(|at| after[at] - before[at]);
+        if idle > 0.9 * all {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Time that all processors were idle, and all time, in ticks since the start: proc_stat(5).
+fn ticks() -> Result<[f64; 2]> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let all: Vec<f64> = stat.lines().next().unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    Ok([*all.get(3).context("/proc/stat has no idle time")?, all.iter().sum()])
 }
 
 /// The processes that share a mount namespace: those of a node, but not of its containers.
