@@ -1,6 +1,7 @@
 //! The kubelet as a whole: which parts there are and in what order they start.
 
 use crate::admission::{self, Rejection};
+use crate::allocation::Allocation;
 use crate::config::Config;
 use crate::context::Context;
 use crate::events::{EventType, Recorder, reason};
@@ -219,14 +220,16 @@ impl Kubelet {
         if let Some(mailbox) = self.pods.get(pod.uid()) {
             return mailbox.update(pod);
         }
-        let rejected = match self.admit(&pod) {
+        let known = Allocation::read(&self.ctx.config.pod_dir(pod.uid()));
+        let allocation = known.unwrap_or_else(|| Allocation::asked_by(&pod));
+        let rejected = match self.admit(&allocation.apply(&pod)) {
             Ok(victims) => {
                 before.extend(self.preempt(&victims));
                 None
             }
             Err(rejected) => Some(rejected),
         };
-        let mailbox = Arc::new(Mailbox::new(pod.clone(), rejected));
+        let mailbox = Arc::new(Mailbox::new(pod.clone(), allocation, rejected));
         let (ctx, pods, uid, given) = (self.ctx.clone(), self.pods.clone(), pod.uid().to_owned(), mailbox.clone());
         // Locked until the entry is there: a worker that ends at once removes it after that.
         let mut entries = self.pods.0.lock();

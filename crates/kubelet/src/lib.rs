@@ -6,7 +6,8 @@
 //! probes — until nothing is left to do; then it waits. Events of the runtime, changes in the API, changed config
 //! maps and secrets ([`objects`]), probes and timers wake it. [`ending`] is the end of every pod. [`server`] is
 //! the API on port 10250. Beside the pods run [`eviction`], [`image_gc`] and [`shutdown`]; [`static_pods`] come from
-//! files; [`admission`] decides who may run, [`resource_managers`] who gets CPUs alone.
+//! files; [`admission`] decides who may run, [`resource_managers`] who gets CPUs alone; what a pod was granted
+//! ([`allocation`]) takes the place of what its spec asks for everywhere but in the decision about a resize.
 //!
 //! Invariants: a sync depends on the spec and the runtime's state alone, so a restarted kubelet goes on where it
 //! was and never restarts what runs; nothing below [`cri`] is known here; a pod is deleted from the API only when
@@ -15,6 +16,7 @@
 //! Deliberately absent: podCertificate projections, checkpoints, static pods from URLs.
 
 pub mod admission;
+pub mod allocation;
 pub mod backoff;
 mod beneath;
 pub mod cgroups;

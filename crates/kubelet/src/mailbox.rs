@@ -1,5 +1,6 @@
 //! How a pod's worker is told of news: the latest wins, nothing queues.
 
+use crate::allocation::Allocation;
 use crate::pod::PodExt;
 use api::k8s::core::v1::Pod;
 use parking_lot::Mutex;
@@ -23,7 +24,11 @@ pub struct Failure {
 }
 
 struct Content {
+    /// As the API has it.
+    asked: Arc<Pod>,
+    /// With what it was granted.
     pod: Arc<Pod>,
+    allocation: Arc<Allocation>,
     removed: bool,
     relist: bool,
     collect: bool,
@@ -34,8 +39,10 @@ struct Content {
 
 /// News taken out of a mailbox.
 pub struct News {
-    /// The pod as last seen in the API.
+    /// The pod as last seen in the API, with what it was granted.
     pub pod: Arc<Pod>,
+    /// The pod as last seen in the API.
+    pub asked: Arc<Pod>,
     /// Whether the API has it no more.
     pub removed: bool,
     /// Whether events were lost and the runtime must be listed.
@@ -62,9 +69,11 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// A mailbox that first makes its reader list the runtime; `rejected` pods are never run.
-    pub fn new(pod: Arc<Pod>, rejected: Option<(String, String)>) -> Self {
+    pub fn new(asked: Arc<Pod>, allocation: Allocation, rejected: Option<(String, String)>) -> Self {
         let content = Content {
-            pod,
+            pod: allocation.apply(&asked),
+            asked,
+            allocation: Arc::new(allocation),
             removed: false,
             relist: true,
             collect: false,
@@ -93,7 +102,23 @@ impl Mailbox {
 
     /// The pod changed in the API.
     pub fn update(&self, pod: Arc<Pod>) {
-        self.tell(|content| content.pod = pod);
+        self.tell(|content| {
+            content.pod = content.allocation.apply(&pod);
+            content.asked = pod;
+        });
+    }
+
+    /// The pod is granted something else; returns it with that.
+    pub fn grant(&self, allocation: Allocation) -> Arc<Pod> {
+        let mut content = self.content.lock();
+        content.pod = allocation.apply(&content.asked);
+        content.allocation = Arc::new(allocation);
+        content.pod.clone()
+    }
+
+    /// What the pod was granted.
+    pub fn allocation(&self) -> Arc<Allocation> {
+        self.content.lock().allocation.clone()
     }
 
     /// The pod is gone from the API.
@@ -130,7 +155,7 @@ impl Mailbox {
         self.notify.notify_one();
     }
 
-    /// The pod now.
+    /// The pod now, with what it was granted.
     pub fn pod(&self) -> Arc<Pod> {
         self.content.lock().pod.clone()
     }
@@ -152,6 +177,7 @@ impl Mailbox {
         let mut content = self.content.lock();
         News {
             pod: content.pod.clone(),
+            asked: content.asked.clone(),
             removed: content.removed,
             relist: std::mem::take(&mut content.relist),
             collect: std::mem::take(&mut content.collect),

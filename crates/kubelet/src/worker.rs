@@ -6,7 +6,6 @@
 
 use crate::backoff::Backoff;
 use crate::context::Context;
-use crate::hooks::resize::Granted;
 use crate::hooks::{self, Flow};
 use crate::kubelet::Pods;
 use crate::mailbox::{Mailbox, News};
@@ -31,8 +30,10 @@ const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 pub struct Worker {
     /// The kubelet.
     pub ctx: Arc<Context>,
-    /// The pod as last seen.
+    /// The pod as last seen, with what it was granted.
     pub pod: Arc<Pod>,
+    /// The pod as last seen, with what it asks for.
+    pub asked: Arc<Pod>,
     /// The pods of the node.
     pub pods: Arc<Pods>,
     /// Its news.
@@ -59,8 +60,6 @@ pub struct Worker {
     pub status: PodStatus,
     /// Whether its cgroup and directories were made.
     pub prepared: bool,
-    /// What its containers were granted; a resize is a difference to the spec.
-    pub granted: Granted,
     /// Why a resize waits: reason and message.
     pub resize_pending: Option<(&'static str, String)>,
     /// Whether a resize is under way.
@@ -85,6 +84,7 @@ impl Worker {
             status: known_status(&ctx, &pod),
             writer: StatusWriter::new(ctx.clone()),
             ctx,
+            asked: pod.clone(),
             pod,
             pods,
             mailbox,
@@ -98,7 +98,6 @@ impl Worker {
             disruption: None,
             probes: ProbeTasks::default(),
             prepared: false,
-            granted: Granted::default(),
             resize_pending: None,
             resizing: false,
             volume_retry: Duration::ZERO,
@@ -134,8 +133,8 @@ impl Worker {
 
     /// Takes news and reads what they are about from the runtime.
     pub async fn receive(&mut self) {
-        let News { pod, removed, relist, collect, dirty, rejected, failure } = self.mailbox.take();
-        (self.pod, self.removed) = (pod, removed);
+        let News { pod, asked, removed, relist, collect, dirty, rejected, failure } = self.mailbox.take();
+        (self.pod, self.asked, self.removed) = (pod, asked, removed);
         if let Some(rejected) = rejected {
             self.failure = Some(rejected);
         }
@@ -218,7 +217,6 @@ impl Worker {
             waiting: &self.waiting,
             failure: self.failure.as_ref(),
             disruption: self.disruption.as_ref(),
-            granted: &self.granted,
             resize_pending: self.resize_pending.as_ref(),
             resizing: self.resizing,
             over,

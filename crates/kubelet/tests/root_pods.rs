@@ -221,20 +221,21 @@ async fn the_node_answers_for_its_status() {
     wait("readiness again", &|n| condition(n, "Ready")["status"] == "True").await;
 }
 
+/// Has the one container of `p` ask for other resources.
+async fn resize(cluster: &Cluster, request: &str, limit: &str) {
+    let resources = json!({"requests": {"cpu": request}, "limits": {"cpu": limit}});
+    let patch = kube::api::Patch::Strategic(json!({"spec": {"containers": [{"name": "c", "resources": resources}]}}));
+    cluster.pods().patch_subresource("resize", "p", &Default::default(), &patch).await.expect("resize");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resize_reaches_what_runs() {
-    let cluster = Cluster::start().await;
+    let mut cluster = Cluster::start().await;
     let mut main = container("c", &["run"]);
     main["resources"] = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}});
     cluster.create("p", json!({"containers": [main]})).await;
     cluster.phase("p", "Running").await;
-    let resize = async |request: &str, limit: &str| {
-        let resources = json!({"requests": {"cpu": request}, "limits": {"cpu": limit}});
-        let patch =
-            kube::api::Patch::Strategic(json!({"spec": {"containers": [{"name": "c", "resources": resources}]}}));
-        cluster.pods().patch_subresource("resize", "p", &Default::default(), &patch).await.expect("resize");
-    };
-    resize("300m", "400m").await;
+    resize(&cluster, "300m", "400m").await;
     let granted = |p: &Value, cpu: &str| p["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == cpu;
     let pod = cluster.wait("p", "its new size", |p| granted(p, "400m")).await;
     assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "300m");
@@ -245,9 +246,16 @@ async fn a_resize_reaches_what_runs() {
     other["resources"] = json!({"requests": {"cpu": free}});
     cluster.create("q", json!({"containers": [other]})).await;
     cluster.phase("q", "Running").await;
-    resize("900m", "900m").await;
+    resize(&cluster, "900m", "900m").await;
     let pod = cluster.wait("p", "a deferral", |p| condition(p, "PodResizePending")["reason"] == "Deferred").await;
     assert!(granted(&pod, "400m"), "what it has does not change");
-    resize("100m", "200m").await;
+    let calls = cluster.runtime.calls().len();
+    cluster.restart_kubelet().await;
+    cluster.create("late", json!({"containers": [container("c", &["run"])]})).await;
+    cluster.phase("late", "Running").await;
+    let pod = cluster.wait("p", "a deferral", |p| condition(p, "PodResizePending")["reason"] == "Deferred").await;
+    assert!(granted(&pod, "400m") && pod["status"]["phase"] == "Running", "a restart neither grants nor ends: {pod}");
+    assert!(!cluster.runtime.calls()[calls..].iter().any(|call| call.starts_with("update_container_resources")));
+    resize(&cluster, "100m", "200m").await;
     cluster.wait("p", "the old size", |p| granted(p, "200m") && condition(p, "PodResizePending").is_null()).await;
 }

@@ -29,7 +29,8 @@ impl Hook for Preparation {
             let message = format!("unable to ensure pod container exists: {error}");
             return failed(worker, reason::FAILED_CREATE_POD_CONTAINER, message);
         }
-        if let Err(error) = mounts::make_dir(&ctx.config.pod_dir(pod.uid()), 0o750) {
+        let dir = ctx.config.pod_dir(pod.uid());
+        if let Err(error) = mounts::make_dir(&dir, 0o750).and_then(|()| worker.mailbox.allocation().write(&dir)) {
             return failed(worker, reason::FAILED, format!("error making pod data directories: {error}"));
         }
         worker.prepared = true;

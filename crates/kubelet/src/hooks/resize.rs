@@ -4,77 +4,36 @@
 //! goes on showing what it has.
 
 use super::{Flow, Hook, kill};
+use crate::allocation::{Allocation, containers};
 use crate::events::EventType;
-use crate::pod::{PodExt, is_sidecar, restarts_after};
+use crate::pod::{PodExt, restarts_after};
 use crate::qos;
 use crate::worker::Worker;
 use crate::{admission, container_config, static_pods};
-use api::k8s::core::v1::{Container, Pod, ResourceRequirements};
+use api::k8s::core::v1::{Container, ResourceRequirements};
 use async_trait::async_trait;
 use cri::{ContainerState, ContainerStatus, LinuxContainerResources};
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 /// The hook.
 pub struct Resize;
 
-/// Resources as last granted.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Granted {
-    /// Of the pod as a whole (KEP-5419).
-    pub pod: Option<ResourceRequirements>,
-    /// Of containers by name.
-    pub containers: BTreeMap<String, Option<ResourceRequirements>>,
-}
-
-impl Granted {
-    /// The pod with what it was granted in place of what its spec asks for.
-    pub fn allocated<'a>(&self, pod: &'a Pod) -> Cow<'a, Pod> {
-        let spec = pod.spec();
-        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        let as_granted = |c: &Container| self.containers.get(&c.name).is_none_or(|granted| *granted == c.resources);
-        if self.containers.is_empty() || (spec.resources == self.pod && all.all(as_granted)) {
-            return Cow::Borrowed(pod);
-        }
-        let mut out = pod.clone();
-        if let Some(spec) = &mut out.spec {
-            spec.resources.clone_from(&self.pod);
-            for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-                if let Some(granted) = self.containers.get(&container.name) {
-                    container.resources.clone_from(granted);
-                }
-            }
-        }
-        Cow::Owned(out)
-    }
-}
-
 #[async_trait]
 impl Hook for Resize {
     async fn sync(&self, worker: &mut Worker) -> Flow {
-        let wanted = wanted(worker);
-        if worker.granted.containers.is_empty() {
-            worker.granted = wanted;
-            return Flow::Continue;
-        }
-        if worker.granted != wanted {
-            let before = worker.resize_pending.take();
-            worker.resize_pending = pending(worker);
-            if let Some((reason, message)) = worker.resize_pending.clone() {
-                if before.map(|(reason, _)| reason) != Some(reason) {
+        let wanted = Allocation::asked_by(&worker.asked);
+        let before = worker.resize_pending.take();
+        if *worker.mailbox.allocation() != wanted {
+            worker.resize_pending = pending(worker, &wanted);
+            match worker.resize_pending.clone() {
+                None => grant(worker, wanted),
+                Some((reason, message)) if before.is_none_or(|(before, _)| before != reason) => {
                     let (event, prefix) = (format!("Resize{reason}"), format!("Pod resize {reason}"));
                     tell(worker, EventType::Warning, &event, &prefix, &message);
                 }
-                return Flow::Continue;
+                Some(_) => {}
             }
-            worker.granted = wanted;
-            worker.resizing = true;
-            tell(worker, EventType::Normal, "ResizeStarted", "Pod resize started", "");
-            worker.publish(false);
-        } else {
-            worker.resize_pending = None;
         }
         let done = carry_out(worker).await;
         if worker.resizing && done && carried_out(worker) {
@@ -86,9 +45,21 @@ impl Hook for Resize {
     }
 }
 
+/// Gives the pod what it asks for, from here on.
+fn grant(worker: &mut Worker, wanted: Allocation) {
+    if let Err(error) = wanted.write(&worker.ctx.config.pod_dir(worker.pod.uid())) {
+        // A kubelet that starts again would decide anew, and would have to come to the same end.
+        tracing::warn!(pod = crate::format::pod(&worker.pod), %error, "cannot write down what the pod is granted");
+    }
+    worker.pod = worker.mailbox.grant(wanted);
+    worker.resizing = true;
+    tell(worker, EventType::Normal, "ResizeStarted", "Pod resize started", "");
+    worker.publish(false);
+}
+
 /// An event about a resize, with what every container is to have.
 fn tell(worker: &Worker, kind: EventType, reason: &str, prefix: &str, error: &str) {
-    let pod = &worker.pod;
+    let pod = &worker.asked;
     let of = |c: &Container| json!({"name": c.name, "resources": c.resources.clone().unwrap_or_default()});
     let mut summary = Map::new();
     let init: Vec<Value> = pod.spec().init_containers.iter().flatten().map(of).collect();
@@ -107,7 +78,7 @@ fn tell(worker: &Worker, kind: EventType, reason: &str, prefix: &str, error: &st
 /// Whether every container has what it was granted; one that is about to be started again has not, one that has ended for
 /// good is done.
 fn carried_out(worker: &Worker) -> bool {
-    containers(worker).iter().all(|container| {
+    containers(&worker.pod).all(|container| {
         let want = container_config::resources(&worker.ctx, &worker.pod, container);
         worker.state.current(&container.name).is_some_and(|now| match now.state {
             ContainerState::Running => same(&want, &now.resources),
@@ -117,21 +88,8 @@ fn carried_out(worker: &Worker) -> bool {
     })
 }
 
-fn containers(worker: &Worker) -> Vec<Container> {
-    let pod = worker.pod.clone();
-    let sidecars = pod.spec().init_containers.iter().flatten().filter(|c| is_sidecar(c));
-    pod.spec().containers.iter().chain(sidecars).cloned().collect()
-}
-
-fn wanted(worker: &Worker) -> Granted {
-    Granted {
-        pod: worker.pod.spec().resources.clone(),
-        containers: containers(worker).into_iter().map(|c| (c.name, c.resources)).collect(),
-    }
-}
-
 /// Reason and message of a resize that does not fit: never, or not now.
-fn pending(worker: &Worker) -> Option<(&'static str, String)> {
+fn pending(worker: &Worker, wanted: &Allocation) -> Option<(&'static str, String)> {
     let others: Vec<_> = worker.neighbours();
     if static_pods::is_static(&worker.pod) {
         return Some(("Infeasible", "In-place resize of static-pods is not supported".into()));
@@ -142,33 +100,34 @@ fn pending(worker: &Worker) -> Option<(&'static str, String)> {
         ("memory", "Memory Manager policy \"Static\"", settings.memory_manager_policy == "Static"),
     ];
     for (resource, what, exclusive) in managers {
-        if exclusive && qos::class(&worker.pod) == "Guaranteed" && changes(worker, resource) {
+        if exclusive
+            && qos::class(&worker.asked) == "Guaranteed"
+            && changes(&worker.mailbox.allocation(), wanted, resource)
+        {
             return Some(("Infeasible", format!("Resize is infeasible for Guaranteed Pods alongside {what}")));
         }
     }
-    admission::fits(&worker.ctx, &worker.pod, &others).err().map(|(_, message)| ("Deferred", message))
+    admission::fits(&worker.ctx, &worker.asked, &others).err().map(|(_, message)| ("Deferred", message))
 }
 
 /// Whether the pod or a container is to have another amount of a resource than it was granted.
-fn changes(worker: &Worker, resource: &str) -> bool {
+fn changes(granted: &Allocation, wanted: &Allocation, resource: &str) -> bool {
     let amount = |r: &Option<ResourceRequirements>| {
         r.as_ref().and_then(|r| r.requests.as_ref().or(r.limits.as_ref())?.get(resource).cloned())
     };
-    let (wanted, granted) = (wanted(worker), &worker.granted);
-    let of = |name: &String| granted.containers.get(name);
     let mut containers = wanted.containers.iter();
     amount(&wanted.pod) != amount(&granted.pod)
-        || containers.any(|(name, want)| of(name).is_none_or(|had| amount(had) != amount(want)))
+        || containers.any(|(name, want)| granted.containers.get(name).is_none_or(|had| amount(had) != amount(want)))
 }
 
 /// Whether the pod has what it was granted, and its containers were given theirs.
 async fn carry_out(worker: &mut Worker) -> bool {
     let (ctx, pod) = (worker.ctx.clone(), worker.pod.clone());
     let mut late = Vec::new();
-    for container in containers(worker) {
+    for container in containers(&pod) {
         let running = worker.state.current(&container.name).filter(|c| c.state == ContainerState::Running).cloned();
         let Some(running) = running else { continue };
-        let want = container_config::resources(&ctx, &pod, &container);
+        let want = container_config::resources(&ctx, &pod, container);
         if same(&want, &running.resources) {
             continue;
         }
@@ -182,9 +141,9 @@ async fn carry_out(worker: &mut Worker) -> bool {
     // Growing must begin with the pod, shrinking must end with it: one of the two calls is the one that counts.
     let _ = ctx.config.runtime.update_pod_cgroup(&cgroup, qos::pod_cgroup_resources(&pod, &ctx.node_limits())).await;
     for (container, running, want) in late {
-        if must_restart(&container, &running, &want) {
+        if must_restart(container, &running, &want) {
             let message = format!("Container {} resize requires restart", container.name);
-            kill(worker, &container, &running.id, message, None).await;
+            kill(worker, container, &running.id, message, None).await;
             continue;
         }
         if let Err(error) = ctx.config.runtime.update_container_resources(&running.id, want).await {

@@ -18,8 +18,6 @@ pub type Waiting = (String, String);
 pub struct Facts<'a> {
     /// Its spec.
     pub container: &'a Container,
-    /// What it was granted.
-    pub resources: Option<&'a ResourceRequirements>,
     /// Its instances, the newest first.
     pub history: &'a [&'a cri::ContainerStatus],
     /// Its status as last written.
@@ -134,12 +132,12 @@ fn from_runtime(
     };
     out.last_state.get_or_insert_default();
     out.container_id = Some(id);
-    out.resources = facts.resources.cloned();
+    out.resources = facts.container.resources.clone();
     let empty = |r: &ResourceRequirements| r.limits.is_none() && r.requests.is_none() && r.claims.is_none();
     if out.resources.as_ref().is_none_or(empty) {
         out.resources = Some(Default::default());
     }
-    out.allocated_resources = facts.resources.and_then(|r| r.requests.clone());
+    out.allocated_resources = facts.container.resources.as_ref().and_then(|r| r.requests.clone());
     out.user = newest.user.as_ref().map(|(uid, gid, groups)| ContainerUser {
         linux: Some(LinuxContainerUser {
             uid: *uid,

@@ -7,7 +7,6 @@ mod resources;
 pub mod writer;
 
 use crate::context::Context;
-use crate::hooks::resize::Granted;
 use crate::pod::{ContainerType, PodExt, from_ephemeral, restarts_after};
 use crate::probes::results::ProbeKind;
 use crate::qos;
@@ -24,7 +23,7 @@ use std::net::IpAddr;
 pub struct Facts<'a> {
     /// The kubelet.
     pub ctx: &'a Context,
-    /// The pod.
+    /// The pod, with what it was granted.
     pub pod: &'a Pod,
     /// The runtime's state.
     pub state: &'a PodState,
@@ -36,8 +35,6 @@ pub struct Facts<'a> {
     pub failure: Option<&'a (String, String)>,
     /// Reason and message of `DisruptionTarget`, where the node ends the pod.
     pub disruption: Option<&'a (String, String)>,
-    /// What containers were granted, where that is not what the spec says.
-    pub granted: &'a Granted,
     /// Whether a resize is under way.
     pub resizing: bool,
     /// Why a resize waits.
@@ -112,7 +109,7 @@ pub fn generate(facts: &Facts<'_>) -> PodStatus {
         ..PodStatus::default()
     };
     addresses(facts, &mut out);
-    resources::set(&mut out, &facts.granted.allocated(facts.pod), &facts.ctx.node_limits());
+    resources::set(&mut out, facts.pod, &facts.ctx.node_limits());
     out
 }
 
@@ -158,7 +155,6 @@ fn statuses(
         let result = |kind: ProbeKind| newest.and_then(|n| facts.ctx.probes.get(&n.id, kind));
         let mut status = container::status(&container::Facts {
             container,
-            resources: facts.granted.containers.get(&container.name).unwrap_or(&container.resources).as_ref(),
             old: old.iter().flatten().find(|s| s.name == container.name),
             waiting: facts.waiting.get(&container.name).filter(|_| is_awaited(facts.pod, container, newest.copied())),
             default_waiting: if has_init { "PodInitializing" } else { "ContainerCreating" },

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 const LEAST_SHARES: i64 = 2;
 const LEAST_LIMIT: i64 = 10;
 
-/// Sets both. `allocated`: the pod with what it was granted in place of what its spec asks for.
+/// Sets both. `allocated`: the pod with what it was granted.
 pub fn set(status: &mut PodStatus, allocated: &Pod, node: &Node<'_>) {
     let requests = qos::pod_requests(allocated);
     let resources = match allocated.phase() {
