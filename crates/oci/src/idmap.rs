@@ -132,8 +132,9 @@ pub(crate) fn clone_between(join: &Join, flags: u64, prepare: impl FnOnce(&[i32]
 }
 
 /// How long a process in between may take. It lies in the container's cgroup, whose limits may let it wait, and the
-/// shim serves nobody meanwhile.
-const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+/// shim, which serves this pod alone, serves nobody meanwhile. With 2 ms of CPU in each 100 a slow machine needs more
+/// than 5 s.
+const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// Whether the pipe has something to read, or has ended, in time.
 fn speaks(read: &OwnedFd) -> Result<bool> {

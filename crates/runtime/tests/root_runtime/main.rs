@@ -74,6 +74,7 @@ const CASES: &[Case] = cases![
     soak::a_thousand_processes,
     soak::two_thousand_lives,
     streams::exec_sync,
+    streams::exec_waits,
     streams::exec_with_pipes,
     streams::exec_with_terminal,
     streams::attach,

@@ -63,6 +63,27 @@ pub async fn exec_sync(bed: &mut Bed) {
     assert_eq!(error, "container is in CONTAINER_EXITED state");
 }
 
+/// A container that gets no CPU for a while: whoever joins it waits.
+pub async fn exec_waits(bed: &mut Bed) {
+    let id = sleeper(bed).await;
+    let pid = bed.service().container_status(&id).await.unwrap().pid.unwrap();
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let (file, frozen, thawed) = match crate::bed::unified() {
+        true => ("cgroup.freeze", "1", "0"),
+        false => ("freezer.state", "FROZEN", "THAWED"),
+    };
+    let (start, hierarchy) = if crate::bed::unified() { ("0::", "") } else { (":freezer:", "/freezer") };
+    let (_, path) = cgroups.lines().find_map(|line| line.split_once(start)).unwrap();
+    let file = format!("/sys/fs/cgroup{hierarchy}{path}/{file}");
+    std::fs::write(&file, frozen).unwrap();
+    let thaw = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        std::fs::write(&file, thawed).unwrap();
+    };
+    let (output, ()) = tokio::join!(bed.exec(&id, "echo hi"), thaw);
+    assert_eq!(output.stdout, b"hi\n");
+}
+
 pub async fn exec_with_pipes(bed: &mut Bed) {
     let id = sleeper(bed).await;
     let mut streams = bed.service().exec(request(&id, "cat; echo done >&2; exit 3", false, true)).await.unwrap();
