@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How long a shim may take to hear that a container is to be killed.
+const SHIM_HEARS: Duration = Duration::from_secs(1);
+
 impl Runtime {
     pub(crate) async fn make_container(&self, sandbox_id: &str, mut config: ContainerConfig) -> Result<String> {
         crate::cdi::apply(&mut config)?;
@@ -135,14 +138,28 @@ impl Runtime {
         let sandbox = self.state.sandbox(&container.sandbox_id())?;
         let signal = container.record.lock().stop_signal;
         if !timeout.is_zero() && container.phase() == Phase::Running {
-            self.signal(&sandbox, id, signal).await?;
-            if tokio::time::timeout(timeout, container.ended()).await.is_ok() {
-                return Ok(());
+            let ended = async {
+                self.signal(&sandbox, id, signal).await?;
+                container.ended().await;
+                Ok::<(), Error>(())
+            };
+            if let Ok(done) = tokio::time::timeout(timeout, ended).await {
+                return done;
             }
         }
-        self.signal(&sandbox, id, libc::SIGKILL).await?;
+        self.kill(&sandbox, id).await?;
         container.ended().await;
         Ok(())
+    }
+
+    /// Kills a container. A shim that does not hear waits for a process that joins the container: whoever may exec
+    /// there could keep it waiting for as long as they like, so what lies in the cgroup is killed past it.
+    async fn kill(&self, sandbox: &Sandbox, id: &str) -> Result<()> {
+        if let Ok(done) = tokio::time::timeout(SHIM_HEARS, self.signal(sandbox, id, libc::SIGKILL)).await {
+            return done;
+        }
+        let cgroup = self.container_cgroup(sandbox, id)?;
+        tokio::task::spawn_blocking(move || cgroup.kill()).await.map_err(internal)
     }
 
     /// Signals a container; one whose shim has ended is about to be found ended.

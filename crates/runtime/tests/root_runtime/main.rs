@@ -75,6 +75,7 @@ const CASES: &[Case] = cases![
     soak::two_thousand_lives,
     streams::exec_sync,
     streams::exec_waits,
+    streams::ends_while_execs_wait,
     streams::exec_with_pipes,
     streams::exec_with_terminal,
     streams::attach,

@@ -84,6 +84,27 @@ pub async fn exec_waits(bed: &mut Bed) {
     assert_eq!(output.stdout, b"hi\n");
 }
 
+/// A container that leaves those who join it next to no CPU: it ends all the same.
+pub async fn ends_while_execs_wait(bed: &mut Bed) {
+    let sandbox = bed.sandbox().await;
+    let mut greedy = shell("for i in $(seq 20); do (while :; do :; done) & done; wait");
+    greedy.resources =
+        LinuxContainerResources { cpu_period: 1_000_000, cpu_quota: 1000, ..LinuxContainerResources::default() };
+    let id = bed.run(&sandbox, greedy).await;
+    let service = bed.service();
+    let execs = (0..5).map(|_| {
+        let (service, id) = (service.clone(), id.clone());
+        tokio::spawn(async move { service.exec_sync(&id, vec!["true".into()], Duration::from_secs(1)).await })
+    });
+    let execs: Vec<_> = execs.collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let stopped = service.stop_container(&id, Duration::from_secs(1));
+    tokio::time::timeout(Duration::from_secs(20), stopped).await.expect("it ends").unwrap();
+    for exec in execs {
+        exec.await.unwrap().expect_err("no exec came through");
+    }
+}
+
 pub async fn exec_with_pipes(bed: &mut Bed) {
     let id = sleeper(bed).await;
     let mut streams = bed.service().exec(request(&id, "cat; echo done >&2; exit 3", false, true)).await.unwrap();
