@@ -1,4 +1,4 @@
-//! Saving images as an OCI layout in a tar stream.
+//! Saving images as an OCI layout in a tar stream, with docker's `manifest.json` for those who read no layouts.
 //!
 //! The compressed layers are not kept (see the crate's page), so they are packed anew from the unpacked
 //! directories: same files, other bytes. The digests of layers, configuration and manifest are therefore new ones.
@@ -27,22 +27,25 @@ impl Store {
         let mut run = || -> Result<()> {
             let blobs = dir.path.join("blobs/sha256");
             fs::create_dir_all(&blobs).map_err(Error::io("make a layout"))?;
-            let mut manifests = Vec::new();
+            let (mut manifests, mut docker) = (Vec::new(), Vec::new());
             for image in images {
-                manifests.extend(self.export_image(image, &blobs)?);
+                let exported = self.export_image(image, &blobs)?;
+                docker.push(exported.docker());
+                manifests.extend(exported.descriptors());
             }
             let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
             let write = |name: &str, value: &Value| {
                 fs::write(dir.path.join(name), value.to_string()).map_err(Error::io(format!("write {name}")))
             };
             write("index.json", &index)?;
+            write("manifest.json", &docker.into())?;
             write("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))?;
             pack_layout(&dir.path, out).map_err(Error::io("write the archive"))
         };
         run().map_err(|e| e.name_full_disk(&self.dir))
     }
 
-    fn export_image(&self, image: &str, blobs: &Path) -> Result<Vec<Value>> {
+    fn export_image(&self, image: &str, blobs: &Path) -> Result<Exported> {
         let info = self.image(image)?;
         let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
         for layer in info.layers.iter().rev() {
@@ -58,17 +61,42 @@ impl Store {
         let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": size}, "layers": layers});
         let (digest, size) = put(blobs, manifest.to_string().as_bytes())?;
+        Ok(Exported { names: info.names, manifest, digest, size })
+    }
+}
+
+/// An image whose blobs are written.
+struct Exported {
+    names: Vec<String>,
+    manifest: Value,
+    digest: String,
+    size: usize,
+}
+
+impl Exported {
+    /// Its entries of the layout's index, one for each name.
+    fn descriptors(&self) -> Vec<Value> {
         let entry = |name: Option<&String>| {
-            let mut entry =
-                json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size});
+            let mut entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": self.digest, "size": self.size});
             if let Some(name) = name {
                 entry["annotations"] =
                     json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
             }
             entry
         };
-        let names: Vec<Value> = info.names.iter().map(|name| entry(Some(name))).collect();
-        Ok(if names.is_empty() { vec![entry(None)] } else { names })
+        let names: Vec<Value> = self.names.iter().map(|name| entry(Some(name))).collect();
+        if names.is_empty() { vec![entry(None)] } else { names }
+    }
+
+    /// Its entry of docker's list, which knows no names by digest.
+    fn docker(&self) -> Value {
+        let path = |blob: &Value| blob["digest"].as_str().map(|digest| digest.replacen("sha256:", "blobs/sha256/", 1));
+        let layers = self.manifest["layers"].as_array().into_iter().flatten();
+        json!({
+            "Config": path(&self.manifest["config"]),
+            "RepoTags": self.names.iter().filter(|name| !name.contains('@')).collect::<Vec<_>>(),
+            "Layers": layers.map(path).collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -215,7 +243,7 @@ fn xattrs(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
 
 fn pack_layout(dir: &Path, out: &mut dyn Write) -> io::Result<()> {
     let mut tar = tar::Builder::new(out);
-    for name in ["oci-layout", "index.json"] {
+    for name in ["oci-layout", "index.json", "manifest.json"] {
         tar.append_path_with_name(dir.join(name), name)?;
     }
     let mut blobs: Vec<_> = fs::read_dir(dir.join("blobs/sha256"))?.collect::<io::Result<_>>()?;
@@ -229,6 +257,15 @@ fn pack_layout(dir: &Path, out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dockers_list_names_blobs_by_path_and_no_digests() {
+        let names = ["docker.io/library/a:1", "docker.io/library/a@sha256:12"].map(str::to_owned).to_vec();
+        let manifest = json!({"config": {"digest": "sha256:c0"}, "layers": [{"digest": "sha256:01"}, {"digest": "sha256:02"}]});
+        let exported = Exported { names, manifest, digest: "sha256:03".into(), size: 1 };
+        let want = json!({"Config": "blobs/sha256/c0", "RepoTags": ["docker.io/library/a:1"], "Layers": ["blobs/sha256/01", "blobs/sha256/02"]});
+        assert_eq!(exported.docker(), want);
+    }
 
     #[test]
     fn links_and_files_are_packed() {

@@ -1,4 +1,4 @@
-//! From an archive to the images it holds: docker's `manifest.json` or an OCI layout's `index.json`.
+//! From an archive to the images it holds: an OCI layout's `index.json`, which has digests, or docker's `manifest.json`.
 
 use crate::archive::{Archive, blob_path};
 use crate::config::{ConfigBlob, host_platform};
@@ -73,10 +73,10 @@ pub(crate) struct Document {
 
 /// Reads what an archive holds.
 pub(crate) fn read(archive: &Archive) -> Result<Vec<Candidate>> {
-    let images = if let Some(bytes) = archive.optional_document("manifest.json")? {
-        docker(archive, &bytes)?
-    } else if let Some(bytes) = archive.optional_document("index.json")? {
+    let images = if let Some(bytes) = archive.optional_document("index.json")? {
         layout(archive, &bytes)?
+    } else if let Some(bytes) = archive.optional_document("manifest.json")? {
+        docker(archive, &bytes)?
     } else {
         return Err(Error::archive(
             &archive.name,
