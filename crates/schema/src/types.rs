@@ -198,11 +198,9 @@ impl Schema {
         if self.fields().any(|own| own == field) {
             return Vec::new();
         }
-        let embedded = self.fields().filter(|f| f.is_inline()).filter_map(|f| f.ty().schema());
-        for part in embedded.filter(|part| part.flat_fields().contains(&field)) {
-            return std::iter::once(part.kind_name()).chain(part.embedded_path(field)).collect();
-        }
-        Vec::new()
+        let mut embedded = self.fields().filter(|f| f.is_inline()).filter_map(|f| f.ty().schema());
+        let Some(part) = embedded.find(|part| part.flat_fields().contains(&field)) else { return Vec::new() };
+        std::iter::once(part.kind_name()).chain(part.embedded_path(field)).collect()
     }
 
     /// Its JSON fields, those of embedded structs included.
