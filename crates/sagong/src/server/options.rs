@@ -8,8 +8,6 @@ use std::path::PathBuf;
 pub enum Part {
     /// Cluster DNS
     Dns,
-    /// The default StorageClass
-    LocalStorage,
     /// The service proxy
     Proxy,
     /// The scheduler

@@ -21,7 +21,7 @@ impl Target {
         let dir = tempfile::tempdir()?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let mut command = Command::new(e2e::sagong());
-        command.args(["server", "--agent=false", "--disable", "scheduler,controllers,local-storage", "--bind-address"]);
+        command.args(["server", "--agent=false", "--disable", "scheduler,controllers", "--bind-address"]);
         command.args(["127.0.0.1", "--advertise-address", "127.0.0.1", "--port", &port.to_string(), "--data-dir"]);
         let mut child = command.arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let ready = e2e::wait("the server", 30, || {
