@@ -30,8 +30,9 @@ enum What {
 }
 
 impl Bench {
-    /// Runs the benchmark and prints a table.
+    /// Installs what is missing, runs the benchmark and prints a table.
     pub fn run(self) -> anyhow::Result<()> {
+        super::test::install_packages()?;
         match self.what {
             What::Api(bench) => bench.run(),
             What::Bodies(bench) => bench.run(),
