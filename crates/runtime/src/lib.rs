@@ -33,7 +33,7 @@ mod stats;
 mod streams;
 mod zygote;
 
-pub use oci::sys::give_back_memory;
+pub use oci::sys::{give_back_memory, share_arenas};
 pub use network::{ImageSource, NodeImages, PodNetwork};
 pub use pod_cgroups::NodeCgroups;
 

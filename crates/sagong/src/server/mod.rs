@@ -22,6 +22,7 @@ pub use remote::Remote;
 use anyhow::{Context, Result};
 use control_plane::ControlPlane;
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +103,11 @@ pub fn run_cri(options: &NodeOptions, socket: std::path::PathBuf, address: IpAdd
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().context("start the event loop")
+    // Threads that block come by dozens with a busy time, and what each keeps cannot be given back before it ends.
+    ::runtime::share_arenas(threads);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_keep_alive(Duration::from_secs(2)).enable_all();
+    builder.build().context("start the event loop")
 }
 
 /// A token that SIGTERM and SIGINT cancel.
