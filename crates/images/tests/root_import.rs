@@ -62,6 +62,29 @@ fn imports_runs_and_removes() {
 }
 
 #[test]
+fn saved_archives_are_docker_s_too_and_keep_their_digests() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = docker_archive(dir.path(), "");
+    let open = |name: &str| Store::open(dir.path().join(name)).unwrap();
+    let (from, to) = (open("from"), open("to"));
+    from.import(&archive).unwrap();
+    let saved = dir.path().join("saved.tar");
+    from.export(&["tool:v1".to_owned()], &mut std::fs::File::create(&saved).unwrap()).unwrap();
+    let read = |file: &str| {
+        serde_json::from_str::<serde_json::Value>(&sh(dir.path(), &format!("tar -xOf saved.tar {file}"))).unwrap()
+    };
+    let docker = read("manifest.json");
+    assert_eq!(docker[0]["RepoTags"], serde_json::json!(["docker.io/library/tool:v1", "example.com/x/tool:v2"]));
+    let members = sh(dir.path(), "tar -tf saved.tar");
+    for path in docker[0]["Layers"].as_array().unwrap().iter().chain([&docker[0]["Config"]]) {
+        assert!(members.lines().any(|member| member == path), "{path}");
+    }
+    to.import(&saved).unwrap();
+    let digest = read("index.json")["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(to.image(&format!("tool@{digest}")).unwrap().id, to.image("tool:v1").unwrap().id);
+}
+
+#[test]
 fn damaged_archives_leave_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let archive = docker_archive(dir.path(), "echo x >> l2/etc/new; tar -C l2 -cf 2.tar etc");
