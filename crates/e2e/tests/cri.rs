@@ -16,7 +16,7 @@ struct Host {
     dir: TempDir,
     namespaces: Child,
     processes: Vec<Child>,
-    /// The cgroup of pods is the machine's, and was there before.
+    /// The cgroup of pods, which is the machine's, was there before.
     other_kubelet: bool,
 }
 
@@ -26,12 +26,12 @@ const PODS: &str = "kubepods";
 impl Host {
     fn new() -> Result<Self> {
         ensure!(rustix::process::geteuid().is_root(), "a host of its own needs root");
+        let other_kubelet = cluster::cgroup::hierarchies()?.iter().any(|h| h.path.join(PODS).exists());
         let dir = tempfile::tempdir()?;
         // In memory: what is free on the machine's disk must not decide whether the node is under pressure.
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2G", "none"]).arg(dir.path()).status()?;
         ensure!(mounted.success(), "cannot mount a tmpfs");
         let namespaces = Command::new("unshare").args(["-m", "-n", "sleep", "600"]).stdin(Stdio::null()).spawn()?;
-        let other_kubelet = cluster::cgroup::hierarchies()?.iter().any(|h| h.path.join(PODS).exists());
         let host = Self { dir, namespaces, processes: Vec::new(), other_kubelet };
         let links = format!(
             "mount --make-rshared / && ip link set lo up && ip link add br0 type bridge && ip addr add {ADDRESS}/24 dev br0 && ip link set br0 up && ip route add default via 10.99.0.254 && sysctl -qw net.ipv4.ip_forward=1"
@@ -133,7 +133,7 @@ impl Drop for Host {
         let _ = self.namespaces.wait();
         let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
         if !self.other_kubelet {
-            // A kubelet that came meanwhile keeps those it uses.
+            // What holds pods of a kubelet that came meanwhile stays; what it has made besides, it makes anew with its next pod.
             let _ = cluster::cgroup::remove(PODS);
         }
     }
