@@ -30,9 +30,11 @@ enum What {
 }
 
 impl Bench {
-    /// Installs what is missing, runs the benchmark and prints a table.
+    /// Runs the benchmark and prints a table. Those that run pods install what images are made of.
     pub fn run(self) -> anyhow::Result<()> {
-        super::test::install_packages()?;
+        if matches!(self.what, What::FirstCluster(_) | What::Pods(_)) {
+            super::test::install_packages()?;
+        }
         match self.what {
             What::Api(bench) => bench.run(),
             What::Bodies(bench) => bench.run(),
